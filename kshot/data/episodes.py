@@ -1,0 +1,186 @@
+"""Tasks: task number i is a pure function of (seed, split, shape, i), drawn for thousands of tasks at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kshot import seeding
+from kshot.data.dataset import Split
+from kshot.errors import ConfigError, DataError
+
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class TaskShape:
+    """Ways N (classes a task), shots K (support images a class) and queries Q (query images a class)."""
+
+    ways: int = 5
+    shots: int = 5
+    queries: int = 15
+
+    def __post_init__(self) -> None:
+        for name, least in (("ways", 2), ("shots", 1), ("queries", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} is {getattr(self, name)}, but must be at least {least}")
+
+    def __str__(self) -> str:
+        return f"{self.ways}-way {self.shots}-shot {self.queries}-query"
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """A batch of B tasks.
+
+    support: (B, S, ...), S = N*K when sampled; support_labels: (B, S) int64 in 0..N-1
+    query:   (B, T, ...), T = N*Q when sampled; query_labels:   (B, T)
+    classes: (B, N) int64, the class of the split behind each label
+    keys:    (B,) uint64, one random key a task for augmentation and dropout; empty where nothing is random
+    Images are uint8 (B, S, H, W, C) when sampled and float (B, S, C, H, W) when a learner sees them.
+    """
+
+    support: Tensor
+    support_labels: Tensor
+    query: Tensor
+    query_labels: Tensor
+    classes: Tensor
+    keys: NDArray[np.uint64]
+
+    @property
+    def tasks(self) -> int:
+        """B, the number of tasks."""
+        return len(self.classes)
+
+    @property
+    def ways(self) -> int:
+        """N, the number of classes a task."""
+        return self.classes.shape[1]
+
+    def images(self) -> Tensor:
+        """Support and query images side by side, (B, S+T, ...)."""
+        return torch.cat([self.support, self.query], 1)
+
+    def labels(self) -> Tensor:
+        """Support and query labels side by side, (B, S+T)."""
+        return torch.cat([self.support_labels, self.query_labels], 1)
+
+    def with_images(self, support: Tensor, query: Tensor) -> Episodes:
+        """The same tasks with other tensors in place of the images: augmented ones, or features."""
+        return replace(self, support=support, query=query)
+
+
+@dataclass(frozen=True)
+class EpisodeRows:
+    """Which rows of a split a batch of tasks is made of: support (B, N, K), query (B, N, Q), classes (B, N), keys (B,)."""
+
+    support: IntArray
+    query: IntArray
+    classes: IntArray
+    keys: NDArray[np.uint64]
+
+    def labels(self) -> tuple[IntArray, IntArray]:
+        """Support labels (B, N*K) and query labels (B, N*Q), 0..N-1."""
+        tasks, ways, shots = self.support.shape
+        way = np.arange(ways)
+        spread = [np.tile(np.repeat(way, n), (tasks, 1)) for n in (shots, self.query.shape[2])]
+        return spread[0], spread[1]
+
+    def gather(self, split: Split, device: torch.device | str = "cpu") -> Episodes:
+        """The tasks with their images, uint8, on `device`."""
+        tasks = len(self.classes)
+        rows = np.concatenate([self.support.reshape(tasks, -1), self.query.reshape(tasks, -1)], 1)
+        images = split.gather(rows, device)
+        support_labels, query_labels = (torch.from_numpy(array).to(device) for array in self.labels())
+        boundary = support_labels.shape[1]
+        return Episodes(
+            support=images[:, :boundary],
+            support_labels=support_labels,
+            query=images[:, boundary:],
+            query_labels=query_labels,
+            classes=torch.from_numpy(self.classes).to(device),
+            keys=self.keys,
+        )
+
+
+class EpisodeSampler:
+    """Draws tasks of one shape from one split; every task number names the same task in every process.
+
+    within_groups: draw all classes of a task from one group (an alphabet, a domain), groups with at least N classes
+    being chosen uniformly; with False, classes are drawn from the whole split.
+    Raises DataError where the split has too few classes, or a class too few images, for the shape.
+    """
+
+    def __init__(self, split: Split, shape: TaskShape, seed: int, *, within_groups: bool = False) -> None:
+        self.split, self.shape, self.seed, self.within_groups = split, shape, seed, within_groups
+        self._check()
+        self._key = seeding.key(seed, "tasks", split.name, shape.ways, shape.shots, shape.queries, int(within_groups))
+        self._members, self._sizes = self._pools()
+
+    def _check(self) -> None:
+        split, shape, where = self.split, self.shape, f"{self.split.dataset}/{self.split.name}"
+        if shape.ways > split.num_classes:
+            raise DataError(
+                f"{where} has {split.num_classes} classes, too few for {shape.ways} ways; choose fewer ways"
+            )
+        needed = shape.shots + shape.queries
+        smallest = int(np.argmin(split.counts))
+        if split.counts[smallest] < needed:
+            raise DataError(
+                f"{where}: class {split.class_names[smallest]!r} has {split.counts[smallest]} images, but "
+                f"{shape.shots} shots + {shape.queries} queries need {needed}; choose fewer shots or queries"
+            )
+
+    def _pools(self) -> tuple[IntArray, IntArray]:
+        """The classes that a task may be drawn from: members (groups, largest group), padded, and sizes (groups,)."""
+        split, ways = self.split, self.shape.ways
+        if not self.within_groups:
+            return np.arange(split.num_classes)[None], np.asarray([split.num_classes])
+        names = np.asarray(split.groups)
+        pools = [np.flatnonzero(names == name) for name in sorted(set(split.groups))]
+        pools = [pool for pool in pools if len(pool) >= ways]
+        if not pools:
+            raise DataError(
+                f"{split.dataset}/{split.name}: no group has {ways} classes; choose fewer ways or within_groups=false"
+            )
+        sizes = np.asarray([len(pool) for pool in pools])
+        return np.stack([np.pad(pool, (0, sizes.max() - len(pool))) for pool in pools]), sizes
+
+    def rows(self, numbers: IntArray) -> EpisodeRows:
+        """Rows of the tasks with these numbers, (B,) non-negative integers."""
+        shape, split = self.shape, self.split
+        keys = seeding.bits(self._key, np.asarray(numbers))
+        pool = seeding.below(keys, 0, len(self._sizes))
+        way_keys = seeding.bits(keys[:, None], 1 + np.arange(shape.ways))
+        picked = draw_without_replacement(seeding.bits(keys, 1 << 20), self._sizes[pool], shape.ways)
+        classes = self._members[pool[:, None], picked]
+        within = draw_without_replacement(way_keys, split.counts[classes], shape.shots + shape.queries)
+        rows = split.starts[classes][..., None] + within
+        return EpisodeRows(rows[..., : shape.shots], rows[..., shape.shots :], classes, seeding.bits(keys, 1 << 21))
+
+    def episodes(self, numbers: IntArray, device: torch.device | str = "cpu") -> Episodes:
+        """The tasks with these numbers, with uint8 images on `device`."""
+        return self.rows(numbers).gather(self.split, device)
+
+
+def draw_without_replacement(keys: NDArray[np.uint64], sizes: IntArray, draws: int) -> IntArray:
+    """For each key, `draws` distinct integers below `sizes`, uniform and in uniform order: (*keys.shape, draws).
+
+    A Fisher-Yates shuffle that keeps only the swaps it made: draw j takes the item at a random position r_j >= j and
+    leaves there the item of position j. The cost grows with draws^2 and not with the size of a class.
+    """
+    counters = np.arange(draws).reshape(-1, *[1] * np.ndim(keys))
+    spans = np.asarray(sizes)[None] - counters
+    positions = (counters + seeding.below(np.asarray(keys)[None], counters, spans)).astype(np.int32)
+    drawn, left_behind = np.empty_like(positions), np.empty_like(positions)
+    for j in range(draws):
+        taken, own = positions[j].copy(), np.full(positions.shape[1:], j, np.int32)
+        for i in range(j):
+            np.copyto(taken, left_behind[i], where=positions[i] == positions[j])
+            np.copyto(own, left_behind[i], where=positions[i] == j)
+        drawn[j], left_behind[j] = taken, own
+    return np.moveaxis(drawn, 0, -1).astype(np.int64)
