@@ -1,0 +1,52 @@
+"""What every benchmark shares: timings that are fair to both sides, and a line about the machine they ran on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+
+def interleaved(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median seconds of each function over `repeats` rounds, every round calling all of them in turn.
+
+    Taking turns spreads a slow spell of the machine over all contestants, so that their RATIO holds where the seconds
+    do not. One round before the first warms caches and is not counted. A function that starts work on a GPU must end
+    with ``torch.cuda.synchronize()``.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for round_number in range(repeats + 1):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            if round_number > 0:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def describe_machine() -> str:
+    """Processor, core and thread counts, GPU when there is one, and the versions of Python and torch, on one line."""
+    parts = [
+        _processor_name(),
+        f"{os.cpu_count()} cores",
+        f"{torch.get_num_threads()} torch threads",
+        f"Python {platform.python_version()}",
+        f"torch {torch.__version__}",
+    ]
+    if torch.cuda.is_available():
+        parts.insert(0, torch.cuda.get_device_name())
+    return ", ".join(parts)
+
+
+def _processor_name() -> str:
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
