@@ -1,0 +1,8 @@
+"""Learners, one file an algorithm; ``learners`` maps the names that the command line knows to the classes."""
+
+from kshot.learners.base import FeatureLearner, Learner, learners
+from kshot.learners.multi_task import MultiTask
+from kshot.learners.protonet import ProtoNet
+from kshot.learners.supervised import Supervised
+
+__all__ = ["FeatureLearner", "Learner", "MultiTask", "ProtoNet", "Supervised", "learners"]

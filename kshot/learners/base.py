@@ -1,0 +1,95 @@
+"""What every learner is: a module with a loss on a batch of tasks, and scores for the query images of a task.
+
+The training loop calls `accumulate_gradients` and nothing else, so it never knows which algorithm it runs; the
+evaluation calls `scores`, or, for a `FeatureLearner`, `features` once an image and the learner's adaptation on top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kshot.data.dataset import Split
+from kshot.data.episodes import Episodes, EpisodeSampler, Sampler, TaskShape
+from kshot.registry import Registry
+from kshot.solvers.adaptation import Adaptation
+
+learners: Registry["Learner"] = Registry("learner")
+
+
+class Learner(nn.Module):
+    """A few-shot learner (W21 eqs. 10-13); `kshot.learners.learners` maps names to classes.
+
+    meta_batch, tasks_per_epoch: what training uses unless it is told otherwise.
+    precision: what the backbone computes in; heads and losses stay in float32.
+    """
+
+    meta_batch: ClassVar[int] = 6
+    precision: Literal["float32", "bf16"] = "float32"
+    options: Mapping[str, object]
+
+    def training_scores(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
+        """Scores (B, T, N) of the images that the training loss looks at, and their labels (B, T)."""
+        raise NotImplementedError
+
+    def scores(self, episodes: Episodes) -> Tensor:
+        """Scores (B, T, N) of the query images, learnt from the support images alone; higher is more likely."""
+        raise NotImplementedError
+
+    def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross-entropy of scores (B, T, N) against labels (B, T)."""
+        return F.cross_entropy(scores.flatten(0, 1), labels.flatten())
+
+    def meta_loss(self, episodes: Episodes) -> Tensor:
+        """The training objective on a batch of tasks, averaged over tasks: a scalar."""
+        return self.loss(*self.training_scores(episodes))
+
+    def accumulate_gradients(self, episodes: Episodes) -> dict[str, Tensor]:
+        """Add the gradient of the objective to ``.grad``; returns the scalars "loss" and "accuracy", detached."""
+        scores, labels = self.training_scores(episodes)
+        loss = self.loss(scores, labels)
+        loss.backward()
+        accuracy = (scores.detach().argmax(-1) == labels).float().mean()
+        return {"loss": loss.detach(), "accuracy": accuracy}
+
+    def sampler(self, split: Split, shape: TaskShape, seed: int) -> Sampler:
+        """What training draws its tasks from."""
+        return EpisodeSampler(split, shape, seed)
+
+    def tasks_per_epoch(self, split: Split) -> int:
+        """How many tasks make an epoch of training on `split` (W21: 1600)."""
+        return 1600
+
+
+class FeatureLearner(Learner):
+    """A learner whose backbone is frozen while a task is learnt: a solver fits a head on features.
+
+    adaptation: how a head is learnt from support features; evaluation may put another in its place.
+    """
+
+    def __init__(self, backbone: nn.Module, adaptation: Adaptation) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.adaptation = adaptation
+
+    def features(self, images: Tensor) -> Tensor:
+        """Features (M, D), float32 or wider, of images (M, C, H, W)."""
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            features = self.backbone(images)
+        return features.float() if features.dtype in (torch.bfloat16, torch.float16) else features
+
+    def scores(self, episodes: Episodes) -> Tensor:
+        """Scores (B, T, N) of the query images by the learner's own adaptation."""
+        return self.adaptation.scores(self, episodes)
+
+
+def class_weights(num_classes: int, feature_size: int, ways: int) -> nn.Parameter:
+    """W21's shared matrix (num_classes, feature_size): Kaiming-uniform with a=sqrt(5), times sqrt(num_classes / ways)."""
+    weight = torch.empty(num_classes, feature_size)
+    nn.init.kaiming_uniform_(weight, a=5**0.5)
+    return nn.Parameter(weight * float(np.sqrt(num_classes / ways)))

@@ -1,0 +1,55 @@
+"""Multi-task learning with one shared class-weight matrix (Wang, Zhao and Li 2021)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kshot.backbones.task_batch import batch_of_tasks
+from kshot.data.episodes import Episodes
+from kshot.learners.base import FeatureLearner, class_weights, learners
+from kshot.solvers.adaptation import LogisticRegression
+
+
+@learners.register("mtl")
+class MultiTask(FeatureLearner):
+    """Multi-task learning (W21 eq. 6 and section 5): the heads of all tasks are rows of one matrix, trained jointly.
+
+    A task with classes c_1..c_N is scored by ``features @ W[c_1..c_N].T``, without bias or temperature, and the loss is
+    the mean cross-entropy over ALL its images: training does not tell support from query. A new task is learnt by
+    logistic regression (C = 3) on L2-normalised features.
+
+    backbone: images (M, C, H, W) -> features (M, D), with attribute ``feature_size`` = D.
+    num_classes: rows of the matrix, the number of training classes.
+    ways: N, used for the scale of the initial matrix, sqrt(num_classes / N) times Kaiming-uniform.
+    normalize_features: L2-normalise features in training, too (W21: all datasets but FC100).
+    statistics: BatchNorm statistics in training: of each "task" alone (W21), or "joint" over the whole meta batch.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        num_classes: int,
+        ways: int = 5,
+        normalize_features: bool = True,
+        statistics: Literal["task", "joint"] = "task",
+    ) -> None:
+        super().__init__(backbone, LogisticRegression(c=3.0))
+        self.weight = class_weights(num_classes, backbone.feature_size, ways)
+        self.normalize_features = normalize_features
+        self.statistics = statistics
+
+    def training_scores(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
+        """Scores (B, S+T, N) of all images of each task against its own rows of the matrix, and labels (B, S+T)."""
+        images = episodes.images()
+        with batch_of_tasks(episodes.tasks, episodes.keys, joint=self.statistics == "joint"):
+            features = super().features(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+        if self.normalize_features:
+            features = F.normalize(features, dim=-1)
+        return features @ self.weight[episodes.classes].mT, episodes.labels()
+
+    def features(self, images: Tensor) -> Tensor:
+        """L2-normalised features (M, D) of images (M, C, H, W), as a task is learnt on."""
+        return F.normalize(super().features(images), dim=-1)

@@ -1,0 +1,50 @@
+"""Supervised pretraining, the control that every meta-learner has to beat (Tian et al. 2020)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kshot.backbones.task_batch import batch_of_tasks
+from kshot.data.dataset import Split
+from kshot.data.episodes import Episodes, ImageSampler, TaskShape
+from kshot.learners.base import FeatureLearner, learners
+from kshot.solvers.adaptation import LogisticRegression
+
+
+@learners.register("supervised")
+class Supervised(FeatureLearner):
+    """Cross-entropy over all training classes at once; a new task by logistic regression on features (T20 eqs. 3-4).
+
+    Training draws images, not tasks: ``meta_batch`` counts images and an epoch is one pass over the split.
+
+    backbone: images (M, C, H, W) -> features (M, D), with attribute ``feature_size`` = D.
+    num_classes: the number of training classes.
+    """
+
+    meta_batch: ClassVar[int] = 64
+
+    def __init__(self, backbone: nn.Module, num_classes: int) -> None:
+        super().__init__(backbone, LogisticRegression(c=1.0))
+        self.classifier = nn.Linear(backbone.feature_size, num_classes)
+
+    def training_scores(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
+        """Scores (B, 1, num_classes) of B single images, and their classes (B, 1)."""
+        images = episodes.images()
+        with batch_of_tasks(episodes.tasks, episodes.keys, joint=True):
+            features = super().features(images.flatten(0, 1))
+        return self.classifier(features).unflatten(0, images.shape[:2]), episodes.labels()
+
+    def features(self, images: Tensor) -> Tensor:
+        """L2-normalised features (M, D) of images (M, C, H, W), as a task is learnt on."""
+        return F.normalize(super().features(images), dim=-1)
+
+    def sampler(self, split: Split, shape: TaskShape, seed: int) -> ImageSampler:
+        """Images of the split in random order; the shape of tasks plays no part."""
+        return ImageSampler(split, seed)
+
+    def tasks_per_epoch(self, split: Split) -> int:
+        """Each image once."""
+        return len(split.images)
