@@ -1,0 +1,41 @@
+"""What the convolutional backbones are built from, and the checks of their options."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from kshot.errors import ConfigError
+
+LEAKY_SLOPE = 0.1
+
+
+def convolution(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Conv2d:
+    """A convolution that keeps the map's side (up to `stride`), without bias since BatchNorm follows or precedes it."""
+    return nn.Conv2d(inputs, outputs, size, stride=stride, padding=size // 2, bias=False)
+
+
+def leaky_relu() -> nn.LeakyReLU:
+    """The activation of ResNet-12 and R2D2, slope 0.1."""
+    return nn.LeakyReLU(LEAKY_SLOPE, inplace=True)
+
+
+def map_side(image_size: int, halvings: int) -> int:
+    """Side of the map after `halvings` pools of 2; ConfigError where nothing is left of the image."""
+    side = image_size >> halvings
+    if side < 1:
+        raise ConfigError(
+            f"image_size is {image_size}, but this backbone halves the image {halvings} times and needs at least "
+            f"{1 << halvings} pixels; use larger images or a shallower backbone"
+        )
+    return side
+
+
+def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
+    """ConfigError unless `value` is one of `choices`."""
+    if value not in choices:
+        raise ConfigError(f"{option} is {value!r}; choose one of: {', '.join(choices)}")
+
+
+def flat_features(maps: Tensor, *, average: bool) -> Tensor:
+    """(M, C, H, W) to (M, C), averaged over the map, or to (M, C*H*W)."""
+    return maps.mean((2, 3)) if average else maps.flatten(1)

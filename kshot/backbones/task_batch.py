@@ -1,0 +1,91 @@
+"""Says that a batch of images holds several tasks, for the layers whose result depends on where a task ends.
+
+BatchNorm takes its statistics over one task, and dropout draws its mask from the key of the task, so that a batched
+pass over B tasks equals B passes over one task each, whichever process makes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kshot import seeding
+
+
+@dataclass
+class TaskBatch:
+    """What `batch_of_tasks` was told, and `draws`, how many masks were drawn from the keys so far."""
+
+    count: int
+    keys: NDArray[np.uint64] | None
+    joint: bool
+    total: int
+    draws: int = 0
+
+    def split(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The (B*M, ...) images of a pass as B views (M, ...); ValueError where B does not divide their number."""
+        if len(images) % self.count:
+            raise ValueError(f"{len(images)} images cannot be {self.count} tasks of equal size; check batch_of_tasks")
+        return images.split(len(images) // self.count)
+
+
+_NO_TASKS = TaskBatch(count=1, keys=None, joint=False, total=1)
+_current = _NO_TASKS
+
+
+def current_task_batch() -> TaskBatch:
+    """The innermost `batch_of_tasks`; outside of all, one task without a key."""
+    return _current
+
+
+@contextmanager
+def batch_of_tasks(
+    count: int, keys: NDArray[np.uint64] | None = None, *, joint: bool = False, total: int | None = None
+) -> Iterator[None]:
+    """Within this context the leading axis of the images, (B*M, C, H, W), holds B = `count` tasks of M images each.
+
+    keys: (B,) uint64, one a task. Dropout masks are then a pure function of the key and of the layer's position in the
+        pass: the same in whichever process the task is handled, and after every resume. Without keys they come from
+        torch's global generator.
+    joint: BatchNorm in training takes its statistics over the images of all tasks in all processes, instead of over
+        each task. Every process must then make the same passes, and `backward` gives the gradient of the SUM of the
+        processes' losses.
+    total: tasks of this pass in all processes together, by which DropBlock's ramp advances; by default `count`.
+
+    Raises ValueError where the number of keys is not `count`.
+    """
+    global _current
+    if keys is not None and len(keys) != count:
+        raise ValueError(f"{len(keys)} keys were given for {count} tasks; give one key for each task")
+    before = _current
+    _current = TaskBatch(count, keys, joint, count if total is None else total)
+    try:
+        yield
+    finally:
+        _current = before
+
+
+@torch.compiler.disable
+def uniform_like(images: Tensor) -> Tensor:
+    """Uniform numbers in [0, 1), float32, of the shape and on the device of `images`, (B*M, C, H, W).
+
+    A task with a key gets its own. They lie in memory as channels_last, and are the same for either memory format of
+    `images`.
+    """
+    tasks = _current
+    count, channels, height, width = images.shape
+    if tasks.keys is None:
+        return torch.rand(count, height, width, channels, device=images.device).permute(0, 3, 1, 2)
+    numbers = torch.empty(count, height, width, channels, device=images.device)
+    # torch takes seeds below 2**63 on every device
+    seeds = seeding.bits(tasks.keys, tasks.draws) >> np.uint64(1)
+    tasks.draws += 1
+    for seed, share in zip(seeds.tolist(), tasks.split(numbers)):
+        share.uniform_(generator=torch.Generator(images.device).manual_seed(seed))
+    return numbers.permute(0, 3, 1, 2)
