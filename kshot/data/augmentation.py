@@ -1,0 +1,208 @@
+"""From stored images to what a network sees: random crop, colour jitter and flip on whole batches, then normalisation.
+
+The training images of Lee et al. 2019 (MetaOptNet) and of Wang et al. 2021 go through RandomCrop, ColorJitter(0.4, 0.4,
+0.4), RandomHorizontalFlip, ToTensor and Normalize of torchvision, one image at a time. Here every image of a batch has
+parameters of its own, drawn from the same distributions, and the batch goes through each step as one tensor.
+
+The parameters are a pure function of the key of a task and of the position of an image in it, and so are the resulting
+numbers, to the bit: an image is augmented alike in every process, after every resume, whatever shares its batch.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from kshot import seeding
+from kshot.data.dataset import Normalization
+from kshot.errors import ConfigError
+
+_STREAM = seeding.key("augmentation")
+_DRAWS = ("top", "left", "flip", "order", "brightness", "contrast", "saturation")
+_COUNTERS_PER_IMAGE = 8
+_ORDERS = np.asarray(list(itertools.permutations(range(3))))  # of brightness 0, contrast 1, saturation 2
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, the grayscale of PIL and of torchvision
+_PUBLISHED_PADDING = {32: 4, 84: 8}
+
+
+@dataclass(frozen=True)
+class AugmentationParameters:
+    """What was drawn for each image of B tasks of M images; every array has shape (B, M).
+
+    top, left: int64 in 0..2*padding, the corner of the crop in the padded image
+    flip: bool, mirror left and right
+    order: int64 in 0..5, row of the permutations of (brightness, contrast, saturation) in lexicographic order
+    brightness, contrast, saturation: float64, the factors; 1 changes nothing
+    """
+
+    top: NDArray[np.int64]
+    left: NDArray[np.int64]
+    flip: NDArray[np.bool_]
+    order: NDArray[np.int64]
+    brightness: NDArray[np.float64]
+    contrast: NDArray[np.float64]
+    saturation: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PhotoAugmentation:
+    """Random crop of the zero-padded image, colour jitter with its three operations in random order, random mirroring.
+
+    padding: pixels of zeros on each side before an image of the original size is cut out
+    brightness, contrast, saturation: strength s; the factor is uniform in [max(0, 1 - s), 1 + s]
+    flip: mirror an image with probability one half
+    Raises ConfigError where a number is negative.
+    """
+
+    padding: int
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.4
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("padding", "brightness", "contrast", "saturation"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"augmentation: {name} is {getattr(self, name)}, but must not be negative; 0 is off")
+
+    def __call__(self, images: Tensor, keys: NDArray[np.uint64]) -> Tensor:
+        """Augment the images of B tasks.
+
+        images: (B, M, H, W, C) uint8, C = 1 or 3; keys: (B,) uint64, one a task, as in ``Episodes.keys``.
+        Returns (B, M, C, H, W) float32 in 0..1 on the device of the images; ``.flatten(0, 1)`` of it is channels_last.
+        Raises ConfigError where the padding exceeds the size of the images or there is not one key a task.
+        """
+        tasks, images_per_task, height, width, channels = images.shape
+        if self.padding > min(height, width):
+            raise ConfigError(
+                f"augmentation: padding {self.padding} exceeds the images of {height}x{width} pixels; "
+                f"choose at most {min(height, width)}"
+            )
+        if channels not in (1, 3):
+            raise ConfigError(f"augmentation: colour jitter needs images of 1 or 3 channels, not {channels}")
+        if np.shape(keys) != (tasks,):
+            raise ConfigError(f"augmentation: {tasks} tasks need keys of shape ({tasks},), not {np.shape(keys)}")
+        parameters = self.parameters(keys, images_per_task)
+        cropped = _crop_and_flip(images.flatten(0, 1), self.padding, parameters)
+        return _jitter(cropped, parameters).unflatten(0, (tasks, images_per_task))
+
+    def parameters(self, keys: NDArray[np.uint64], images_per_task: int) -> AugmentationParameters:
+        """What the M images of each of B tasks go through; a pure function of keys (B,) and of the position 0..M-1."""
+        counters = np.arange(images_per_task)[:, None] * _COUNTERS_PER_IMAGE + np.arange(len(_DRAWS))
+        uniforms = seeding.uniform(seeding.bits(keys, _STREAM)[:, None, None], counters)
+        draw = {name: uniforms[..., i] for i, name in enumerate(_DRAWS)}
+        offsets = 2 * self.padding + 1
+        return AugmentationParameters(
+            top=(draw["top"] * offsets).astype(np.int64),
+            left=(draw["left"] * offsets).astype(np.int64),
+            flip=(draw["flip"] < 0.5) & self.flip,
+            order=(draw["order"] * len(_ORDERS)).astype(np.int64),
+            brightness=_factor(draw["brightness"], self.brightness),
+            contrast=_factor(draw["contrast"], self.contrast),
+            saturation=_factor(draw["saturation"], self.saturation),
+        )
+
+
+def augmentation_for(normalization: Normalization, image_size: int) -> PhotoAugmentation | None:
+    """The augmentation of a dataset's training images, or None where it has none.
+
+    The padding is that of the papers at 32 pixels (4) and 84 pixels (8), and in the proportion of the latter elsewhere.
+    """
+    if normalization.augment == "none":
+        return None
+    return PhotoAugmentation(padding=_PUBLISHED_PADDING.get(image_size, round(image_size * 8 / 84)))
+
+
+def to_float(images: Tensor) -> Tensor:
+    """Stored images (..., H, W, C) uint8 as (..., C, H, W) float32 in 0..1, channels_last underneath."""
+    return images.to(torch.float32).div_(255).movedim(-1, -3)
+
+
+def normalize(images: Tensor, normalization: Normalization) -> Tensor:
+    """Subtract the mean of each channel and divide by its standard deviation.
+
+    images: stored ones, (..., H, W, C) uint8, or (..., C, H, W) float in 0..1.
+    Returns (..., C, H, W) float, channels_last underneath. Raises ConfigError where the channels do not match.
+    """
+    if images.dtype == torch.uint8:
+        images = to_float(images)
+    channels, _, width = images.shape[-3:]
+    if channels != len(normalization.mean):
+        raise ConfigError(
+            f"the images have {channels} channels, but the normalization is for {len(normalization.mean)}; "
+            "give a mean and a standard deviation for each channel"
+        )
+    mean, std = np.asarray(normalization.mean), np.asarray(normalization.std)
+    # Whole rows of W*C numbers: broadcasting over the C innermost ones alone costs more than the arithmetic.
+    scale, shift = (
+        torch.from_numpy(np.tile(channel, width)).to(images.device, images.dtype, non_blocking=True)
+        for channel in (1 / std, -mean / std)
+    )
+    rows = images.movedim(-3, -1).flatten(-2)
+    return (rows * scale).add_(shift).unflatten(-1, (width, channels)).movedim(-1, -3)
+
+
+def _factor(uniforms: NDArray[np.float64], strength: float) -> NDArray[np.float64]:
+    lowest = max(0.0, 1 - strength)
+    return lowest + uniforms * (1 + strength - lowest)
+
+
+def _crop_and_flip(images: Tensor, padding: int, parameters: AugmentationParameters) -> Tensor:
+    """(n, H, W, C) -> (n, H, W, C): each output pixel is looked up once, in the list of all pixels of the batch."""
+    count, height, width, channels = images.shape
+    padded = F.pad(images, (0, 0, padding, padding, padding, padding))
+    geometry = np.stack([parameters.top, parameters.left, parameters.flip.astype(np.int64)]).reshape(3, count, 1)
+    top, left, flip = torch.from_numpy(geometry).to(images.device, non_blocking=True)
+    image, row, column = (torch.arange(size, device=images.device) for size in (count, height, width))
+    rows = image[:, None] * padded.shape[1] + top + row
+    columns = left + torch.where(flip.bool(), width - 1 - column, column)
+    pixels = rows[:, :, None] * padded.shape[2] + columns[:, None, :]
+    return padded.view(-1, channels).index_select(0, pixels.view(-1)).view(images.shape)
+
+
+def _jitter(images: Tensor, parameters: AugmentationParameters) -> Tensor:
+    """(n, H, W, C) uint8 -> (n, C, H, W) float32 in 0..1, channels_last, each operation clamped as in torchvision.
+
+    Brightness, contrast and saturation blend an image x with black, with the mean of its grayscale image g, and with g:
+    all are own * x + gray * g + mean * mean(g), so that three rounds serve every order of the three, image by image.
+    """
+    rounds = torch.from_numpy(_blend_coefficients(parameters)).to(images.device, non_blocking=True)
+    # Colour planes rather than interleaved colours, because the grayscale image then reads contiguous memory.
+    x = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    for round_, (own, gray, mean) in enumerate(rounds):
+        luminance = _luminance(x)
+        # Whole levels, as in PIL: their sum is exact in any order up to 256x256 pixels, whatever shares the batch.
+        average = luminance.round().sum((1, 2, 3), keepdim=True).div_(luminance[0].numel())
+        blended_in = luminance.mul_(gray).add_(average.mul_(mean))
+        x.mul_(own).add_(blended_in).clamp_(0, 1 if round_ == len(rounds) - 1 else 255)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _luminance(x: Tensor) -> Tensor:
+    """(n, 1, H, W), a new tensor; products and sums one by one, because a fused multiply-add rounds differently
+    in the vectorised part of a batch and in its remainder, and so would depend on what shares the batch."""
+    if x.shape[1] == 1:
+        return x.clone()
+    red, green, blue = (x[:, i : i + 1] * weight for i, weight in enumerate(_LUMA))
+    return red.add_(green).add_(blue)
+
+
+def _blend_coefficients(parameters: AugmentationParameters) -> NDArray[np.float32]:
+    """(3 rounds, 3 coefficients own, gray and mean, n, 1, 1, 1); the last round also divides 0..255 by 255."""
+    brightness, contrast, saturation = (
+        factors.reshape(-1) for factors in (parameters.brightness, parameters.contrast, parameters.saturation)
+    )
+    zero = np.zeros_like(brightness)
+    operations = np.asarray(
+        [[brightness, zero, zero], [contrast, zero, 1 - contrast], [saturation, 1 - saturation, zero]]
+    )
+    order = _ORDERS[parameters.order.reshape(-1)].T
+    rounds = np.take_along_axis(operations, order[:, None, :], 0)
+    rounds[-1] /= 255
+    return rounds.astype(np.float32)[..., None, None, None]
