@@ -36,6 +36,22 @@ def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
         raise ConfigError(f"{option} is {value!r}; choose one of: {', '.join(choices)}")
 
 
+def check_rate(option: str, rate: float) -> None:
+    """ConfigError unless `rate` is a probability below 1."""
+    if not 0 <= rate < 1:
+        raise ConfigError(f"{option} is {rate}; a share of values to drop must be at least 0 and below 1")
+
+
+def initialise_as_he(network: nn.Module) -> None:
+    """Draw the weights of all convolutions from He et al.'s (2015) normal distribution, by fan-out.
+
+    The gain is that of a slope of 0, sqrt(2), for LeakyReLU too, as in the releases of ResNet-12.
+    """
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="leaky_relu")
+
+
 def flat_features(maps: Tensor, *, average: bool) -> Tensor:
     """(M, C, H, W) to (M, C), averaged over the map, or to (M, C*H*W)."""
     return maps.mean((2, 3)) if average else maps.flatten(1)

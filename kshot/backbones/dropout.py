@@ -1,0 +1,72 @@
+"""Dropout and DropBlock whose masks are a pure function of the task's key within ``batch_of_tasks(B, keys)``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kshot.backbones.task_batch import current_task_batch, uniform_like
+
+
+class Dropout(nn.Module):
+    """Sets each value to zero with probability `rate` in training, and scales the others by 1 / (1 - rate)."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B*M, C, H, W) to the same shape."""
+        if not self.training or self.rate == 0:
+            return maps
+        if current_task_batch().keys is None:
+            return functional.dropout(maps, self.rate)
+        keep = (uniform_like(maps) >= self.rate).to(maps.dtype)
+        return maps * keep.div_(1 - self.rate)
+
+
+class DropBlock(nn.Module):
+    """Sets squares of each channel's map to zero in training (Ghiasi et al. 2018), more of them as training goes on.
+
+    Parameters
+    ----------
+    rate : share of the map that is dropped at the end of the ramp.
+    size : side of a square; a map smaller than that loses the whole channel.
+    ramp_tasks : the keep probability falls linearly from 1 to 1 - rate over so many tasks of training.
+
+    A square has its upper left corner at each place where it fits into the map with probability
+    gamma = (1 - keep) / size**2 * f**2 / (f - size + 1)**2, f being the map's side. What remains of a task is scaled to
+    make up for what the task lost. The buffer ``training_tasks`` counts the tasks that went through in training; it is
+    saved and loaded with the weights, so a resumed run goes on where the ramp was.
+    """
+
+    training_tasks: Tensor
+
+    def __init__(self, rate: float, size: int, ramp_tasks: int) -> None:
+        super().__init__()
+        self.rate, self.size, self.ramp_tasks = rate, size, ramp_tasks
+        self.register_buffer("training_tasks", torch.zeros((), dtype=torch.int64))
+
+    def drop_probability(self) -> Tensor:
+        """1 - keep at this point of the ramp, a scalar tensor."""
+        return self.rate * (self.training_tasks / self.ramp_tasks).clamp(max=1)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B*M, C, H, W) to the same shape."""
+        if not self.training or self.rate == 0:
+            return maps
+        tasks = current_task_batch()
+        self.training_tasks += tasks.total
+        keep = self._keep_mask(maps).unflatten(0, (tasks.count, -1))
+        kept = keep.mean((1, 2, 3, 4), keepdim=True).clamp(min=1 / keep[0].numel())
+        return maps * (keep / kept).flatten(0, 1).to(maps.dtype)
+
+    def _keep_mask(self, maps: Tensor) -> Tensor:
+        """Ones and zeros of the shape of `maps`, float32."""
+        side = maps.shape[-1]
+        size = min(self.size, side)
+        places = side - size + 1
+        gamma = self.drop_probability() / size**2 * side**2 / places**2
+        corners = (uniform_like(maps[..., :places, :places]) < gamma).float()
+        return 1 - functional.max_pool2d(functional.pad(corners, [size - 1] * 4), size, stride=1)

@@ -1,0 +1,65 @@
+"""WRN-28-10 of Zagoruyko and Komodakis (2016), as used in few-shot learning by Rusu et al. and Mangla et al. (2019)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from kshot.backbones.conv_block import check_rate, convolution, flat_features, initialise_as_he, map_side
+from kshot.backbones.dropout import Dropout
+from kshot.backbones.normalization import BatchNorm2d
+from kshot.backbones.registry import Backbone, backbones
+
+DEPTH, WIDENING = 28, 10
+
+
+@backbones.register("wrn-28-10")
+class WideResNet(Backbone):
+    """Three stages of four pre-activated blocks, 160-320-640 channels, averaged to 640 features; 36,472,784 parameters.
+
+    Parameters
+    ----------
+    in_channels, image_size : of the images; the size is their side in pixels, at least 4.
+    drop_rate : of the Dropout between the two convolutions of a block.
+    """
+
+    def __init__(self, in_channels: int = 3, image_size: int = 32, drop_rate: float = 0.0) -> None:
+        super().__init__()
+        check_rate("drop_rate", drop_rate)
+        map_side(image_size, halvings=2)
+        self.stem = convolution(in_channels, 16)
+        blocks: list[nn.Module] = []
+        width = 16
+        for stage in range(3):
+            for position in range((DEPTH - 4) // 6):
+                wider = 16 * WIDENING * 2**stage
+                blocks.append(PreActivatedBlock(width, wider, drop_rate, stride=2 if stage and position == 0 else 1))
+                width = wider
+        self.blocks = nn.Sequential(*blocks, BatchNorm2d(width), nn.ReLU(inplace=True))
+        self.feature_size = width
+        initialise_as_he(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(M, C, H, W) to (M, 640)."""
+        return flat_features(self.blocks(self.stem(images)), average=True)
+
+
+class PreActivatedBlock(nn.Module):
+    """BatchNorm, ReLU, 3x3 convolution, twice, beside a shortcut, a 1x1 convolution where the width changes."""
+
+    def __init__(self, inputs: int, outputs: int, drop_rate: float, *, stride: int) -> None:
+        super().__init__()
+        self.activation = nn.Sequential(BatchNorm2d(inputs), nn.ReLU(inplace=True))
+        self.convolutions = nn.Sequential(
+            convolution(inputs, outputs, stride=stride),
+            BatchNorm2d(outputs),
+            nn.ReLU(inplace=True),
+            Dropout(drop_rate),
+            convolution(outputs, outputs),
+        )
+        self.shortcut = convolution(inputs, outputs, size=1, stride=stride) if inputs != outputs else None
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(M, inputs, H, W) to (M, outputs, H / stride, W / stride)."""
+        activated = self.activation(maps)
+        shortcut = maps if self.shortcut is None else self.shortcut(activated)
+        return self.convolutions(activated) + shortcut
