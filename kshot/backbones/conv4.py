@@ -18,7 +18,8 @@ class Conv4(Backbone):
     Parameters
     ----------
     width : channels of every block; 64 in ProtoNet, 32 in MAML.
-    in_channels, image_size : of the images; the size is their side in pixels, at least 16.
+    in_channels, image_size : of the images; the size is their side in pixels, at least 16. By default 28 with one
+        channel, as glyphs and Omniglot have, and 32 otherwise, as CIFAR has.
     pooling : "flatten" gives width * (image_size // 16)**2 features, 256 at 32 px and width 64; "mean" gives `width`.
 
     Convolutions are initialised uniformly by Glorot and Bengio (2010), with biases at zero, as MAML's are.
@@ -28,11 +29,13 @@ class Conv4(Backbone):
         self,
         width: int = 64,
         in_channels: int = 3,
-        image_size: int = 32,
+        image_size: int | None = None,
         pooling: Literal["flatten", "mean"] = "flatten",
     ) -> None:
         super().__init__()
         check_choice("pooling", pooling, ("flatten", "mean"))
+        if image_size is None:
+            image_size = 28 if in_channels == 1 else 32
         side = map_side(image_size, halvings=4)
         self.average = pooling == "mean"
         self.feature_size = width if self.average else width * side**2
