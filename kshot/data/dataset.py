@@ -33,9 +33,10 @@ class Normalization:
 class Split:
     """The classes of one split.
 
-    images: (M, H, W, C) uint8, memory-mapped, ordered by class: class c holds rows ``starts[c] : starts[c] + counts[c]``.
+    images: (M, H, W, C) uint8, memory-mapped, ordered by class: class c has rows ``starts[c] : starts[c] + counts[c]``.
     counts: (classes,) int64, images a class; classes may differ in size.
     class_names, groups: one string a class; the group is its alphabet, superclass, script or domain.
+    tasks_within_groups: whether a task draws all its classes from one group, as in a mixture of domains.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Split:
     class_names: tuple[str, ...]
     groups: tuple[str, ...]
     normalization: Normalization
+    tasks_within_groups: bool = False
     _resident: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:

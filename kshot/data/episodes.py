@@ -77,7 +77,7 @@ class Episodes:
 
 @dataclass(frozen=True)
 class EpisodeRows:
-    """Which rows of a split a batch of tasks is made of: support (B, N, K), query (B, N, Q), classes (B, N), keys (B,)."""
+    """The rows of a split that B tasks are made of: support (B, N, K), query (B, N, Q), classes (B, N), keys (B,)."""
 
     support: IntArray
     query: IntArray
@@ -112,14 +112,16 @@ class EpisodeSampler:
     """Draws tasks of one shape from one split; every task number names the same task in every process.
 
     within_groups: draw all classes of a task from one group (an alphabet, a domain), groups with at least N classes
-    being chosen uniformly; with False, classes are drawn from the whole split.
+    being chosen uniformly; with False, classes are drawn from the whole split; by default as the split itself says.
     Raises DataError where the split has too few classes, or a class too few images, for the shape.
     """
 
-    def __init__(self, split: Split, shape: TaskShape, seed: int, *, within_groups: bool = False) -> None:
-        self.split, self.shape, self.seed, self.within_groups = split, shape, seed, within_groups
+    def __init__(self, split: Split, shape: TaskShape, seed: int, *, within_groups: bool | None = None) -> None:
+        self.split, self.shape, self.seed = split, shape, seed
+        self.within_groups = split.tasks_within_groups if within_groups is None else within_groups
         self._check()
-        self._key = seeding.key(seed, "tasks", split.name, shape.ways, shape.shots, shape.queries, int(within_groups))
+        words = (split.name, shape.ways, shape.shots, shape.queries, int(self.within_groups))
+        self._key = seeding.key(seed, "tasks", *words)
         self._members, self._sizes = self._pools()
 
     def _check(self) -> None:

@@ -1,0 +1,116 @@
+"""Datasets by name: list them, prepare them, load them, verify them."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kshot.data import store, writing
+from kshot.data.dataset import Dataset
+from kshot.data.sources import SOURCES
+from kshot.errors import ConfigError, DataError
+
+FOLDER_PREFIX = "folder:"
+
+
+@dataclass(frozen=True)
+class CatalogEntry:
+    """One dataset as ``kshot data list`` shows it; size_bytes is 0 where it is not prepared."""
+
+    name: str
+    description: str
+    classes: str
+    obtain: str
+    prepared: bool
+    size_bytes: int
+
+
+def catalog(root: Path | str | None = None) -> list[CatalogEntry]:
+    """Every named dataset, and then the user's own prepared ones."""
+    entries = []
+    for name, source in SOURCES.items():
+        prepared = store.is_prepared(name, root)
+        size = store.summary(name, root).size_bytes if prepared else 0
+        entries.append(CatalogEntry(name, source.description, source.classes, source.obtain, prepared, size))
+    for folder in sorted(store.cache_root(root).glob("*/meta.json")):
+        name = folder.parent.name
+        if name not in SOURCES:
+            own = store.summary(name, root)
+            entries.append(CatalogEntry(name, own.origin, own.classes, "prepared here", True, own.size_bytes))
+    return entries
+
+
+def prepare(
+    dataset: str,
+    source: Path | str | None = None,
+    *,
+    name: str | None = None,
+    root: Path | str | None = None,
+    parts: Sequence[str] | None = None,
+    size: int | None = None,
+    fractions: tuple[float, float, float] | None = None,
+    seed: int | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Turn a dataset's files into the prepared form; returns its folder.
+
+    dataset: a name of the catalog; ``folder`` and ``mixture`` are the two that a user fills with his own content
+    source: the publisher's file or folder; where it is None, what can be downloaded is downloaded
+    name: what the prepared dataset is called; needed for ``folder`` and ``mixture``, the dataset's own name by default
+    parts, size, fractions, seed: options of ``folder`` and ``mixture``; their classes say what they mean
+    Raises DataError where the files are missing, damaged or of another version, ConfigError for an option that the
+    dataset does not have.
+    """
+    if dataset not in SOURCES:
+        raise ConfigError(f"there is no dataset {dataset!r}; choose one of: {', '.join(SOURCES)}")
+    given = {"parts": parts, "size": size, "fractions": fractions, "seed": seed}
+    options = {option: value for option, value in given.items() if value is not None}
+    allowed = inspect.signature(SOURCES[dataset]).parameters
+    for option in options:
+        if option not in allowed:
+            raise ConfigError(f"{dataset} has no option {option!r}; its options: {', '.join(allowed) or 'none'}")
+    target = _checked_name(dataset, name)
+    if store.is_prepared(target, root) and not overwrite:  # said before hours of work, and not only after them
+        raise DataError(f"{target} is already prepared in {store.cache_root(root)}; to do it anew, add --overwrite")
+    path = None if source is None else Path(source).expanduser()
+    contents = SOURCES[dataset](**options).read(path, store.cache_root(root))
+    return writing.write(target, contents, root, overwrite=overwrite)
+
+
+def load(name: str, root: Path | str | None = None) -> Dataset:
+    """A dataset by name, memory-mapped.
+
+    ``glyphs`` is prepared on the way, for it needs no files. Everything else must have been prepared: DataError says
+    with which command, and where its files can be had.
+    """
+    if not store.is_prepared(name, root):
+        if name == "glyphs":
+            _prepare_once(name, root)
+        elif name in SOURCES:
+            source = SOURCES[name]
+            raise DataError(f"{name} is not prepared in {store.cache_root(root)}. {source.how_to_prepare()}")
+    return store.load(name, root)
+
+
+def _prepare_once(name: str, root: Path | str | None) -> None:
+    try:
+        prepare(name, root=root)
+    except DataError:
+        if not store.is_prepared(name, root):  # otherwise another process was faster
+            raise
+
+
+def _checked_name(dataset: str, name: str | None) -> str:
+    own = dataset in ("folder", "mixture")
+    if name is None:
+        if own:
+            raise ConfigError(f"give the prepared dataset a name: kshot data prepare {dataset} --name my-{dataset} ...")
+        return dataset
+    if name in SOURCES and (own or name != dataset):
+        raise ConfigError(f"{name!r} is the name of a dataset of the catalog; choose another --name")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise ConfigError(f"the name {name!r} must consist of letters, digits, dots, hyphens and underscores")
+    return name

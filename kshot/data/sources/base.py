@@ -1,0 +1,48 @@
+"""What a dataset's source is: a name, a line on where the files can be had, and a way to read them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import ClassVar
+
+from kshot.data.writing import Contents
+from kshot.errors import DataError
+
+
+class Source(ABC):
+    """Reads one dataset from its publisher's files.
+
+    A subclass is one file in this folder and one row in ``kshot.data.sources.SOURCES``. Its constructor's arguments are
+    the options that ``kshot.data.prepare`` passes on.
+
+    name: what users call the dataset
+    description: one line for ``kshot data list``
+    classes: how many, as a reader wants to see it
+    obtain: where the files can be had, and which of them to hand over
+    """
+
+    name: ClassVar[str]
+    description: ClassVar[str]
+    classes: ClassVar[str]
+    obtain: ClassVar[str]
+
+    @abstractmethod
+    def read(self, path: Path | None, root: Path) -> Contents:
+        """Look through the files at `path` and return what they hold; `root` is the folder of prepared datasets.
+
+        Raises DataError, before any pixel is written, where a file is missing, damaged, or of another version.
+        """
+
+    def required(self, path: Path | None) -> Path:
+        """`path`, or DataError saying where the files can be had."""
+        if path is None:
+            raise DataError(f"{self.name} needs its files. {self.how_to_prepare()}")
+        if not path.exists():
+            raise DataError(f"{path} does not exist. {self.how_to_prepare()}")
+        return path
+
+    @classmethod
+    def how_to_prepare(cls) -> str:
+        """The command that prepares this dataset, and where its files can be had."""
+        return f"{cls.obtain} Then: kshot data prepare {cls.name} --source PATH"

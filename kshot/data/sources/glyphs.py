@@ -1,0 +1,165 @@
+"""Glyphs: the characters of many scripts, drawn from the fonts that are shipped inside matplotlib; no download.
+
+A class is a character, a group is its script. Every character is scaled so that it fills the same square, hence "o" and
+"O" are one shape; a shape that occurred already is dropped, most strictly between the splits: no Cyrillic A is tested
+after a Latin A was trained.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib.ft2font import FT2Font
+from numpy.typing import NDArray
+from PIL import Image, ImageFont
+
+from kshot import seeding
+from kshot.data.sources.base import Source
+from kshot.data.store import PARTS, ClassInfo, Part
+from kshot.data.writing import Batch, Contents
+
+TYPEFACES = (
+    "DejaVuSans",
+    "DejaVuSans-Bold",
+    "DejaVuSans-Oblique",
+    "DejaVuSansMono",
+    "DejaVuSerif",
+    "DejaVuSerif-Bold",
+    "DejaVuSerif-Italic",
+    "STIXGeneral",
+)
+# How the Unicode names of a script's characters begin.
+SCRIPTS: dict[Part, tuple[str, ...]] = {
+    "train": ("LATIN", "GREEK", "COPTIC", "ARABIC", "CANADIAN SYLLABICS"),
+    "val": ("HEBREW", "TIFINAGH", "LAO", "NKO", "OLD ITALIC", "OGHAM"),
+    "test": ("CYRILLIC", "ARMENIAN", "GEORGIAN"),
+}
+IMAGES_PER_CLASS = 20
+IMAGE_SIDE = 28
+DRAWN_SIDE, INK_SIDE = 32, 26  # the square that a character is drawn in, and the longer side of its ink
+FONT_SIZE = 64
+# Two drawings look alike when the squared difference is below this fraction of the larger one's squared ink.
+ALIKE_WITHIN_SPLIT = 0.08
+ALIKE_ACROSS_SPLITS = 0.2
+
+Drawings = NDArray[np.uint8]
+
+
+class Glyphs(Source):
+    """Characters in eight typefaces (those of the eight that have the character) with a random affine map for each."""
+
+    name = "glyphs"
+    description = "characters of 14 scripts drawn from fonts, 28x28 grey, unseen scripts for testing; no download"
+    classes = "1419 / 152 / 255"
+    obtain = "The fonts come with matplotlib."
+
+    def read(self, path: Path | None, root: Path) -> Contents:
+        """Draw the characters; `path` is not used, for nothing has to be had."""
+        fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+        found = _characters(fonts)
+        characters = [character for character, _, _ in found]
+        drawings = [_draw(fonts / f"{typeface}.ttf", characters) for typeface in TYPEFACES]
+        kept = _distinct(drawings, np.asarray([PARTS.index(part) for _, _, part in found]))
+        stacked = np.stack([drawn[kept] for drawn in drawings], 1)
+        classes = [
+            ClassInfo(unicodedata.name(character), script.lower(), part, IMAGES_PER_CLASS)
+            for character, script, part in (found[i] for i in kept)
+        ]
+        return Contents(
+            classes=classes,
+            image_shape=(IMAGE_SIDE, IMAGE_SIDE, 1),
+            batches=_batches([characters[i] for i in kept], stacked),
+            origin=f"fonts of matplotlib {matplotlib.__version__}: {', '.join(TYPEFACES)}",
+            augment="none",
+        )
+
+
+def _characters(fonts: Path) -> list[tuple[str, str, Part]]:
+    """The letters that at least one typeface has: (character, script, split)."""
+    codes = sorted(set().union(*(FT2Font(str(fonts / f"{name}.ttf")).get_charmap() for name in TYPEFACES)))
+    letters = [chr(code) for code in codes if unicodedata.category(chr(code)) in ("Lu", "Ll", "Lt", "Lo")]
+    homes: list[tuple[str, Part]] = [(script, part) for part in PARTS for script in SCRIPTS[part]]
+    return [
+        (letter, script, part)
+        for letter in letters
+        for script, part in homes
+        if unicodedata.name(letter, "").startswith(f"{script} ")
+    ]
+
+
+def _draw(path: Path, characters: list[str]) -> Drawings:
+    """Each character centred with its ink filling the same square, (characters, side, side); zeros where it lacks."""
+    font = ImageFont.truetype(str(path), FONT_SIZE, layout_engine=ImageFont.Layout.BASIC)
+    present = FT2Font(str(path)).get_charmap()
+    drawn = np.zeros((len(characters), DRAWN_SIDE, DRAWN_SIDE), np.uint8)
+    for index, character in enumerate(characters):
+        if ord(character) not in present:
+            continue
+        mask = font.getmask(character, mode="L")
+        ink = Image.frombytes("L", mask.size, bytes(mask))
+        box = ink.getbbox()
+        if box is None:
+            continue
+        width, height = box[2] - box[0], box[3] - box[1]
+        scale = INK_SIDE / max(width, height)
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        left, top = (DRAWN_SIDE - size[0]) // 2, (DRAWN_SIDE - size[1]) // 2
+        small = ink.resize(size, Image.Resampling.BILINEAR, box)
+        drawn[index, top : top + size[1], left : left + size[0]] = np.asarray(small)
+    return drawn
+
+
+def _distinct(drawings: list[Drawings], splits: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Positions of the characters to keep: in the order train, val, test, those that look like none before them."""
+    distance = np.full((len(splits), len(splits)), np.inf, np.float32)
+    for drawn in drawings:
+        present = np.flatnonzero(drawn.any((1, 2)))
+        pixels = drawn[present].reshape(len(present), -1).astype(np.float32)
+        energy = (pixels**2).sum(1)
+        squared = energy[:, None] + energy - 2 * pixels @ pixels.T
+        here = np.ix_(present, present)
+        distance[here] = np.minimum(distance[here], squared / np.maximum(energy[:, None], energy))
+    limit = np.where(splits[:, None] == splits, ALIKE_WITHIN_SPLIT, ALIKE_ACROSS_SPLITS)
+    alike = distance <= limit
+    drawable = np.logical_or.reduce([drawn.any((1, 2)) for drawn in drawings])
+    kept: list[int] = []
+    for index in np.argsort(splits, kind="stable"):
+        if drawable[index] and not alike[index, kept].any():
+            kept.append(int(index))
+    return np.asarray(kept)
+
+
+def _batches(characters: list[str], drawings: Drawings) -> Iterator[Batch]:
+    """Image k of a class takes the (k mod n)-th of the n typefaces that have the character, and its own affine map."""
+    codes = np.asarray([ord(character) for character in characters])
+    keys = seeding.bits(seeding.key("glyphs"), codes)
+    for first in range(0, len(characters), 64):
+        labels = np.arange(first, min(first + 64, len(characters)))
+        faces = [np.flatnonzero(drawings[label].any((1, 2))) for label in labels]
+        face = np.stack([np.resize(own, IMAGES_PER_CLASS) for own in faces])
+        drawn = drawings[labels[:, None], face].reshape(-1, DRAWN_SIDE, DRAWN_SIDE)
+        numbers = seeding.uniform(keys[labels, None], np.arange(IMAGES_PER_CLASS * 6))
+        yield _warp(drawn, 2 * numbers.reshape(-1, 6) - 1), np.repeat(labels, IMAGES_PER_CLASS)
+
+
+def _warp(drawn: Drawings, numbers: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Rotate by up to 12 degrees, shear by 0.2, scale each axis to 15..21 pixels and shift by 3 pixels.
+
+    drawn: (M, side, side); numbers: (M, 6) in -1..1; returns (M, 28, 28, 1), ink 255 on 0.
+    """
+    angle, shear = np.deg2rad(12) * numbers[:, 0], 0.2 * numbers[:, 1]
+    scale = (18 + 3 * numbers[:, 2:4]) / IMAGE_SIDE * DRAWN_SIDE / INK_SIDE
+    shift = 3 * numbers[:, 4:6] * 2 / IMAGE_SIDE
+    cosine, sine = np.cos(angle), np.sin(angle)
+    forward = np.stack([cosine, shear * cosine - sine, sine, shear * sine + cosine], -1).reshape(-1, 2, 2)
+    backward = np.linalg.inv(forward * scale[:, None])
+    theta = np.concatenate([backward, -backward @ shift[..., None]], -1)
+    grid = F.affine_grid(torch.from_numpy(theta).float(), [len(drawn), 1, IMAGE_SIDE, IMAGE_SIDE], align_corners=False)
+    images = F.grid_sample(torch.from_numpy(drawn)[:, None].float(), grid, align_corners=False)
+    return images.round().to(torch.uint8).permute(0, 2, 3, 1).numpy()

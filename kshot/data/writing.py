@@ -1,0 +1,193 @@
+"""Writing a prepared dataset: batch after batch into a temporary folder, which is renamed when all is there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from kshot import files
+from kshot.data import store
+from kshot.data.dataset import Normalization
+from kshot.data.store import PARTS, ClassInfo
+from kshot.errors import DataError
+
+BLOCK_BYTES = 1 << 24  # how much of an array is held in memory while it is read through
+
+Batch = tuple[NDArray[np.uint8], NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a source found in the publisher's files, before any pixel is written.
+
+    classes: every class with the number of images it will have, in any order
+    image_shape: (H, W, C) of every image
+    batches: yields images (M, H, W, C) uint8 with labels (M,), positions in `classes`; in any order, a few at a time
+    origin: where the images came from, one line for the reader of meta.json
+    augment: what training images may go through, as in Normalization
+    normalization: computed from the training images where it is None
+    tasks_within_groups: whether a task should be drawn from one group only
+    """
+
+    classes: Sequence[ClassInfo]
+    image_shape: tuple[int, int, int]
+    batches: Iterable[Batch]
+    origin: str
+    augment: Literal["photo", "none"] = "photo"
+    normalization: Normalization | None = None
+    tasks_within_groups: bool = False
+
+
+def write(name: str, contents: Contents, root: Path | str | None = None, *, overwrite: bool = False) -> Path:
+    """Write a dataset into the cache folder and return its folder.
+
+    Everything goes to a temporary folder which is renamed at the end: a killed or failed preparation leaves nothing
+    that looks prepared, and with `overwrite` the previous dataset stays until then. Memory is bounded by one batch.
+    Raises DataError where the dataset is there already, where splits overlap, where counts differ from what the source
+    promised, and where the disk is too small.
+    """
+    target = store.cache_root(root) / name
+    if target.exists() and not overwrite:
+        raise DataError(f"{target} is already prepared; load it, or prepare it anew with --overwrite")
+    classes = sorted(contents.classes, key=lambda info: PARTS.index(info.split))
+    store.refuse_overlap(name, classes)
+    shape = (sum(info.count for info in classes), *contents.image_shape)
+    with _workspace(target, int(np.prod(shape))) as workspace:
+        folder = workspace / "new"
+        folder.mkdir()
+        path = folder / "images.npy"
+        _write_images(name, contents, classes, shape, path)
+        images = np.load(path, mmap_mode="r")
+        meta = {
+            "format": store.FORMAT,
+            "name": name,
+            "origin": contents.origin,
+            "shape": list(shape),
+            "sha256": store.read_through(name, path, classes),
+            "normalization": asdict(contents.normalization or measured(images, classes, contents.augment)),
+            "tasks_within_groups": contents.tasks_within_groups,
+            "classes": [asdict(info) for info in classes],
+        }
+        files.write_json(folder / "meta.json", meta)
+        del images
+        if overwrite and target.exists():
+            os.rename(target, workspace / "previous")
+        os.rename(folder, target)
+    return target
+
+
+def measured(
+    images: NDArray[np.uint8], classes: Sequence[ClassInfo], augment: Literal["photo", "none"]
+) -> Normalization:
+    """Mean and standard deviation of each channel over all pixels of the training images, which come first."""
+    train = images[: sum(info.count for info in classes if info.split == "train")]
+    rows, channels = max(1, BLOCK_BYTES // images[0].nbytes), images.shape[-1]
+    histogram = np.zeros((channels, 256))
+    for first in range(0, len(train), rows):
+        block = train[first : first + rows]
+        histogram += [np.bincount(block[..., channel].reshape(-1), minlength=256) for channel in range(channels)]
+    frequency = histogram / histogram.sum(1, keepdims=True)
+    values = np.arange(256) / 255
+    mean = frequency @ values
+    # Images of one colour have no deviation; one grey level keeps the division defined.
+    std = np.maximum(np.sqrt((frequency * (values - mean[:, None]) ** 2).sum(1)), 1 / 255)
+    return Normalization(tuple(mean.round(6).tolist()), tuple(std.round(6).tolist()), augment)
+
+
+def _write_images(
+    name: str, contents: Contents, classes: Sequence[ClassInfo], shape: tuple[int, ...], path: Path
+) -> None:
+    """Write every batch at the rows of its classes; the counts must come out as the source promised."""
+    starts = {info.name: first for info, first in zip(classes, store.starts(classes))}
+    next_row = np.asarray([starts[info.name] for info in contents.classes], np.int64)
+    last_row = next_row + np.asarray([info.count for info in contents.classes])
+    with open(path, "wb") as file, tqdm(total=shape[0], desc=f"prepare {name}", unit=" images", delay=2) as progress:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        offset = file.tell()
+        for images, labels in contents.batches:
+            if images.shape[1:] != contents.image_shape or images.dtype != np.uint8:
+                raise DataError(f"{name}: images are {images.dtype} {images.shape[1:]}, not uint8 {shape[1:]}")
+            counts = np.bincount(labels, minlength=len(next_row))
+            _refuse_surplus(name, contents.classes, next_row + counts, last_row)
+            _write_batch(file, offset, images, labels, next_row)
+            next_row += counts
+            progress.update(len(labels))
+        file.flush()
+        os.fsync(file.fileno())
+    for info, missing in zip(contents.classes, last_row - next_row):
+        if missing:
+            raise DataError(
+                f"{name}: class {info.name!r} has {info.count - missing} images, and {info.count} were expected; "
+                f"the files are incomplete or of another version: get them again"
+            )
+
+
+def _refuse_surplus(
+    name: str, classes: Sequence[ClassInfo], next_row: NDArray[np.int64], last_row: NDArray[np.int64]
+) -> None:
+    if (next_row > last_row).any():
+        info = classes[int(np.argmax(next_row > last_row))]
+        raise DataError(
+            f"{name}: class {info.name!r} has more than the {info.count} images that were expected; "
+            f"the files are of another version: get them again"
+        )
+
+
+def _write_batch(
+    file: BinaryIO, offset: int, images: NDArray[np.uint8], labels: NDArray[np.int64], next_row: NDArray[np.int64]
+) -> None:
+    # Plain writes and not a writable memory map: on a full disk a write raises OSError, a memory map kills the process.
+    order = np.argsort(labels, kind="stable")
+    firsts = np.flatnonzero(np.diff(labels[order], prepend=-1))
+    for first, rows in zip(firsts, np.split(order, firsts[1:])):
+        file.seek(offset + int(next_row[labels[order[first]]]) * images[0].nbytes)
+        file.write(np.ascontiguousarray(images[rows]).data)
+
+
+@contextmanager
+def _workspace(target: Path, needed_bytes: int) -> Iterator[Path]:
+    """A folder beside `target` that is gone at the end, whatever happens; leftovers of killed processes go first."""
+    root, prefix = target.parent, f".{target.name}.{socket.gethostname()}."
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        for leftover in root.glob(f"{prefix}*.partial"):
+            if not _is_running(int(leftover.name[len(prefix) : -len(".partial")])):
+                shutil.rmtree(leftover, ignore_errors=True)
+        free = shutil.disk_usage(root).free
+        workspace = root / f"{prefix}{os.getpid()}.partial"
+        workspace.mkdir()
+    except OSError as error:
+        raise DataError(f"cannot write to {root} ({error}); choose another folder with --root") from error
+    try:
+        if free < needed_bytes:
+            raise DataError(
+                f"{target.name} needs {needed_bytes / 1e9:.2f} GB in {root}, and {free / 1e9:.2f} GB are free; "
+                f"free some space, or choose another folder with --root or ${store.ROOT_VARIABLE}"
+            )
+        yield workspace
+    except OSError as error:
+        raise DataError(f"preparing {target.name} failed, and nothing was changed: {error}") from error
+    finally:
+        shutil.rmtree(workspace, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    if os.name != "posix":  # elsewhere the question itself would end the process
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
