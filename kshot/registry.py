@@ -60,7 +60,7 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         )
 
 
-def _remember_options(cls: type) -> None:
+def _remember_options(cls: Any) -> None:
     """Wrap ``cls.__init__`` so that ``self.options`` holds every constructor argument, defaults included."""
     original = cls.__init__
     signature = inspect.signature(original)
@@ -71,6 +71,6 @@ def _remember_options(cls: type) -> None:
         bound.apply_defaults()
         original(self, *args, **kwargs)
         if type(self) is cls:
-            self.options = {name: value for name, value in list(bound.arguments.items())[1:]}
+            self.options = dict(list(bound.arguments.items())[1:])
 
-    cls.__init__ = init  # type: ignore[misc]
+    cls.__init__ = init

@@ -14,12 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kshot.backbones.registry import Backbone
 from kshot.data.dataset import Split
 from kshot.data.episodes import Episodes, EpisodeSampler, Sampler, TaskShape
 from kshot.registry import Registry
 from kshot.solvers.adaptation import Adaptation
 
-learners: Registry["Learner"] = Registry("learner")
+learners: Registry[Learner] = Registry("learner")
 
 
 class Learner(nn.Module):
@@ -72,7 +73,7 @@ class FeatureLearner(Learner):
     adaptation: how a head is learnt from support features; evaluation may put another in its place.
     """
 
-    def __init__(self, backbone: nn.Module, adaptation: Adaptation) -> None:
+    def __init__(self, backbone: Backbone, adaptation: Adaptation) -> None:
         super().__init__()
         self.backbone = backbone
         self.adaptation = adaptation
@@ -89,7 +90,7 @@ class FeatureLearner(Learner):
 
 
 def class_weights(num_classes: int, feature_size: int, ways: int) -> nn.Parameter:
-    """W21's shared matrix (num_classes, feature_size): Kaiming-uniform with a=sqrt(5), times sqrt(num_classes / ways)."""
+    """W21's shared matrix (num_classes, feature_size): Kaiming-uniform, a=sqrt(5), times sqrt(num_classes / ways)."""
     weight = torch.empty(num_classes, feature_size)
     nn.init.kaiming_uniform_(weight, a=5**0.5)
     return nn.Parameter(weight * float(np.sqrt(num_classes / ways)))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from kshot.backbones.registry import Backbone
 from kshot.backbones.task_batch import batch_of_tasks
 from kshot.data.episodes import Episodes
 from kshot.learners.base import FeatureLearner, class_weights, learners
@@ -30,7 +31,7 @@ class MultiTask(FeatureLearner):
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: Backbone,
         num_classes: int,
         ways: int = 5,
         normalize_features: bool = True,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from kshot.backbones.registry import Backbone
 from kshot.backbones.task_batch import batch_of_tasks
 from kshot.data.episodes import Episodes
 from kshot.learners.base import FeatureLearner, learners
@@ -20,7 +21,7 @@ class ProtoNet(FeatureLearner):
     statistics: BatchNorm statistics in training: of each "task" alone, or "joint" over the whole meta batch.
     """
 
-    def __init__(self, backbone: nn.Module, statistics: Literal["task", "joint"] = "task") -> None:
+    def __init__(self, backbone: Backbone, statistics: Literal["task", "joint"] = "task") -> None:
         super().__init__(backbone, NearestCentroid())
         self.statistics = statistics
 

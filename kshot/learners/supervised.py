@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kshot.backbones.registry import Backbone
 from kshot.backbones.task_batch import batch_of_tasks
 from kshot.data.dataset import Split
 from kshot.data.episodes import Episodes, ImageSampler, TaskShape
@@ -26,7 +27,7 @@ class Supervised(FeatureLearner):
 
     meta_batch: ClassVar[int] = 64
 
-    def __init__(self, backbone: nn.Module, num_classes: int) -> None:
+    def __init__(self, backbone: Backbone, num_classes: int) -> None:
         super().__init__(backbone, LogisticRegression(c=1.0))
         self.classifier = nn.Linear(backbone.feature_size, num_classes)
 

@@ -1,0 +1,63 @@
+"""Small data that every test can make for itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kshot.data.dataset import Dataset, Normalization, Split
+
+
+def make_split(
+    counts: list[int],
+    *,
+    name: str = "train",
+    size: int = 8,
+    channels: int = 1,
+    groups: list[str] | None = None,
+    seed: int = 0,
+    dataset: str = "toy",
+) -> Split:
+    """A split whose classes are far apart: every class is one random image plus a little noise."""
+    generator = np.random.default_rng(seed)
+    prototypes = generator.integers(30, 226, (len(counts), size, size, channels))
+    noise = generator.normal(0, 12, (sum(counts), size, size, channels))
+    images = (np.repeat(prototypes, counts, 0) + noise).clip(0, 255).astype(np.uint8)
+    names = tuple(f"{name}-class-{index}" for index in range(len(counts)))
+    return Split(
+        name=name,
+        dataset=dataset,
+        images=images,
+        counts=np.asarray(counts, np.int64),
+        class_names=names,
+        groups=tuple(groups or ["all"] * len(counts)),
+        normalization=Normalization((0.5,) * channels, (0.25,) * channels, "none"),
+    )
+
+
+@pytest.fixture
+def toy_split() -> Callable[..., Split]:
+    return make_split
+
+
+@pytest.fixture
+def toy_data() -> Dataset:
+    """Twelve training, six validation and six test classes of 24 images, 16x16, one channel."""
+    splits = {
+        name: make_split([24] * classes, name=name, size=16, seed=seed)
+        for seed, (name, classes) in enumerate([("train", 12), ("val", 6), ("test", 6), ("train+val", 18)])
+    }
+    return Dataset("toy", splits["train"], splits["val"], splits["test"], splits["train+val"])
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of real images, named by KSHOT_REAL_DATA; tests that want it skip where there is none."""
+    folder = os.environ.get("KSHOT_REAL_DATA")
+    if not folder:
+        pytest.skip("KSHOT_REAL_DATA names no folder of real images")
+    return Path(folder)

@@ -1,0 +1,138 @@
+"""The protocol: cached features change nothing, intervals are what they say, comparisons are paired."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score
+
+from kshot.backbones import Conv4
+from kshot.data.augmentation import normalize
+from kshot.data.episodes import EpisodeSampler, TaskShape
+from kshot.errors import ConfigError, DataError
+from kshot.evaluation import Evaluation, Protocol, compare, evaluate, extract_features, interval, over_seeds
+from kshot.learners import MultiTask
+
+
+@pytest.fixture
+def learner() -> MultiTask:
+    torch.manual_seed(0)
+    return MultiTask(Conv4(8, in_channels=1, image_size=16), num_classes=12)
+
+
+def result(accuracies, **changes) -> Evaluation:
+    fields = {"dataset": "toy", "split": "test", "ways": 5, "shots": 1, "queries": 15, "tasks": 4, "seed": 0}
+    protocol = Protocol(**(fields | {"statistics": "running"} | changes))
+    return Evaluation("mtl", "logistic", protocol, np.asarray(accuracies, np.float64), 1.0)
+
+
+def test_equals_scikit_learn_on_each_task_alone(learner, toy_data, toy_split):
+    """Images through the network task by task, scikit-learn's solver, scikit-learn's accuracy."""
+    hard = toy_split([24] * 6, name="test", size=16, seed=2)
+    hard.images[:] = np.random.default_rng(0).permuted(hard.images.reshape(144, -1), axis=0).reshape(hard.images.shape)
+    measured = evaluate(learner, hard, ways=4, shots=3, queries=5, tasks=20, seed=3)
+    sampler = EpisodeSampler(hard, TaskShape(4, 3, 5), seed=3)
+    learner.eval()
+    for number in range(20):
+        episodes = sampler.episodes(np.asarray([number]))
+        with torch.no_grad():
+            support, query = (
+                learner.features(normalize(images[0], hard.normalization)).numpy()
+                for images in (episodes.support, episodes.query)
+            )
+        head = LogisticRegression(C=3.0, tol=1e-10, max_iter=5000).fit(support, episodes.support_labels[0])
+        expected = accuracy_score(episodes.query_labels[0], head.predict(query))
+        assert measured.accuracies[number] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("adaptation", ["logistic", "centroid", "ridge", "cosine"])
+def test_cached_features_give_what_the_images_give(learner, toy_data, adaptation):
+    from kshot.solvers import adaptations
+
+    chosen = adaptations[adaptation]()
+    cached = evaluate(learner, toy_data.test, 4, 2, 5, tasks=10, adaptation=adaptation)
+    sampler = EpisodeSampler(toy_data.test, TaskShape(4, 2, 5), seed=0)
+    episodes = sampler.episodes(np.arange(10))
+    episodes = episodes.with_images(
+        *(normalize(images, toy_data.test.normalization) for images in (episodes.support, episodes.query))
+    )
+    correct = chosen.scores(learner.eval(), episodes).argmax(-1) == episodes.query_labels
+    np.testing.assert_allclose(cached.accuracies, correct.double().mean(1).numpy())
+    assert cached.adaptation == adaptation
+
+
+def test_a_task_does_not_depend_on_how_many_are_asked_for(learner, toy_data, monkeypatch):
+    many = evaluate(learner, toy_data.test, 4, 2, 5, tasks=30, seed=1)
+    monkeypatch.setattr("kshot.evaluation._CHUNK_BYTES", 1)
+    few = evaluate(learner, toy_data.test, 4, 2, 5, tasks=7, seed=1)
+    np.testing.assert_array_equal(many.accuracies[:7], few.accuracies)
+
+
+def test_features_may_be_shared_and_leave_the_learner_as_it_was(learner, toy_data):
+    learner.train()
+    before = {name: value.clone() for name, value in learner.state_dict().items()}
+    features = extract_features(learner, toy_data.test)
+    assert features.shape == (144, 8)
+    shared = evaluate(learner, toy_data.test, 3, 1, 5, tasks=10, features=features)
+    np.testing.assert_array_equal(shared.accuracies, evaluate(learner, toy_data.test, 3, 1, 5, tasks=10).accuracies)
+    assert learner.training
+    assert learner.precision == "float32"
+    assert all(torch.equal(before[name], value) for name, value in learner.state_dict().items())
+
+
+def test_tune_all_runs_and_leaves_the_weights_alone(learner, toy_data):
+    before = {name: value.clone() for name, value in learner.state_dict().items()}
+    tuned = evaluate(learner, toy_data.test, 3, 2, 5, tasks=3, adaptation="tune-all")
+    assert tuned.mean > 0.5
+    assert all(torch.equal(before[name], value) for name, value in learner.state_dict().items())
+
+
+def test_interval_covers_the_mean_as_often_as_it_says():
+    generator = np.random.default_rng(0)
+    samples = generator.normal(3.0, 2.0, (4000, 12))
+    covered = [abs(sample.mean() - 3.0) <= interval(sample) for sample in samples]
+    assert 0.94 < np.mean(covered) < 0.96
+    assert np.isnan(interval(np.ones(1)))
+
+
+def test_paired_difference_is_that_of_the_tasks():
+    first, second = result([0.9, 0.5, 0.7, 0.6]), result([0.8, 0.4, 0.6, 0.5])
+    difference = compare(first, second)
+    assert difference.mean == pytest.approx(0.1)
+    assert difference.ci95 == pytest.approx(0.0, abs=1e-12), (
+        "a constant difference has no spread, though accuracies have"
+    )
+    assert first.ci95 > 0.1
+
+
+def test_results_on_different_tasks_are_not_compared():
+    with pytest.raises(ConfigError, match=r"different tasks \(they differ in shots, seed\)"):
+        compare(result([1, 0, 1, 0]), result([1, 0, 1, 0], shots=5, seed=2))
+
+
+def test_several_trainings_have_an_interval_over_seeds():
+    mean, ci95 = over_seeds([result([0.7] * 4), result([0.8] * 4), result([0.9] * 4)])
+    assert mean == pytest.approx(0.8)
+    assert ci95 == pytest.approx(4.303 * 0.1 / 3**0.5, rel=1e-3)
+
+
+def test_saved_result_is_read_back(tmp_path):
+    original = result([0.25, 0.5, 1 / 3, 1.0])
+    path = original.save(tmp_path)
+    again = Evaluation.load(path)
+    assert again.protocol == original.protocol
+    np.testing.assert_array_equal(again.accuracies, original.accuracies)
+    assert "5-way 1-shot" in str(again)
+    assert "seed 0" in str(again)
+    path.write_text(path.read_text()[:40])
+    with pytest.raises(DataError, match="evaluate the run again"):
+        Evaluation.load(path)
+
+
+def test_impossible_requests_are_refused(learner, toy_data):
+    with pytest.raises(DataError, match="too few for 7 ways"):
+        evaluate(learner, toy_data.test, ways=7)
+    with pytest.raises(ConfigError, match="there is no adaptation 'magic'; choose one of: centroid"):
+        evaluate(learner, toy_data.test, 3, 1, 5, adaptation="magic")

@@ -1,0 +1,233 @@
+"""The contract tests: every registered learner passes them, untouched, by being registered."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from kshot.backbones import Conv4, batch_of_tasks
+from kshot.data.augmentation import normalize
+from kshot.data.episodes import Episodes, EpisodeSampler, TaskShape
+from kshot.learners import FeatureLearner, Learner, MultiTask, Supervised, learners
+
+CLASSES = 12
+
+
+def build(name: str, **options: object) -> Learner:
+    """A small learner of this name on 16x16 grey images, with the same weights every time."""
+    torch.manual_seed(0)
+    cls = learners[name]
+    if "num_classes" in inspect.signature(cls).parameters:
+        options = {"num_classes": CLASSES} | options
+    return cls(Conv4(8, in_channels=1, image_size=16), **options)
+
+
+def normalised(episodes: Episodes, split, dtype=torch.float32) -> Episodes:
+    return episodes.with_images(
+        *(normalize(images, split.normalization).to(dtype) for images in (episodes.support, episodes.query))
+    )
+
+
+@pytest.fixture(params=sorted(learners))
+def name(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def train_episodes(name, toy_data):
+    """Three tasks (or, for learners of images, thirty images) as training sees them."""
+    sampler = build(name).sampler(toy_data.train, TaskShape(3, 2, 4), seed=0)
+    return lambda count=3: normalised(sampler.episodes(np.arange(count)), toy_data.train)
+
+
+@pytest.fixture
+def test_episodes(toy_data):
+    sampler = EpisodeSampler(toy_data.test, TaskShape(3, 3, 5), seed=0)
+    return normalised(sampler.episodes(np.arange(6)), toy_data.test)
+
+
+def test_scores_have_a_row_for_every_query_image(name, test_episodes):
+    scores = build(name).eval().scores(test_episodes)
+    assert scores.shape == (6, 15, 3)
+    assert scores.isfinite().all()
+
+
+def test_same_seed_gives_the_same_numbers(name, train_episodes, test_episodes):
+    first, second = build(name), build(name)
+    torch.testing.assert_close(first.meta_loss(train_episodes()), second.meta_loss(train_episodes()), rtol=0, atol=0)
+    results = [learner.eval().scores(test_episodes) for learner in (first, second)]
+    torch.testing.assert_close(*results, rtol=0, atol=0)
+
+
+def test_scores_follow_a_permutation_of_the_labels(name, test_episodes):
+    learner, permutation = build(name).double().eval(), torch.tensor([2, 0, 1])
+    episodes = test_episodes.with_images(test_episodes.support.double(), test_episodes.query.double())
+    renamed = Episodes(
+        episodes.support,
+        permutation[episodes.support_labels],
+        episodes.query,
+        permutation[episodes.query_labels],
+        episodes.classes,
+        episodes.keys,
+    )
+    torch.testing.assert_close(
+        learner.scores(renamed)[..., permutation], learner.scores(episodes), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_scores_do_not_depend_on_the_order_of_the_support_images(name, test_episodes):
+    learner, order = build(name).double().eval(), torch.randperm(9, generator=torch.Generator().manual_seed(0))
+    episodes = test_episodes.with_images(test_episodes.support.double(), test_episodes.query.double())
+    shuffled = Episodes(
+        episodes.support[:, order],
+        episodes.support_labels[:, order],
+        episodes.query,
+        episodes.query_labels,
+        episodes.classes,
+        episodes.keys,
+    )
+    torch.testing.assert_close(learner.scores(shuffled), learner.scores(episodes), rtol=1e-5, atol=1e-5)
+
+
+def test_support_sets_may_be_unequal(name, test_episodes):
+    keep = torch.tensor([0, 1, 2, 3, 6])  # three, one and one image of the three classes
+    learner = build(name).eval()
+    episodes = Episodes(
+        test_episodes.support[:, keep],
+        test_episodes.support_labels[:, keep],
+        test_episodes.query,
+        test_episodes.query_labels,
+        test_episodes.classes,
+        test_episodes.keys,
+    )
+    accuracy = (learner.scores(episodes).argmax(-1) == episodes.query_labels).float().mean()
+    assert accuracy > 0.6
+
+
+def test_training_beats_chance_clearly_on_separable_tasks(name, train_episodes, test_episodes):
+    learner = build(name)
+    optimizer = torch.optim.Adam(learner.parameters(), 1e-3)
+    batch = train_episodes(30)
+    before = learner.meta_loss(batch).item()
+    for _ in range(8):
+        optimizer.zero_grad()
+        learner.accumulate_gradients(batch)
+        optimizer.step()
+    assert learner.meta_loss(batch).item() < before
+    scores = learner.eval().scores(test_episodes)
+    assert (scores.argmax(-1) == test_episodes.query_labels).float().mean() > 0.8
+
+
+def test_saved_and_loaded_learner_gives_equal_scores(name, test_episodes, tmp_path):
+    learner, other = build(name), build(name)
+    for parameter in learner.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    torch.save(learner.state_dict(), tmp_path / "learner.pt")
+    other.load_state_dict(torch.load(tmp_path / "learner.pt", weights_only=True))
+    results = [each.eval().scores(test_episodes) for each in (learner, other)]
+    torch.testing.assert_close(*results, rtol=0, atol=0)
+
+
+def test_gradients_reach_every_parameter(name, train_episodes):
+    learner = build(name)
+    learner.accumulate_gradients(train_episodes(30))
+    assert all(parameter.grad is not None for parameter in learner.parameters())
+    assert all(parameter.grad.any() for parameter in learner.parameters() if parameter.dim() > 1)
+
+
+def test_gradients_equal_those_of_a_plain_loop_over_tasks(name, train_episodes):
+    """Per-task BatchNorm in one batched pass is what the network gives to each task alone, gradients averaged."""
+    batch = train_episodes()
+    if batch.support.shape[1] < 2:
+        pytest.skip("learns single images, whose statistics are joint by definition")
+    batched, looped = build(name).double(), build(name).double()
+    batch = batch.with_images(batch.support.double(), batch.query.double())
+    batched.accumulate_gradients(batch)
+    for task in range(batch.tasks):
+        tensors = (batch.support, batch.support_labels, batch.query, batch.query_labels, batch.classes)
+        one = Episodes(*(tensor[task : task + 1] for tensor in tensors), keys=batch.keys[task : task + 1])
+        (looped.meta_loss(one) / batch.tasks).backward()
+    for (which, expected), actual in zip(looped.named_parameters(), batched.parameters()):
+        torch.testing.assert_close(
+            actual.grad, expected.grad, rtol=1e-9, atol=1e-11, msg=lambda m, w=which: f"{w}: {m}"
+        )
+
+
+def test_options_are_remembered_and_rebuild_the_learner(name):
+    learner = build(name)
+    again = learners[learners.name_of(learner)](**learner.options)
+    assert again.options == learner.options
+    assert {key: value.shape for key, value in again.state_dict().items()} == {
+        key: value.shape for key, value in learner.state_dict().items()
+    }
+
+
+def test_features_of_an_image_do_not_depend_on_its_batch(name, test_episodes):
+    learner = build(name).double().eval()
+    if not isinstance(learner, FeatureLearner):
+        pytest.skip("adapts its weights to a task")
+    images = test_episodes.query.double().flatten(0, 1)
+    torch.testing.assert_close(learner.features(images)[3:5], learner.features(images[3:5]))
+
+
+# What is particular to one learner.
+
+
+def test_mtl_scores_a_task_by_the_rows_of_its_classes(toy_data):
+    learner = build("mtl").double()
+    episodes = normalised(
+        EpisodeSampler(toy_data.train, TaskShape(3, 2, 2), 0).episodes(np.arange(2)), toy_data.train, torch.float64
+    )
+    scores, labels = learner.training_scores(episodes)
+    for task in range(2):
+        images = torch.cat([episodes.support[task], episodes.query[task]])
+        features = nn.functional.normalize(learner.backbone(images), dim=-1)
+        expected = torch.stack([features @ learner.weight[row] for row in episodes.classes[task]], 1)
+        torch.testing.assert_close(scores[task], expected)
+    assert labels.tolist()[0] == [0, 0, 1, 1, 2, 2] * 2, "labels are positions in the task: nothing is merged"
+
+
+def test_mtl_options_change_what_they_say(toy_data):
+    episodes = normalised(EpisodeSampler(toy_data.train, TaskShape(3, 2, 2), 0).episodes(np.arange(2)), toy_data.train)
+    plain = build("mtl", normalize_features=False).training_scores(episodes)[0]
+    assert plain.abs().max() > build("mtl").training_scores(episodes)[0].abs().max()
+    joint = build("mtl", statistics="joint")
+    images = episodes.images().flatten(0, 1)
+    features = nn.functional.normalize(copy.deepcopy(joint).backbone(images), dim=-1).unflatten(0, (2, -1))
+    torch.testing.assert_close(joint.training_scores(episodes)[0], features @ joint.weight[episodes.classes].mT)
+
+
+def test_mtl_weights_start_at_the_scale_of_the_paper():
+    learner = MultiTask(Conv4(64), num_classes=64, ways=4)
+    bound = (1 / 256) ** 0.5 * (64 / 4) ** 0.5
+    assert 0.98 * bound < learner.weight.abs().max() <= bound
+
+
+def test_supervised_loss_is_cross_entropy_over_all_classes(toy_data):
+    learner = build("supervised").double()
+    batch = normalised(
+        learner.sampler(toy_data.train, TaskShape(), 0).episodes(np.arange(20)), toy_data.train, torch.float64
+    )
+    scores = learner.classifier(copy.deepcopy(learner).backbone(batch.support[:, 0]))
+    expected = nn.functional.cross_entropy(scores, batch.support_labels[:, 0])
+    torch.testing.assert_close(learner.meta_loss(batch), expected)
+    assert isinstance(learner, Supervised)
+    assert learner.tasks_per_epoch(toy_data.train) == 12 * 24
+
+
+def test_protonet_scores_by_squared_distance(toy_data, test_episodes):
+    learner = build("protonet").double()
+    episodes = test_episodes.with_images(test_episodes.support.double(), test_episodes.query.double())
+    with batch_of_tasks(episodes.tasks):
+        images = episodes.images()
+        features = copy.deepcopy(learner).backbone(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+    support, query = features[:, :9], features[:, 9:]
+    prototypes = torch.stack([support[:, 3 * way : 3 * way + 3].mean(1) for way in range(3)], 1)
+    squared = torch.cdist(query, prototypes) ** 2
+    expected = (-squared).log_softmax(-1)
+    torch.testing.assert_close(learner.training_scores(episodes)[0].log_softmax(-1), expected)
