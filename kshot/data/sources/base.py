@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from kshot.data.writing import Contents
 from kshot.errors import DataError
@@ -46,3 +47,8 @@ class Source(ABC):
     def how_to_prepare(cls) -> str:
         """The command that prepares this dataset, and where its files can be had."""
         return f"{cls.obtain} Then: kshot data prepare {cls.name} --source PATH"
+
+
+def packaged_splits(name: str) -> Any:
+    """The class lists in ``kshot/data/splits/NAME.json``."""
+    return json.loads((Path(__file__).parents[1] / "splits" / f"{name}.json").read_text())

@@ -1,0 +1,200 @@
+"""Files from outside, read with suspicion: pickles, zips, tars and downloads."""
+
+from __future__ import annotations
+
+import codecs
+import pickle
+import tarfile
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+from tqdm import tqdm
+
+from kshot import files
+from kshot.errors import DataError
+
+GET_IT_AGAIN = "the file is damaged or incomplete: get it again"
+
+# numpy 1 wrote numpy.core and numpy 2 writes numpy._core; each reads the other's name.
+_ARRAYS = ("multiarray._reconstruct", "multiarray.scalar", "numeric._frombuffer")
+_BUILTINS = [
+    "list",
+    "tuple",
+    "dict",
+    "set",
+    "frozenset",
+    "int",
+    "float",
+    "complex",
+    "bool",
+    "str",
+    "bytes",
+    "bytearray",
+]
+ADMITTED_GLOBALS = frozenset(
+    ["numpy.ndarray", "numpy.dtype"]
+    + [f"numpy.{core}.{name}" for core in ("core", "_core") for name in _ARRAYS]
+    + [f"{module}.{name}" for module in ("builtins", "__builtin__") for name in _CONTAINERS + _VALUES]
+)
+
+
+class _RestrictedUnpickler(pickle.Unpickler):
+    """Admits numpy arrays, dtypes and scalars and the containers of builtins; a pickle may otherwise run any code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("_codecs", "encode"):  # how Python 3 writes bytes for protocol 2
+            return _encode_latin1
+        if (module, name) == ("__builtin__", "long"):
+            return int
+        if f"{module}.{name}" not in ADMITTED_GLOBALS:
+            raise DataError(
+                f"the pickle asks for {module}.{name}, and only numpy arrays and plain containers are admitted, for "
+                f"anything else may run code on this machine; do not open the file: get it again from its publisher"
+            )
+        return super().find_class(module, name)
+
+
+def _encode_latin1(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":
+        raise DataError(f"the pickle holds bytes in the encoding {encoding!r}, and only latin1 is admitted")
+    return codecs.encode(text, encoding)
+
+
+def load_pickle(file: Path | BinaryIO) -> Any:
+    """The content of a pickle made of numpy arrays and plain containers; strings of Python 2 are read as latin1.
+
+    Raises DataError, with the file's name, where it is missing, truncated, or asks for any other class or function.
+    """
+    if isinstance(file, Path):
+        try:
+            with open(file, "rb") as opened:
+                return load_pickle(opened)
+        except OSError as error:
+            raise DataError(f"cannot read {file}: {error}") from error
+    where = getattr(file, "name", "pickle")
+    try:
+        return _RestrictedUnpickler(file, encoding="latin1").load()
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged pickles raise whatever the operation at the damaged place raises
+        raise DataError(f"{where} cannot be read ({error!r}): {GET_IT_AGAIN}") from error
+
+
+@contextmanager
+def open_zip(path: Path) -> Iterator[Callable[[str], bytes]]:
+    """A function that returns the bytes of a member of the zip; see `zip_members` for their names.
+
+    Members are read into memory and never written to a path that the archive chooses.
+    """
+    with _refusing_damage(path), zipfile.ZipFile(path) as archive:
+        _refuse_traversal(path, archive.namelist())
+        yield archive.read
+
+
+def zip_members(path: Path) -> list[str]:
+    """Names of the files in a zip. Raises DataError where it is damaged, or a name leaves the archive's folder."""
+    with _refusing_damage(path), zipfile.ZipFile(path) as archive:
+        _refuse_traversal(path, archive.namelist())
+        return [name for name in archive.namelist() if not name.endswith("/")]
+
+
+@contextmanager
+def open_tar(path: Path, names: Sequence[str]) -> Iterator[Callable[[str], BinaryIO]]:
+    """A function that opens a member of the tar (compressed or not) for reading; the members `names` must exist."""
+    with _refusing_damage(path), tarfile.open(path) as archive:
+        members = archive.getnames()
+        _refuse_traversal(path, members)
+        for name in names:
+            if name not in members or not archive.getmember(name).isfile():
+                raise DataError(f"{path} does not hold {name}: {GET_IT_AGAIN}")
+
+        def open_member(name: str) -> BinaryIO:
+            member: Any = archive.extractfile(name)
+            return member
+
+        yield open_member
+
+
+@contextmanager
+def _refusing_damage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist") from error
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, OSError, RuntimeError) as error:
+        raise DataError(f"{path} cannot be read ({error}): {GET_IT_AGAIN}") from error
+
+
+def _refuse_traversal(path: Path, names: Sequence[str]) -> None:
+    for name in names:
+        parts = PurePosixPath(name.replace("\\", "/"))
+        if parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[0:1]:
+            raise DataError(
+                f"{path} holds {name!r}, which points outside of it; do not use it: get it from its publisher"
+            )
+
+
+def refuse_other_checksum(path: Path, md5: str) -> None:
+    """Raise DataError where the file is not the one with this MD5."""
+    found = files.checksum(path, "md5")
+    if found != md5:
+        raise DataError(
+            f"{path} has the MD5 checksum {found}, and the publisher's file has {md5}: the file is damaged, incomplete "
+            f"or of another version: delete it and get it again"
+        )
+
+
+def download(url: str, target: Path, md5: str) -> Path:
+    """Fetch `url` to `target`, unless it is there; an interrupted download is continued where it stopped.
+
+    The file has the name `target` only once its MD5 is right. Raises DataError where it is not, or nothing answers.
+    """
+    if target.exists():
+        refuse_other_checksum(target, md5)
+        return target
+    partial = target.with_name(f"{target.name}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _fetch(url, partial)
+    except (urllib.error.URLError, OSError) as error:
+        raise DataError(
+            f"downloading {url} failed ({error}); try again to continue, or fetch it by other means and pass --source"
+        ) from error
+    try:
+        refuse_other_checksum(partial, md5)
+    except DataError:
+        partial.unlink()
+        raise
+    partial.replace(target)
+    return target
+
+
+def _fetch(url: str, partial: Path) -> None:
+    have = partial.stat().st_size if partial.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        answer = urllib.request.urlopen(request, timeout=60)
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # nothing is left to send
+            return
+        raise
+    with answer:
+        continued = answer.status == 206
+        length = int(answer.headers.get("Content-Length", 0)) + (have if continued else 0)
+        with (
+            open(partial, "ab" if continued else "wb") as file,
+            tqdm(total=length, initial=have if continued else 0, desc=url, unit="B", unit_scale=True) as progress,
+        ):
+            for piece in iter(lambda: answer.read(1 << 18), b""):
+                file.write(piece)
+                progress.update(len(piece))
+            if length and file.tell() < length:
+                raise OSError(f"the connection ended after {file.tell()} of {length} bytes")
