@@ -23,20 +23,8 @@ GET_IT_AGAIN = "the file is damaged or incomplete: get it again"
 
 # numpy 1 wrote numpy.core and numpy 2 writes numpy._core; each reads the other's name.
 _ARRAYS = ("multiarray._reconstruct", "multiarray.scalar", "numeric._frombuffer")
-_BUILTINS = [
-    "list",
-    "tuple",
-    "dict",
-    "set",
-    "frozenset",
-    "int",
-    "float",
-    "complex",
-    "bool",
-    "str",
-    "bytes",
-    "bytearray",
-]
+_CONTAINERS = ("list", "tuple", "dict", "set", "frozenset")
+_VALUES = ("int", "float", "complex", "bool", "str", "bytes", "bytearray")
 ADMITTED_GLOBALS = frozenset(
     ["numpy.ndarray", "numpy.dtype"]
     + [f"numpy.{core}.{name}" for core in ("core", "_core") for name in _ARRAYS]
