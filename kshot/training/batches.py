@@ -1,0 +1,77 @@
+"""The tasks of each step, from the sampler to what a learner sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kshot.data.augmentation import PhotoAugmentation, normalize
+from kshot.data.dataset import Normalization
+from kshot.data.episodes import Episodes, Sampler
+from kshot.training.distributed import Processes
+
+# Launching the many small kernels of augmentation costs a GPU step as much as the network itself; several steps
+# share one launch. On a CPU a step's images should stay in cache instead.
+_IMAGES_AT_ONCE_ON_GPU = 4096
+
+
+def prepare_images(
+    episodes: Episodes, normalization: Normalization, augmentation: PhotoAugmentation | None = None
+) -> Episodes:
+    """Stored images (B, S, H, W, C) uint8 become (B, S, C, H, W) float32, augmented where asked and normalised.
+
+    Support and query images of a task are augmented as one sequence, so that no two share their parameters.
+    """
+    images = episodes.images()
+    if augmentation is not None:
+        images = augmentation(images, episodes.keys)
+    images = normalize(images, normalization)
+    shots = episodes.support.shape[1]
+    return episodes.with_images(images[:, :shots], images[:, shots:])
+
+
+class StepTasks:
+    """Which tasks belong to which step: step g has the numbers g*meta_batch .. (g+1)*meta_batch - 1.
+
+    share: tasks a step that this process takes, a contiguous part of the meta batch.
+    images_per_task: support and query images.
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        normalization: Normalization,
+        augmentation: PhotoAugmentation | None,
+        meta_batch: int,
+        processes: Processes,
+    ) -> None:
+        processes.check_meta_batch(meta_batch)
+        self.sampler, self.normalization, self.augmentation = sampler, normalization, augmentation
+        self.meta_batch, self.device, self.rank = meta_batch, processes.device, processes.rank
+        self.share = meta_batch // processes.count
+        self.images_per_task = sampler.episodes(np.zeros(1, np.int64)).images().shape[1]
+        on_gpu = self.device.type == "cuda"
+        self._steps_at_once = max(1, _IMAGES_AT_ONCE_ON_GPU // (self.share * self.images_per_task)) if on_gpu else 1
+
+    def numbers(self, first: int, last: int) -> NDArray[np.int64]:
+        """Numbers of this process's tasks in steps first..last-1, step after step: (steps * share,)."""
+        starts = np.arange(first, last)[:, None] * self.meta_batch + self.rank * self.share
+        return (starts + np.arange(self.share)).reshape(-1)
+
+    def steps(self, first: int, last: int) -> Iterator[Episodes]:
+        """The prepared tasks of steps first..last-1, one batch a step."""
+        for step in range(first, last):
+            # blocks start at multiples of their length, so that a resumed run computes the very same blocks
+            within = step % self._steps_at_once
+            if within == 0 or step == first:
+                numbers = self.numbers(step - within, step - within + self._steps_at_once)
+                raw = self.sampler.episodes(numbers, self.device)
+                block = prepare_images(raw, self.normalization, self.augmentation)
+            yield _tasks(block, within * self.share, (within + 1) * self.share)
+
+
+def _tasks(episodes: Episodes, start: int, stop: int) -> Episodes:
+    return Episodes(**{part.name: getattr(episodes, part.name)[start:stop] for part in fields(Episodes)})

@@ -1,0 +1,53 @@
+"""What `train` refuses before it starts to work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kshot.data.dataset import Split
+from kshot.errors import ConfigError
+
+_AT_LEAST = {
+    "meta_batch": 1,
+    "tasks_per_epoch": 1,
+    "max_epochs": 1,
+    "validation_tasks": 2,  # an interval needs two
+    "validation_queries": 1,
+    "patience": 0,
+    "plateau_patience": 0,
+    "learning_rate": 0,
+    "weight_decay": 0,
+    "time_limit": 0,
+}
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """ConfigError where an option of `train` is out of range, unknown, or contradicts another."""
+    for name, least in _AT_LEAST.items():
+        if options[name] is not None and options[name] < least:
+            raise ConfigError(f"{name} is {options[name]}, but must be at least {least}")
+    if options["precision"] not in ("float32", "bf16"):
+        raise ConfigError(f"there is no precision {options['precision']!r}; choose float32 or bf16")
+    if options["loggers"] and options["run"] is None:
+        raise ConfigError("loggers write into the run folder; name one with run=...")
+    if options["resume"] and options["run"] is None:
+        raise ConfigError("there is nothing to resume without a run folder; name it with run=...")
+    if options["train_on"] == "train+val" and (options["schedule"] == "plateau" or options["patience"] > 0):
+        raise ConfigError(
+            "training on train+val holds nothing out, so no validation accuracy can steer it; "
+            "choose patience=0 and schedule=step, cosine or constant"
+        )
+
+
+def check_fit(learner: Mapping[str, Any], backbone: Mapping[str, Any], split: Split) -> None:
+    """ConfigError where the options of learner and backbone name other sizes than the data have."""
+    channels, height, width = split.image_shape
+    expected = {"in_channels": channels, "image_size": width} if height == width else {"in_channels": channels}
+    for section, sizes in ((learner, {"num_classes": split.num_classes}), (backbone, expected)):
+        for name, size in sizes.items():
+            if name in section and section[name] != size:
+                raise ConfigError(
+                    f"{section['name']} was built with {name}={section[name]}, but {split.dataset}/{split.name} has "
+                    f"{name}={size}; build it with {name}={size}"
+                )

@@ -1,0 +1,21 @@
+"""How the C library hands out memory, which decides a fair share of the speed of training on a CPU."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep the memory that it frees; returns whether the C library was told.
+
+    By default glibc maps every large block anew and gives it back when it is freed, so that each step's activations
+    are paid for with page faults again: their cost is reported in docs/results.md. Other C libraries are left alone.
+    """
+    if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    largest = 2**31 - 1  # mallopt takes an int
+    return all([mallopt(_M_MMAP_THRESHOLD, largest), mallopt(_M_TRIM_THRESHOLD, largest)])

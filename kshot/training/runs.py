@@ -1,0 +1,229 @@
+"""A run is a folder: config.yaml, environment.json, metrics.csv, timing.csv and checkpoints/{best,last}.pt."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import yaml
+from torch import nn
+
+import kshot
+from kshot import data as datasets
+from kshot.backbones import backbones
+from kshot.data.dataset import Dataset
+from kshot.errors import CheckpointError, ConfigError
+from kshot.files import write_json, write_text
+from kshot.learners.base import Learner, learners
+from kshot.training import checkpoints
+
+TIMING = ("seconds", "validation_seconds", "tasks_per_second", "images_per_second")
+# what may change between the start of a run and its continuation without changing a number of what was done
+_FREE_ON_RESUME = ("device", "loggers", "max_epochs", "patience", "progress", "time_limit")
+
+
+def describe_learner(learner: Learner) -> dict[str, Any]:
+    """The sections "learner" and "backbone" of config.yaml: registered names and constructor options.
+
+    A backbone that is not registered is described by its class under "unregistered". Raises ConfigError for a learner
+    that is not registered.
+    """
+    section: dict[str, Any] = {"name": learners.name_of(learner)}
+    backbone: dict[str, Any] = {}
+    for name, value in learner.options.items():
+        if isinstance(value, nn.Module):
+            backbone = _describe_backbone(value)
+        else:
+            section[name] = _plain(value)
+    return {"backbone": backbone, "learner": section}
+
+
+def _describe_backbone(backbone: nn.Module) -> dict[str, Any]:
+    try:
+        name = backbones.name_of(backbone)
+    except ConfigError:
+        return {"unregistered": f"{type(backbone).__module__}.{type(backbone).__qualname__}"}
+    options: Mapping[str, object] = backbone.options  # type: ignore[assignment]  # registered classes have them
+    return {"name": name} | {option: _plain(value) for option, value in options.items()}
+
+
+def _plain(value: Any) -> Any:
+    """The same value as YAML and a safe checkpoint can hold it."""
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    if isinstance(value, Mapping):
+        return {str(name): _plain(part) for name, part in value.items()}
+    if isinstance(value, np.generic):
+        return value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise ConfigError(f"{value!r} cannot be written to config.yaml; options must be numbers, strings or lists of them")
+
+
+def build_learner(config: Mapping[str, Any]) -> Learner:
+    """A new learner from the sections "learner" and "backbone" of a config; ConfigError where that cannot be."""
+    if "unregistered" in config["backbone"]:
+        raise ConfigError(
+            f"the backbone {config['backbone']['unregistered']} is not registered, so the learner cannot be built from "
+            f"config.yaml; build it yourself and give it: load_run(run, learner=...)"
+        )
+    options = {section: dict(config[section]) for section in ("learner", "backbone")}
+    learner_class = learners[options["learner"].pop("name")]
+    if not options["backbone"]:
+        return learner_class(**options["learner"])
+    backbone = backbones[options["backbone"].pop("name")](**options["backbone"])
+    return learner_class(backbone, **options["learner"])
+
+
+class RunFolder:
+    """The files of one run."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.best = self.path / "checkpoints" / "best.pt"
+        self.last = self.path / "checkpoints" / "last.pt"
+
+    def start(self, config: dict[str, Any], resume: bool, writes: bool = True) -> dict[str, Any] | None:
+        """Write config.yaml and environment.json; returns the checkpoint to continue from, or None for a new run.
+
+        writes: False in all processes but one, which only read.
+        With `resume` and no checkpoint yet, the run was killed before its first one, and starts again.
+        Raises ConfigError where a trained run would be overwritten, or continued with other options.
+        """
+        if self.last.exists() and not resume:
+            raise ConfigError(f"{self.path} holds a trained run; continue it with resume=True or choose another folder")
+        checkpoint = None
+        if self.last.exists():
+            checkpoint = checkpoints.load(self.last, config)
+            self._refuse_other_options(checkpoint["config"], config)
+        if writes:
+            self._take_into_use(config)
+        return checkpoint
+
+    def _take_into_use(self, config: dict[str, Any]) -> None:
+        try:
+            for leftover in self.last.parent.glob(".*.tmp"):  # of a process that was killed while it saved
+                leftover.unlink()
+            write_text(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+            write_json(self.path / "environment.json", describe_environment())
+        except OSError as error:
+            raise ConfigError(f"the run folder {self.path} cannot be written ({error}); choose another one") from error
+
+    def _refuse_other_options(self, saved: dict[str, Any], own: dict[str, Any]) -> None:
+        cosine = own["training"]["schedule"] == "cosine"  # its rates depend on the number of epochs
+        free = [name for name in _FREE_ON_RESUME if not (cosine and name == "max_epochs")]
+        differing = [
+            f"{section}.{name} was {saved[section].get(name)!r} and is {own[section].get(name)!r}"
+            for section in ("data", "training")
+            for name in sorted(saved[section].keys() | own[section].keys())
+            if saved[section].get(name) != own[section].get(name) and name not in free
+        ]
+        if differing:
+            raise ConfigError(
+                f"{self.path} cannot be resumed with other options: {'; '.join(differing)}; "
+                f"resume it with the options of its config.yaml, or choose another folder"
+            )
+
+    def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Write metrics.csv, which a resumed run repeats to the byte, and timing.csv, which no run repeats.
+
+        Both are written whole, so that neither a kill nor a full disk leaves half a line.
+        """
+        if not history:
+            return
+        metrics = [name for name in history[0] if name not in TIMING]
+        try:
+            write_text(self.path / "metrics.csv", _as_csv(history, metrics))
+            write_text(self.path / "timing.csv", _as_csv(history, ["epoch", *TIMING]))
+        except OSError as error:
+            raise CheckpointError(
+                f"the metrics of {self.path} could not be written ({error}); the checkpoints are intact: "
+                f"free some space and resume the run"
+            ) from error
+
+
+def _as_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def describe_environment() -> dict[str, Any]:
+    """What a result may depend on besides the options: versions, machine, command line, and when it started."""
+    return {
+        "kshot": kshot.__version__,
+        "git_commit": _git_commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "platform": platform.platform(),
+        "command": sys.argv,
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def _git_commit() -> str | None:
+    """The commit of the source tree that kshot runs from, or None where it is installed without one."""
+    package = Path(__file__).resolve().parents[1]
+    if not (package.parent / ".git").exists():
+        return None
+    command = ["git", "-C", str(package), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _cpu_name() -> str:
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def load_run(
+    run: Path | str,
+    data: Dataset | None = None,
+    checkpoint: Literal["best", "last"] = "best",
+    root: Path | str | None = None,
+    learner: Learner | None = None,
+) -> tuple[Learner, Dataset]:
+    """The trained learner of a run folder, in evaluation mode on the CPU, and the dataset that it was trained on.
+
+    run: the folder that `train` wrote.
+    data: None to load the dataset that the run names, prepared under `root`.
+    checkpoint: the weights of the best validation accuracy, or those at the end.
+    root: the folder of prepared datasets, see ``kshot.data.load``.
+    learner: one to put the weights into, for a run whose backbone is not registered; None to build it.
+    Raises CheckpointError where the run or its checkpoint is missing, damaged or of another learner.
+    """
+    folder = RunFolder(run)
+    if not (folder.path / "config.yaml").is_file():
+        raise CheckpointError(f"{folder.path} is no run folder: it has no config.yaml; check the path")
+    path = folder.best if checkpoint == "best" else folder.last
+    content = checkpoints.load(path, describe_learner(learner) if learner is not None else None)
+    config = content["config"]
+    if learner is None:
+        learner = build_learner(config)
+    checkpoints.load_weights(learner, content["learner"], path)
+    learner.eval()
+    return learner, data if data is not None else datasets.load(config["data"]["name"], root=root)
