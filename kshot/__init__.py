@@ -28,7 +28,7 @@ _HOMES = {
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 _PACKAGES = ["recipes", "report", "solvers"]
 
-__all__ = [*_HOME, *_PACKAGES]  # noqa: PLE0604
+__all__ = [*_HOME, *_PACKAGES]
 
 
 def __getattr__(name: str) -> Any:

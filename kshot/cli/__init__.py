@@ -1,0 +1,72 @@
+"""The `kshot` command: one module a subcommand, each imported only when it is called."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from kshot.errors import ConfigError, KshotError
+
+COMMANDS = {
+    "demo": "train three learners on glyphs, compare them on unseen scripts, write a picture (3 minutes)",
+    "data": "list, prepare, verify and show datasets",
+    "recipes": "list the recipes with their published values, or print one",
+    "train": "train a learner, from a recipe or from options",
+    "evaluate": "measure runs on the tasks of a split, with 95% intervals",
+    "compare": "measure runs on the same tasks, with paired differences",
+    "report": "one self-contained HTML page about runs",
+    "classify": "recognise your own classes from a few photographs of each",
+}
+
+_HELP = """usage: kshot COMMAND [options]
+
+Few-shot learning: train and compare learners that recognise new classes from a handful of examples.
+
+commands:
+{commands}
+
+examples:
+  kshot demo
+  kshot train --data glyphs --learner mtl --backbone conv4
+  kshot evaluate runs/mtl-glyphs-conv4-seed0 --shots 1 5
+  kshot train --recipe mtl-cifar-fs-5shot --set learner.statistics=joint
+  kshot classify my_examples/ new_photos/ --run runs/mtl-glyphs-conv4-seed0
+
+`kshot COMMAND --help` explains the options of a command; `kshot --version` says which version this is.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, 2 after an error that the user can act on, 130 after Ctrl-C."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _run(words)
+    except KshotError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        print(f"\nstopped{f': {stop}' if str(stop) else ''}", file=sys.stderr)
+        return 130
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_HELP.format(commands="\n".join(f"  {name:10}{text}" for name, text in COMMANDS.items())), end="")
+        return 0
+    if words[0] == "--version":
+        import kshot
+
+        print(f"kshot {kshot.__version__}")
+        return 0
+    command, *rest = words
+    if command not in COMMANDS:
+        close = difflib.get_close_matches(command, COMMANDS, n=1)
+        near = f"did you mean {close[0]}? " if close else ""
+        raise ConfigError(f"there is no command {command!r}; {near}kshot --help lists them all")
+    try:
+        import_module(f"kshot.cli.{command}").run(rest)
+    except SystemExit as exit_:  # argparse leaves so after --help
+        return int(exit_.code or 0)
+    return 0

@@ -1,0 +1,123 @@
+"""`kshot data`: list, prepare, verify and show datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from tabulate import tabulate
+
+from kshot import data
+from kshot.cli.options import ROOT_TEXT, Options
+from kshot.errors import ConfigError
+
+_HELP = """usage: kshot data list|prepare|verify|show [options]
+
+commands:
+  list                all datasets, where each can be had, and which ones are prepared
+  prepare NAME        turn a dataset's files into the form that training reads
+  verify NAME         read a prepared dataset through: checksum, counts, splits
+  show NAME           write a contact sheet of sampled tasks
+
+examples:
+  kshot data list
+  kshot data prepare cifar-fs
+  kshot data prepare folder --name my-birds --source ~/photos/birds
+  kshot data show glyphs --ways 5 --shots 1
+
+`kshot data prepare --help` (verify, show) explains the options.
+"""
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Dispatch to list, prepare, verify or show."""
+    actions = {"list": _list, "prepare": _prepare, "verify": _verify, "show": _show}
+    action = arguments[0] if arguments else "--help"
+    if action in ("-h", "--help"):
+        print(_HELP, end="")
+    elif action in actions:
+        actions[action](arguments[1:])
+    else:
+        raise ConfigError(f"kshot data has no command {action!r}; choose one of: {', '.join(actions)}")
+
+
+def _list(arguments: Sequence[str]) -> None:
+    options = Options("kshot data list", "List all datasets.", ["kshot data list"])
+    options.add("--root", Path | None, None, ROOT_TEXT)
+    root = options.parse(arguments).root
+    entries = data.catalog(root)
+    rows = [
+        [entry.name, entry.classes, _size(entry.size_bytes) if entry.prepared else "-", entry.description]
+        for entry in entries
+    ]
+    print(tabulate(rows, headers=["dataset", "classes", "prepared", "what it is"], maxcolwidths=[None, 26, None, 60]))
+    print(f"\nPrepared datasets are in {data.cache_root(root)}")
+    missing = [entry for entry in entries if not entry.prepared]
+    if missing:
+        print("\nWhere the others can be had:")
+    for entry in missing:
+        print(f"  {entry.name}: {entry.obtain}")
+
+
+def _prepare(arguments: Sequence[str]) -> None:
+    options = Options(
+        "kshot data prepare",
+        "Turn a dataset's files into the one form that everything else reads: a memory-mapped array with checksums.",
+        [
+            "kshot data prepare glyphs",
+            "kshot data prepare cifar-fs --source ~/downloads/cifar-100-python.tar.gz",
+            "kshot data prepare folder --name my-birds --source ~/photos/birds --size 84",
+        ],
+        positional="NAME",
+    )
+    options.add_signature(data.prepare, "options", positional=["dataset"])
+    given = options.parse(arguments).as_dict()
+    folder = data.prepare(**given)
+    print(f"prepared {folder.name} in {folder}")
+    print(f"Look at its tasks with: kshot data show {folder.name}")
+
+
+def _verify(arguments: Sequence[str]) -> None:
+    options = Options(
+        "kshot data verify",
+        "Read a prepared dataset through and compare checksum, counts and splits with what they were.",
+        ["kshot data verify cifar-fs"],
+        positional="NAME",
+    )
+    options.add("name", str, None, "the prepared dataset")
+    options.add("--root", Path | None, None, ROOT_TEXT)
+    given = options.parse(arguments)
+    print(data.verify(given.name, given.root))
+
+
+def _show(arguments: Sequence[str]) -> None:
+    options = Options(
+        "kshot data show",
+        "Write a contact sheet of sampled tasks: support images on the left, query images on the right.",
+        ["kshot data show glyphs", "kshot data show cifar-fs --split test --ways 5 --shots 1 --out tasks.png"],
+        positional="NAME",
+    )
+    options.add("name", str, None, "the prepared dataset")
+    options.add("--split", Literal["train", "val", "test", "train+val"], "test", "the classes to draw from")
+    options.add("--ways", int, 5, "classes a task")
+    options.add("--shots", int, 5, "support images a class")
+    options.add("--queries", int, 5, "query images a class")
+    options.add("--tasks", int, 6, "how many tasks to show")
+    options.add("--seed", int, 0, "names the set of tasks")
+    options.add("--out", Path | None, None, "the picture; by default NAME-SPLIT.png")
+    options.add("--root", Path | None, None, ROOT_TEXT)
+    given = options.parse(arguments)
+    from kshot.report import pictures
+
+    split = data.load(given.name, given.root).split(given.split)
+    shape = data.TaskShape(given.ways, given.shots, given.queries)
+    episodes = data.EpisodeSampler(split, shape, given.seed).episodes(np.arange(given.tasks))
+    title = f"{given.name}/{given.split}: {given.ways}-way {given.shots}-shot tasks, seed {given.seed}"
+    out = given.out or Path(f"{given.name}-{given.split}.png")
+    print(f"wrote {pictures.save(pictures.contact_sheet(episodes, title), out)}")
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

@@ -1,0 +1,236 @@
+"""Command-line options out of signatures: arguments of a constructor, their types, defaults and docstring.
+
+jsonargparse checks the types, of the command line and of a recipe alike; this module gives it the signatures, the texts
+of the docstrings, and names that are close to what was typed when a name is unknown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import inspect
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import jsonargparse
+
+from kshot.errors import ConfigError
+
+ROOT_TEXT = "folder of prepared datasets; by default $KSHOT_ROOT, or else the platform's cache folder"
+NAME = ".name"  # `--learner mtl` is short for `--learner.name mtl`
+
+
+class _HelpFormatter(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the line breaks of examples, and writes `--learner` for `--learner.name`."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        return super()._format_action_invocation(action).replace(NAME, "")
+
+
+class Options:
+    """The options of one command.
+
+    command: what the user types, for the usage line.
+    description, examples: what `--help` prints above and below the options.
+    """
+
+    def __init__(self, command: str, description: str, examples: Sequence[str], positional: str = "") -> None:
+        shown = "\n".join(f"  {example}" for example in examples)
+        self.parser = jsonargparse.ArgumentParser(
+            prog=command,
+            usage=" ".join(filter(None, [command, positional, "[options]"])),
+            description=description,
+            epilog=f"examples:\n{shown}\n",
+            formatter_class=_HelpFormatter,
+            exit_on_error=False,
+            allow_abbrev=False,
+        )
+        self._hints: dict[str, Any] = {}
+
+    def add(self, name: str, hint: Any, default: Any, text: str, **options: Any) -> None:
+        """One option `--name`, or a positional argument where `name` has no dashes."""
+        self._add(self.parser, name, hint, text, {"default": default} if name.startswith("-") else {}, **options)
+
+    def add_signature(
+        self,
+        function: Callable[..., Any],
+        title: str,
+        prefix: str = "",
+        skip: Collection[str] = (),
+        positional: Collection[str] = (),
+    ) -> None:
+        """An option for every parameter of a function or class, less those in `skip`, under one heading of the help.
+
+        prefix: goes before the names, as in ``learner.``.
+        positional: parameters that are given without a name.
+        """
+        group = self.parser.add_argument_group(title)
+        for name, hint, default, text in parameters(function):
+            if name in skip:
+                continue
+            required = default is inspect.Parameter.empty
+            options: dict[str, Any] = {} if required else {"default": default}
+            if name not in positional:
+                options["required"] = required
+            option = name if name in positional else f"--{prefix}{name}".replace("_", "-")
+            self._add(group, option, hint, text, options)
+
+    def _add(self, target: Any, option: str, hint: Any, text: str, settings: dict[str, Any], **more: Any) -> None:
+        element, count = _elements(hint)
+        if count is not None:
+            settings["nargs"] = count
+        self._hints[_key(option)] = element
+        target.add_argument(option, type=element, help=text, **settings, **more)
+
+    def parse(self, arguments: Sequence[str], defaults: Mapping[str, Any] | None = None) -> jsonargparse.Namespace:
+        """The options of a command line, on top of nested `defaults` as a recipe has them.
+
+        Raises ConfigError for an unknown option or a value of the wrong type, in either of the two.
+        """
+        if defaults:
+            flat = dict(flatten(defaults))
+            for key in flat:
+                self._check_known(key, f"recipe: {key}")
+            self._translating_errors(lambda: self.parser.parse_object(dict(defaults), defaults=True))
+            self.parser.set_defaults(flat)
+        normal = [self._normal(argument, after) for argument, after in _with_next(expand_set(arguments))]
+        return self._translating_errors(lambda: self.parser.parse_args(normal))
+
+    def _normal(self, argument: str, after: str) -> str:
+        """`--max_epochs` as `--max-epochs`, `--training.x` as `--x`, `--learner` as `--learner.name`; unknown: error.
+
+        A switch without a value, such as `--overwrite`, means true.
+        """
+        if not argument.startswith("--") or argument == "--":
+            return argument
+        name, equals, value = argument.partition("=")
+        key = _key(name).removeprefix("training.")
+        if key + NAME in self._hints:
+            key += NAME
+        if key != "help":
+            self._check_known(key, name)
+        if self._hints.get(key) is bool and not equals and after not in ("true", "false"):
+            equals, value = "=", "true"
+        return f"--{key.replace('_', '-')}{equals}{value}"
+
+    def _check_known(self, key: str, shown: str) -> None:
+        if key in self._hints:
+            return
+        close = difflib.get_close_matches(key, self._hints, n=1, cutoff=0.5)
+        near = f"did you mean --{close[0].removesuffix(NAME).replace('_', '-')}? " if close else ""
+        raise ConfigError(f"there is no option {shown}; {near}{self.parser.prog} --help lists all options")
+
+    def _translating_errors(self, parse: Callable[[], jsonargparse.Namespace]) -> jsonargparse.Namespace:
+        try:
+            return parse()
+        except argparse.ArgumentError as error:
+            raise ConfigError(self._explained(str(error))) from error
+
+    def _explained(self, message: str) -> str:
+        """jsonargparse's message in our words: which option, what it takes, what it got."""
+        key = re.search(r'Parser key "([^"]+)"', message)
+        value = re.search(r"(?:Got|Given) value: (.*)", message)
+        if key is None or value is None:
+            return f"{message}; {self.parser.prog} --help lists all options"
+        option = key[1] if key[1] not in self._hints else f"--{key[1].removesuffix(NAME).replace('_', '-')}"
+        return f"{option} takes {_type_text(self._hints.get(key[1]))}, not {value[1]!r}"
+
+
+def parameters(function: Callable[..., Any]) -> Iterator[tuple[str, Any, Any, str]]:
+    """(name, type, default, text of the docstring) of every parameter of a function or a class's constructor."""
+    hints = get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    texts = parameter_texts(function)
+    for name, parameter in inspect.signature(function).parameters.items():
+        yield name, hints[name], parameter.default, texts.get(name, "")
+
+
+def parameter_texts(function: Callable[..., Any]) -> dict[str, str]:
+    """What docstrings say about each parameter, in lines such as ``name, other: text`` with indented continuation.
+
+    A class takes what its own docstring leaves out from those of its bases.
+    """
+    known = set(inspect.signature(function).parameters)
+    documented = reversed(function.__mro__) if inspect.isclass(function) else [function]
+    lines = [line for part in documented for line in inspect.cleandoc(part.__doc__ or "").splitlines()]
+    texts: dict[str, str] = {}
+    current: list[str] = []
+    for line in lines:
+        entry = re.match(r"(\w+(?:, \w+)*) ?: (.+)", line)
+        if entry and set(entry[1].split(", ")) <= known:
+            current = entry[1].split(", ")
+            texts.update(dict.fromkeys(current, entry[2]))
+        elif current and line.startswith(" "):
+            texts.update({name: f"{texts[name]} {line.strip()}" for name in current})
+        else:
+            current = []
+    return texts
+
+
+def flatten(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of every leaf of nested mappings."""
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def expand_set(arguments: Sequence[str]) -> Iterator[str]:
+    """`--set key=value` as `--key=value`; every other argument as it is."""
+    remaining = iter(arguments)
+    for argument in remaining:
+        if argument != "--set":
+            yield argument
+            continue
+        assignment = next(remaining, "")
+        if "=" not in assignment:
+            raise ConfigError(f"--set takes key=value, as in --set learner.ways=10, not {assignment!r}")
+        yield f"--{assignment}"
+
+
+def chosen(arguments: Sequence[str], names: Collection[str]) -> dict[str, str]:
+    """The values of a few options, read ahead of the others since they decide which others there are."""
+    found: dict[str, str] = {}
+    expanded = list(expand_set(arguments))
+    for position, argument in enumerate(expanded):
+        option, equals, value = argument.partition("=")
+        name = option.removeprefix("--").removesuffix(NAME)
+        if option.startswith("--") and name in names:
+            if not equals and (position + 1 == len(expanded) or expanded[position + 1].startswith("--")):
+                raise ConfigError(f"--{name} needs a value")
+            found[name] = value if equals else expanded[position + 1]
+    return found
+
+
+def _with_next(arguments: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Every argument with the one after it, the last one with an empty string."""
+    words = list(arguments)
+    yield from zip(words, [*words[1:], ""])
+
+
+def _elements(hint: Any) -> tuple[Any, str | int | None]:
+    """The type of one value, and how many of them an option takes: `list[int]` is written `--shots 1 5`."""
+    required = [part for part in get_args(hint) if part is not type(None)]
+    if get_origin(hint) in (Union, UnionType) and len(required) == 1:
+        element, count = _elements(required[0])
+        return (element, count) if count else (hint, None)
+    if get_origin(hint) in (list, Sequence):
+        return get_args(hint)[0], "+"
+    if get_origin(hint) is tuple:
+        return get_args(hint)[0], "+" if get_args(hint)[-1] is Ellipsis else len(get_args(hint))
+    return hint, None
+
+
+def _key(option: str) -> str:
+    return option.lstrip("-").replace("-", "_")
+
+
+def _type_text(hint: Any) -> str:
+    if isinstance(hint, type):
+        return {int: "a whole number", float: "a number", bool: "true or false"}.get(hint, hint.__name__)
+    options = re.fullmatch(r"typing\.Literal\[(.*)\]", str(hint))
+    if options:
+        return f"one of {options[1]}"
+    return str(hint).replace("typing.", "").replace("pathlib.", "")

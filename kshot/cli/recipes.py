@@ -1,0 +1,39 @@
+"""`kshot recipes`: what can be reproduced, and the numbers to expect."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tabulate import tabulate
+
+from kshot import recipes
+from kshot.cli.options import Options
+
+
+def run(arguments: Sequence[str]) -> None:
+    """List all recipes, or print the file of one."""
+    options = Options(
+        "kshot recipes",
+        "List the recipes with their published values, or print the YAML file of one.",
+        [
+            "kshot recipes",
+            "kshot recipes mtl-cifar-fs-5shot",
+            "kshot train --recipe mtl-cifar-fs-5shot --set training.seed=1",
+        ],
+        positional="[NAME]",
+    )
+    options.add("name", str | None, None, "the recipe to print; all are listed without it", nargs="?")
+    name = options.parse(arguments).name
+    if name is not None:
+        print(recipes.load(name).text, end="")
+        return
+    rows = []
+    for recipe in map(recipes.load, recipes.names()):
+        value = recipe.published
+        backbone = recipe.options["backbone"]["name"]
+        rows.append(
+            [recipe.name, recipe.options["learner"]["name"], backbone, value or "", value.source if value else ""]
+        )
+    headers = ["recipe", "data", "learner", "backbone", "published, %", "where"]
+    print(tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True))
+    print("\nTrain one with: kshot train --recipe NAME")

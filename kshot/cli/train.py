@@ -1,0 +1,144 @@
+"""`kshot train`: the options are those of the chosen learner, of the chosen backbone and of `kshot.train`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse import Namespace
+
+from kshot import data as datasets
+from kshot import recipes
+from kshot.backbones import backbones
+from kshot.cli.options import ROOT_TEXT, Options, chosen, parameters
+from kshot.data import Dataset
+from kshot.errors import CheckpointError, ConfigError
+from kshot.learners import Learner, learners
+from kshot.report.tables import percent
+from kshot.training import TrainingResult, train
+from kshot.training.runs import build_learner
+
+_DESCRIPTION = """Train a learner and keep the weights with the best validation accuracy.
+
+What to train is named by --recipe, or by --data, --learner and --backbone; options override the recipe's. The options
+below are those of the chosen learner and backbone: kshot train --learner protonet --help shows ProtoNet's."""
+_EXAMPLES = [
+    "kshot train",
+    "kshot train --data cifar-fs --learner mtl --backbone conv4 --backbone.width 64 --max-epochs 40",
+    "kshot train --recipe mtl-cifar-fs-5shot --seed 1",
+    "kshot train --recipe mtl-cifar-fs-5shot-conv4 --set learner.statistics=joint --run runs/joint",
+    "kshot train --resume runs/mtl-cifar-fs-5shot-seed0",
+    "torchrun --nproc-per-node 4 -m kshot train --recipe mtl-cifar-fs-5shot --meta-batch 8",
+]
+_DEFAULT_NAMES = {"data": "glyphs", "learner": "mtl", "backbone": "conv4"}
+# what kshot.train is given by this module, and what learner and backbone take from the data and the shape of tasks
+_OWN = {"learner", "data", "run", "resume"}
+FROM_DATA = {"backbone", "num_classes", "ways", "in_channels", "image_size"}
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Train a new run, or go on with one that was interrupted."""
+    resumed = chosen(arguments, ["resume"]).get("resume")
+    if resumed is not None:
+        _resume(Path(resumed), arguments)
+        return
+    names, options, defaults = training_options(arguments)
+    given = options.parse(arguments, defaults)
+    recipe = given.recipe or f"{names['learner']}-{names['data']}-{names['backbone']}"
+    folder = given.run or Path("runs") / f"{recipe}-seed{given.seed}"
+    if (folder / "checkpoints" / "last.pt").exists():
+        raise ConfigError(
+            f"{folder} holds a trained run; go on with it by kshot train --resume {folder}, or name another with --run"
+        )
+    data = datasets.load(names["data"], given.root)
+    torch.manual_seed(given.seed)
+    learner = new_learner(given, data)
+    _report(train(learner, data, run=folder, **training_arguments(given)))
+
+
+def training_options(arguments: Sequence[str]) -> tuple[dict[str, str], Options, dict[str, Any]]:
+    """The names of dataset, learner and backbone, the options that they have, and the defaults of the recipe."""
+    typed = chosen(arguments, ["recipe", *_DEFAULT_NAMES])
+    sections = recipes.load(typed["recipe"]).options if "recipe" in typed else {}
+    named = {section: content["name"] for section, content in sections.items() if "name" in content}
+    names = _DEFAULT_NAMES | named | {name: typed[name] for name in _DEFAULT_NAMES if name in typed}
+    options = Options("kshot train", _DESCRIPTION, _EXAMPLES)
+    options.add("--recipe", str | None, None, "a recipe's name; kshot recipes lists them")
+    options.add("--data.name", str, _DEFAULT_NAMES["data"], "the dataset; kshot data list shows them all")
+    options.add("--learner.name", str, _DEFAULT_NAMES["learner"], f"one of: {', '.join(sorted(learners))}")
+    options.add("--backbone.name", str, _DEFAULT_NAMES["backbone"], f"one of: {', '.join(sorted(backbones))}")
+    _add_common(options)
+    options.add("--run", Path | None, None, "folder of the run; by default runs/ and the names and the seed")
+    options.add_signature(learners[names["learner"]], f"learner {names['learner']}", "learner.", skip=FROM_DATA)
+    options.add_signature(backbones[names["backbone"]], f"backbone {names['backbone']}", "backbone.", skip=FROM_DATA)
+    options.add_signature(train, "training", skip=_OWN)
+    # options that a recipe has for its own learner mean nothing to the one that was typed in its place
+    kept = {name: content for name, content in sections.items() if content.get("name") == names.get(name)}
+    return names, options, kept | sections.get("training", {})
+
+
+def new_learner(given: Namespace, data: Dataset) -> Learner:
+    """The learner that the options describe, for the images and classes of `data`."""
+    split = data.split(given.train_on)
+    channels, size, _ = split.image_shape
+    backbone_options = given.backbone.as_dict()
+    backbone_class = backbones[backbone_options.pop("name")]
+    learner_options = given.learner.as_dict()
+    learner_class = learners[learner_options.pop("name")]
+    backbone = backbone_class(in_channels=channels, image_size=size, **backbone_options)
+    from_data = {"backbone": backbone, "num_classes": split.num_classes, "ways": given.ways}
+    taken = {name for name, *_ in parameters(learner_class)}
+    return learner_class(**{name: value for name, value in from_data.items() if name in taken}, **learner_options)
+
+
+def training_arguments(given: Namespace) -> dict[str, Any]:
+    """The options that go to `kshot.train`."""
+    return {name: given[name] for name, *_ in parameters(train) if name not in _OWN}
+
+
+def _add_common(options: Options) -> None:
+    options.add("--root", Path | None, None, ROOT_TEXT)
+    options.add("--resume", Path | None, None, "go on with an interrupted run, by the options of its config.yaml")
+    options.add("--set", str | None, None, "key=value, as often as needed: the same as --key value")
+
+
+def _resume(folder: Path, arguments: Sequence[str]) -> None:
+    config = _config(folder)
+    options = Options("kshot train --resume RUN", "Go on with an interrupted run.", _EXAMPLES[-2:-1])
+    _add_common(options)
+    options.add_signature(train, "training", skip=_OWN)
+    given = options.parse(arguments, config["training"])
+    data = datasets.load(config["data"]["name"], given.root)
+    torch.manual_seed(given.seed)
+    _report(train(build_learner(config), data, run=folder, resume=True, **training_arguments(given)))
+
+
+def _config(folder: Path) -> Mapping[str, Any]:
+    try:
+        return yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    except OSError:
+        raise CheckpointError(f"{folder} is no run folder: it has no config.yaml; check the path") from None
+    except yaml.YAMLError as error:
+        raise CheckpointError(f"{folder / 'config.yaml'} is damaged ({error}); train the run again") from error
+
+
+def _report(result: TrainingResult) -> None:
+    """Where the run is, how good it is, and what to type next; from one process of several."""
+    if os.environ.get("RANK", "0") != "0":
+        return
+    epochs = len(result.history)
+    minutes = result.seconds / 60
+    print(f"\nrun                {result.run}")
+    if result.best_accuracy == result.best_accuracy:  # nan where nothing was held out
+        accuracy = percent(result.best_accuracy, result.best_ci95)
+        print(f"best validation    {accuracy} % (95% interval over tasks), epoch {result.best_epoch} of {epochs}")
+    print(
+        f"time               {minutes:.1f} minutes, {result.images_per_second:.0f} images/s, ended by {result.stopped}"
+    )
+    if result.stopped == "time_limit":
+        print(f"go on with         kshot train --resume {result.run} --time-limit {2 * minutes:.0f}")
+    print(f"next               kshot evaluate {result.run}")

@@ -1,0 +1,212 @@
+"""Pictures: a task with what was predicted, a sheet of sampled tasks, recognised photographs, learning curves.
+
+Right and wrong are told apart by colour (Okabe and Ito's blue and vermilion) and by a mark, never by colour alone.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+
+from kshot.data.episodes import Episodes
+from kshot.errors import DataError
+from kshot.files import write_atomically
+
+RIGHT, WRONG, TRAIN, GREY = "#0072B2", "#D55E00", "#E69F00", "#666666"
+_GAP = 0.12  # between images, in sides of an image
+_INCHES = 0.55  # side of an image
+
+Image = NDArray[np.uint8]
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG, atomically; returns the path."""
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=130))
+    return path
+
+
+def task_picture(
+    episodes: Episodes, class_names: Sequence[str], predicted: NDArray[np.int64] | None = None, title: str = ""
+) -> Figure:
+    """The first task of `episodes`: a row a class, its support images, then its query images and what was predicted.
+
+    episodes: sampled tasks, uint8 images (B, S, H, W, C).
+    class_names: names of the task's N classes, in the order of its labels.
+    predicted: label of each query image, (T,); None draws the query images alone.
+    """
+    support, query = _rows_of_task(episodes, 0)
+    width = _task_width(support, query)
+    figure, axes = _canvas(width + 4.2, len(support) * (1 + _GAP), title)
+    _draw_task(axes, support, query, left=4.2, top=0.0)
+    step = 1 + _GAP
+    for way, name in enumerate(class_names):
+        lines = textwrap.wrap(f"{_letter(way)}  {name}", 26, max_lines=2, placeholder=" …")
+        axes.text(4.0, way * step + 0.5, "\n".join(lines), ha="right", va="center", fontsize=8)
+    start = 4.2 + _query_left(support)
+    axes.text(4.2, -0.22, "support: learnt from", fontsize=8.5, color=GREY)
+    axes.text(
+        start, -0.22, "query: to be recognised" if predicted is None else _verdict(query, predicted), fontsize=8.5
+    )
+    if predicted is not None:
+        _mark(axes, predicted, query, start)
+    return figure
+
+
+def contact_sheet(episodes: Episodes, title: str, columns: int = 2) -> Figure:
+    """All tasks of `episodes` (uint8 images), side by side: support images on the left, query images on the right."""
+    tasks = [_rows_of_task(episodes, task) for task in range(episodes.tasks)]
+    width = _task_width(*tasks[0]) + 1.0
+    height = len(tasks[0][0]) * (1 + _GAP) + 1.1
+    lines = -(-len(tasks) // columns)
+    figure, axes = _canvas(width * min(columns, len(tasks)) - 1.0, height * lines - 0.7, title)
+    for number, (support, query) in enumerate(tasks):
+        left, top = number % columns * width, number // columns * height
+        _draw_task(axes, support, query, left, top)
+        axes.text(left, top - 0.2, f"task {number}: support", fontsize=8.5, color=GREY)
+        axes.text(left + _query_left(support), top - 0.2, "query", fontsize=8.5, color=GREY)
+    return figure
+
+
+def predictions_picture(
+    images: Sequence[Image], captions: Sequence[str], title: str, columns: int = 6, rows: int = 6
+) -> Figure:
+    """Images with what was predicted below each: the first `columns` * `rows` of them."""
+    count = min(len(images), columns * rows)
+    columns = min(columns, count)
+    step_x, step_y = 2.6, 3.1
+    figure, axes = _canvas(columns * step_x, -(-count // columns) * step_y, title)
+    for position in range(count):
+        x, y = position % columns * step_x + 0.2, position // columns * step_y
+        _show(axes, images[position], x, y, side=2.2)
+        axes.text(x + 1.1, y + 2.28, captions[position], ha="center", va="top", fontsize=8)
+    return figure
+
+
+def learning_curves(metrics: Mapping[str, NDArray[np.float64]], title: str) -> Figure:
+    """Training and validation accuracy against the epoch, out of the columns of metrics.csv.
+
+    metrics: "epoch", "accuracy" of training, "validation_accuracy" with "validation_ci95", all fractions.
+    """
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    epochs, value = metrics["epoch"], 100 * metrics["validation_accuracy"]
+    margin = 100 * metrics["validation_ci95"]
+    axes.plot(epochs, 100 * metrics["accuracy"], color=TRAIN, ls="--", marker="s", ms=3, label="training")
+    axes.plot(epochs, value, color=RIGHT, marker="o", ms=3.5, label="validation, with its 95% interval")
+    axes.fill_between(epochs, value - margin, value + margin, color=RIGHT, alpha=0.18, lw=0)
+    if not np.isnan(value).all():
+        best = int(np.nanargmax(value))
+        late = epochs[best] > epochs.mean()
+        axes.axvline(epochs[best], color=GREY, lw=0.8, ls=":")
+        axes.annotate(
+            f"best {value[best]:.1f} %",
+            (epochs[best], value[best] - margin[best]),
+            (-5 if late else 5, -12),
+            textcoords="offset points",
+            ha="right" if late else "left",
+            fontsize=8.5,
+        )
+    axes.set(xlabel="epoch", ylabel="accuracy, %")
+    axes.set_title(title, loc="left", fontsize=10.5)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#e4e4e4", lw=0.7)
+    axes.legend(frameon=False, fontsize=8.5)
+    return figure
+
+
+def _rows_of_task(episodes: Episodes, task: int) -> tuple[list[list[Image]], list[list[Image]]]:
+    """Support and query images of a task, a list a class; classes may differ in how many they have."""
+    parts = ((episodes.support, episodes.support_labels), (episodes.query, episodes.query_labels))
+    sorted_by_class = []
+    for images, labels in parts:
+        pixels, of_class = images[task].cpu().numpy(), labels[task].cpu().numpy()
+        sorted_by_class.append([list(pixels[of_class == way]) for way in range(episodes.ways)])
+    return sorted_by_class[0], sorted_by_class[1]
+
+
+def _query_left(support: list[list[Image]]) -> float:
+    return max(map(len, support)) * (1 + _GAP) + 0.5
+
+
+def _task_width(support: list[list[Image]], query: list[list[Image]]) -> float:
+    return _query_left(support) + max(map(len, query)) * (1 + _GAP)
+
+
+def _canvas(width: float, height: float, title: str) -> tuple[Figure, Axes]:
+    """Axes measured in sides of an image, y downwards, with room for a title above."""
+    margin, head = 0.25, 1.15
+    total_width, total_height = width + 2 * margin, height + head + margin
+    figure = Figure(figsize=(total_width * _INCHES, total_height * _INCHES), facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(-margin, width + margin), ylim=(height + margin, -head))
+    axes.axis("off")
+    axes.text(0, -0.72, title, fontsize=11, fontweight="bold", va="center")
+    return figure, axes
+
+
+def _draw_task(axes: Axes, support: list[list[Image]], query: list[list[Image]], left: float, top: float) -> None:
+    step = 1 + _GAP
+    for way, (known, asked) in enumerate(zip(support, query)):
+        for position, image in enumerate(known):
+            _show(axes, image, left + position * step, top + way * step)
+        for position, image in enumerate(asked):
+            _show(axes, image, left + _query_left(support) + position * step, top + way * step)
+
+
+def _show(axes: Axes, image: Image, x: float, y: float, side: float = 1.0) -> None:
+    pixels = np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
+    tall, wide = (size / max(image.shape[:2]) * side for size in image.shape[:2])
+    left, top = x + (side - wide) / 2, y + (side - tall) / 2
+    limits = axes.axis()
+    axes.imshow(pixels, extent=(left, left + wide, top + tall, top), interpolation="antialiased", zorder=1)
+    axes.axis(limits)
+    axes.set_aspect("auto")
+
+
+def _mark(axes: Axes, predicted: NDArray[np.int64], query: list[list[Image]], start: float) -> None:
+    """A frame around each query image: blue where right; where wrong vermilion, with the letter of what was said."""
+    step, number = 1 + _GAP, 0
+    for way, images in enumerate(query):
+        for position in range(len(images)):
+            x, y, label = start + position * step, way * step, int(predicted[number])
+            right = label == way
+            frame: dict[str, Any] = {"fill": False, "lw": 1.1 if right else 2.2, "ec": RIGHT if right else WRONG}
+            axes.add_patch(Rectangle((x, y), 1, 1, zorder=2, **frame))
+            if not right:
+                badge = {"boxstyle": "square,pad=0.12", "fc": WRONG, "ec": "none"}
+                axes.text(x + 0.97, y + 0.95, _letter(label), ha="right", va="bottom", fontsize=7, color="white",
+                          fontweight="bold", bbox=badge, zorder=3)  # fmt: skip
+            number += 1
+
+
+def _verdict(query: list[list[Image]], predicted: NDArray[np.int64]) -> str:
+    truth = np.repeat(np.arange(len(query)), [len(images) for images in query])
+    right = int((predicted == truth).sum())
+    return f"query: {right} of {len(truth)} recognised; a letter says what a wrong one was taken for"
+
+
+def _letter(way: int) -> str:
+    return chr(ord("A") + way) if way < 26 else str(way + 1)
+
+
+def read_metrics(path: Path) -> dict[str, NDArray[np.float64]]:
+    """The numeric columns of a metrics.csv; DataError where there is none, or no epoch in it."""
+    try:
+        columns = np.genfromtxt(path, delimiter=",", names=True, dtype=np.float64, ndmin=1)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}); train the run first") from error
+    if columns.dtype.names is None or not len(columns):
+        raise DataError(f"{path} holds no epoch yet; let the run train for one")
+    return {name: columns[name] for name in columns.dtype.names}

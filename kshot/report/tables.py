@@ -1,0 +1,127 @@
+"""Tables of evaluations: every accuracy with its interval, paired differences, published values, and the protocol."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from tabulate import tabulate
+
+from kshot.errors import ConfigError
+from kshot.evaluation import Evaluation, compare, over_seeds
+from kshot.recipes import Published
+
+Style = Literal["text", "markdown", "csv"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One learner in a table.
+
+    name: what the row is called, the folder of a run for instance.
+    results: one evaluation for each number of shots.
+    published: the published value beside each of the results, None where there is none.
+    seconds: how long training took, None where nothing was trained or nobody measured it.
+    """
+
+    name: str
+    results: Sequence[Evaluation]
+    published: Sequence[Published | None] = ()
+    seconds: float | None = None
+
+
+def percent(mean: float, ci95: float, signed: bool = False) -> str:
+    """An accuracy or a difference, given in 0..1, as percentage points with its half-width: ``76.90 ± 0.50``."""
+    return f"{100 * mean:{'+' if signed else ''}.2f} ± {100 * ci95:.2f}"
+
+
+def table(rows: Sequence[Row], paired: bool = False, style: Style = "text") -> str:
+    """One row a learner, one column a number of shots, and below it what the numbers were measured on.
+
+    paired: add the paired difference of every row to the first one, on the same tasks.
+    style: "text" for the terminal, "markdown" for a page, "csv" (one line a number, fractions) for a program.
+
+    Raises ConfigError where the rows were not measured on the same tasks.
+    """
+    if style not in get_args(Style):
+        raise ConfigError(f"there is no table style {style!r}; choose one of: {', '.join(get_args(Style))}")
+    if style == "csv":
+        return _csv(rows, paired)
+    columns = _columns(rows, paired)
+    layout = {"text": "simple", "markdown": "github"}[style]
+    alignment = ["left", *["right"] * (len(columns) - 1)]
+    body = tabulate(columns, headers="keys", tablefmt=layout, colalign=alignment, disable_numparse=True)
+    return "\n".join([body, "", *notes(rows)])
+
+
+def notes(rows: Sequence[Row]) -> list[str]:
+    """The lines below a table: what the numbers are and the protocol that all of them share."""
+    first = rows[0].results[0]
+    at = first.protocol
+    shots = " and ".join(str(result.protocol.shots) for result in rows[0].results)
+    lines = [
+        "Accuracy in percent, mean ± 95% confidence interval over tasks.",
+        f"Protocol: {at.ways} ways, {shots} shots, {at.queries} queries a class, {at.tasks} tasks of "
+        f"{at.dataset}/{at.split}, {at.statistics} statistics, task seed {at.seed}.",
+    ]
+    sources = [value for row in rows for value in row.published if value]
+    if sources:
+        lines.append("Published: " + "; ".join(dict.fromkeys(value.source for value in sources)) + ".")
+    return lines
+
+
+def seeds_line(names: Sequence[str], rows: Sequence[Row]) -> str:
+    """The mean and the interval over several trainings of one learner that differ in their seed alone."""
+    parts = []
+    for results in zip(*(row.results for row in rows)):
+        parts.append(f"{results[0].protocol.shots}-shot {percent(*over_seeds(results))}")
+    return f"Over {len(rows)} training seeds ({', '.join(names)}): {', '.join(parts)} (95% interval over trainings)."
+
+
+def _columns(rows: Sequence[Row], paired: bool) -> dict[str, list[str]]:
+    columns = {"": [row.name for row in rows]}
+    for position, reference in enumerate(rows[0].results):
+        shots = f"{reference.protocol.shots}-shot"
+        results = [row.results[position] for row in rows]
+        columns[shots] = [percent(result.mean, result.ci95) for result in results]
+        if paired:
+            differences = [compare(result, reference) for result in results[1:]]
+            columns[f"{shots}, minus {rows[0].name}"] = ["", *(percent(d.mean, d.ci95, True) for d in differences)]
+        published = [row.published[position] if row.published else None for row in rows]
+        if any(published):
+            columns[f"{shots}, published"] = [str(value) if value else "" for value in published]
+    if any(row.seconds is not None for row in rows):
+        columns["training"] = ["" if row.seconds is None else f"{row.seconds:.0f} s" for row in rows]
+    return columns
+
+
+def _csv(rows: Sequence[Row], paired: bool) -> str:
+    """One line an evaluation, everything as plain numbers."""
+    records = [
+        _record(row, position, rows[0].results[position] if paired else None)
+        for row in rows
+        for position in range(len(row.results))
+    ]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, records[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return text.getvalue().rstrip("\n")
+
+
+def _record(row: Row, position: int, reference: Evaluation | None) -> Mapping[str, object]:
+    result = row.results[position]
+    at = result.protocol
+    record: dict[str, object] = {"name": row.name, "learner": result.learner, "adaptation": result.adaptation}
+    record |= {"dataset": at.dataset, "split": at.split, "ways": at.ways, "shots": at.shots, "queries": at.queries}
+    record |= {"tasks": at.tasks, "seed": at.seed, "statistics": at.statistics}
+    record |= {"accuracy": f"{result.mean:.6f}", "ci95": f"{result.ci95:.6f}"}
+    if reference is not None:
+        difference = compare(result, reference)
+        record |= {"difference": f"{difference.mean:.6f}", "difference_ci95": f"{difference.ci95:.6f}"}
+    value = row.published[position] if row.published else None
+    record |= {"published": value.accuracy / 100 if value else "", "training_seconds": row.seconds or ""}
+    return record
