@@ -11,6 +11,7 @@ from pathlib import Path
 from kshot.data import store, writing
 from kshot.data.dataset import Dataset
 from kshot.data.sources import SOURCES
+from kshot.data.sources.folder import fingerprint
 from kshot.errors import ConfigError, DataError
 
 FOLDER_PREFIX = "folder:"
@@ -30,17 +31,20 @@ class CatalogEntry:
 
 def catalog(root: Path | str | None = None) -> list[CatalogEntry]:
     """Every named dataset, and then the user's own prepared ones."""
-    entries = []
-    for name, source in SOURCES.items():
-        prepared = store.is_prepared(name, root)
-        size = store.summary(name, root).size_bytes if prepared else 0
-        entries.append(CatalogEntry(name, source.description, source.classes, source.obtain, prepared, size))
-    for folder in sorted(store.cache_root(root).glob("*/meta.json")):
-        name = folder.parent.name
-        if name not in SOURCES:
-            own = store.summary(name, root)
-            entries.append(CatalogEntry(name, own.origin, own.classes, "prepared here", True, own.size_bytes))
-    return entries
+    own = (folder.parent.name for folder in sorted(store.cache_root(root).glob("[!.]*/meta.json")))
+    return [_entry(name, root) for name in dict.fromkeys([*SOURCES, *own])]
+
+
+def _entry(name: str, root: Path | str | None) -> CatalogEntry:
+    source = SOURCES.get(name)
+    if not store.is_prepared(name, root) and source is not None:
+        return CatalogEntry(name, source.description, source.classes, source.obtain, False, 0)
+    try:
+        found = store.summary(name, root)
+    except DataError as error:  # one damaged dataset must not hide the others
+        return CatalogEntry(name, str(error), "?", "damaged", False, 0)
+    description, obtain = (found.origin, "prepared here") if source is None else (source.description, source.obtain)
+    return CatalogEntry(name, description, found.classes, obtain, True, found.size_bytes)
 
 
 def prepare(
@@ -72,6 +76,10 @@ def prepare(
     for option in options:
         if option not in allowed:
             raise ConfigError(f"{dataset} has no option {option!r}; its options: {', '.join(allowed) or 'none'}")
+    if dataset == "mixture" and parts is None:
+        raise ConfigError(
+            "say which prepared datasets to mix: kshot data prepare mixture --parts A B --name my-mixture"
+        )
     target = _checked_name(dataset, name)
     if store.is_prepared(target, root) and not overwrite:  # said before hours of work, and not only after them
         raise DataError(f"{target} is already prepared in {store.cache_root(root)}; to do it anew, add --overwrite")
@@ -83,21 +91,34 @@ def prepare(
 def load(name: str, root: Path | str | None = None) -> Dataset:
     """A dataset by name, memory-mapped.
 
-    ``glyphs`` is prepared on the way, for it needs no files. Everything else must have been prepared: DataError says
-    with which command, and where its files can be had.
+    ``glyphs`` needs no files and is prepared on the way, and so is a folder of the user's own images,
+    ``folder:PATH``, at the first use and whenever its files have changed. Everything else must have been prepared:
+    DataError says with which command, and where its files can be had.
     """
-    if not store.is_prepared(name, root):
-        if name == "glyphs":
-            _prepare_once(name, root)
-        elif name in SOURCES:
-            source = SOURCES[name]
-            raise DataError(f"{name} is not prepared in {store.cache_root(root)}. {source.how_to_prepare()}")
+    if name.startswith(FOLDER_PREFIX):
+        tree = Path(name.removeprefix(FOLDER_PREFIX)).expanduser()
+        if not tree.is_dir():
+            raise DataError(f"{tree} is not a folder; write folder:PATH with the folder that holds the class folders")
+        prepared = f"folder-{re.sub('[^A-Za-z0-9._-]', '_', tree.resolve().name)}-{fingerprint(tree)}"
+        _prepare_once("folder", prepared, tree, root)
+        return store.load(prepared, root)
+    if name == "glyphs":
+        _prepare_once(name, name, None, root)
+    elif name in SOURCES and not store.is_prepared(name, root):
+        raise DataError(f"{name} is not prepared in {store.cache_root(root)}. {SOURCES[name].how_to_prepare()}")
+    elif not store.is_prepared(name, root):
+        known = ", ".join(entry.name for entry in catalog(root) if entry.name not in ("folder", "mixture"))
+        raise DataError(
+            f"there is no dataset {name!r} in {store.cache_root(root)}; choose folder:PATH or one of: {known}"
+        )
     return store.load(name, root)
 
 
-def _prepare_once(name: str, root: Path | str | None) -> None:
+def _prepare_once(dataset: str, name: str, source: Path | None, root: Path | str | None) -> None:
+    if store.is_prepared(name, root):
+        return
     try:
-        prepare(name, root=root)
+        prepare(dataset, source, name=name, root=root)
     except DataError:
         if not store.is_prepared(name, root):  # otherwise another process was faster
             raise

@@ -24,13 +24,19 @@ def read_images(paths: Sequence[Path | str], size: int = 84, channels: int = 3) 
     side is `size`, and cropped at the centre. channels: 3 (red, green, blue) or 1 (grey).
     Raises DataError with the names of all files that cannot be read.
     """
-    # Decoding and resizing release the interpreter's lock.
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        results = list(pool.map(lambda path: _attempt(Path(path), size, channels), paths))
-    failures = [result for result in results if isinstance(result, str)]
+    arrays, failures = try_images(paths, size, channels)
     if failures:
         raise unreadable(failures)
-    return np.stack([result for result in results if not isinstance(result, str)])
+    return np.stack(arrays)
+
+
+def try_images(paths: Sequence[Path | str], size: int, channels: int = 3) -> tuple[list[NDArray[np.uint8]], list[str]]:
+    """The images that can be read, and one line for each that cannot."""
+    # Threads, because decoding and resizing release the interpreter's lock.
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        results = list(pool.map(lambda path: _attempt(Path(path), size, channels), paths))
+    arrays = [result for result in results if not isinstance(result, str)]
+    return arrays, [result for result in results if isinstance(result, str)]
 
 
 def unreadable(failures: Sequence[str]) -> DataError:

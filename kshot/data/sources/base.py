@@ -21,12 +21,14 @@ class Source(ABC):
     description: one line for ``kshot data list``
     classes: how many, as a reader wants to see it
     obtain: where the files can be had, and which of them to hand over
+    arguments: what ``kshot data prepare NAME`` needs besides
     """
 
     name: ClassVar[str]
     description: ClassVar[str]
     classes: ClassVar[str]
     obtain: ClassVar[str]
+    arguments: ClassVar[str] = "--source PATH"
 
     @abstractmethod
     def read(self, path: Path | None, root: Path) -> Contents:
@@ -46,7 +48,7 @@ class Source(ABC):
     @classmethod
     def how_to_prepare(cls) -> str:
         """The command that prepares this dataset, and where its files can be had."""
-        return f"{cls.obtain} Then: kshot data prepare {cls.name} --source PATH"
+        return f"{cls.obtain} Then: kshot data prepare {cls.name} {cls.arguments}"
 
 
 def packaged_splits(name: str) -> Any:

@@ -32,6 +32,7 @@ class Cifar100(Source):
     """The train and test images of CIFAR-100 together, 600 a class; a group is one of its 20 superclasses."""
 
     obtain = f"It is downloaded from {URL} (169 MB) unless you pass that archive, or the folder {FOLDER}, as source."
+    arguments = ""
 
     def read(self, path: Path | None, root: Path) -> Contents:
         """Read the archive or folder at `path`, or download the archive into ``root/downloads``."""

@@ -58,6 +58,7 @@ class Glyphs(Source):
     description = "characters of 14 scripts drawn from fonts, 28x28 grey, unseen scripts for testing; no download"
     classes = "1419 / 152 / 255"
     obtain = "The fonts come with matplotlib."
+    arguments = ""
 
     def read(self, path: Path | None, root: Path) -> Contents:
         """Draw the characters; `path` is not used, for nothing has to be had."""
