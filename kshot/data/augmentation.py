@@ -28,6 +28,7 @@ _DRAWS = ("top", "left", "flip", "order", "brightness", "contrast", "saturation"
 _COUNTERS_PER_IMAGE = 8
 _ORDERS = np.asarray(list(itertools.permutations(range(3))))  # of brightness 0, contrast 1, saturation 2
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, the grayscale of PIL and of torchvision
+_PIXELS_IN_CACHE = 1 << 17
 _PUBLISHED_PADDING = {32: 4, 84: 8}
 
 
@@ -89,8 +90,20 @@ class PhotoAugmentation:
         if np.shape(keys) != (tasks,):
             raise ConfigError(f"augmentation: {tasks} tasks need keys of shape ({tasks},), not {np.shape(keys)}")
         parameters = self.parameters(keys, images_per_task)
-        cropped = _crop_and_flip(images.flatten(0, 1), self.padding, parameters)
-        return _jitter(cropped, parameters).unflatten(0, (tasks, images_per_task))
+        lookups = _lookups(parameters, self.padding, height, width, images.device)
+        rounds = torch.from_numpy(_blend_coefficients(parameters, height * width)).to(images.device, non_blocking=True)
+        count = tasks * images_per_task
+        augmented = torch.empty(
+            (count, channels, height, width), device=images.device, memory_format=torch.channels_last
+        )
+        flat = images.flatten(0, 1)
+        # On a CPU a few images at a time, so that what lies between two steps stays in the cache.
+        chunk = count if images.is_cuda else max(1, _PIXELS_IN_CACHE // (height * width))
+        for start in range(0, count, chunk):
+            part = slice(start, start + chunk)
+            cropped = _crop_and_flip(flat[part], self.padding, lookups[0][part], lookups[1][part])
+            augmented[part] = _jitter(cropped, rounds[:, :, part])
+        return augmented.unflatten(0, (tasks, images_per_task))
 
     def parameters(self, keys: NDArray[np.uint64], images_per_task: int) -> AugmentationParameters:
         """What the M images of each of B tasks go through; a pure function of keys (B,) and of the position 0..M-1."""
@@ -153,54 +166,67 @@ def _factor(uniforms: NDArray[np.float64], strength: float) -> NDArray[np.float6
     return lowest + uniforms * (1 + strength - lowest)
 
 
-def _crop_and_flip(images: Tensor, padding: int, parameters: AugmentationParameters) -> Tensor:
-    """(n, H, W, C) -> (n, H, W, C): each output pixel is looked up once, in the list of all pixels of the batch."""
-    count, height, width, channels = images.shape
+def _lookups(
+    parameters: AugmentationParameters, padding: int, height: int, width: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Row (n, H) and column (n, W) of the padded image behind each row and column of the result, int32."""
+    rows = parameters.top.reshape(-1, 1) + np.arange(height)
+    columns = np.arange(width)
+    mirrored = np.where(parameters.flip.reshape(-1, 1), columns[::-1], columns)
+    both = np.concatenate([rows, parameters.left.reshape(-1, 1) + mirrored], 1).astype(np.int32)
+    on_device = torch.from_numpy(both).to(device, non_blocking=True)
+    return on_device[:, :height], on_device[:, height:]
+
+
+def _crop_and_flip(images: Tensor, padding: int, rows: Tensor, columns: Tensor) -> Tensor:
+    """(n, H, W, C) -> (n, H, W, C): each pixel of the result is looked up once, in the list of all pixels."""
     padded = F.pad(images, (0, 0, padding, padding, padding, padding))
-    geometry = np.stack([parameters.top, parameters.left, parameters.flip.astype(np.int64)]).reshape(3, count, 1)
-    top, left, flip = torch.from_numpy(geometry).to(images.device, non_blocking=True)
-    image, row, column = (torch.arange(size, device=images.device) for size in (count, height, width))
-    rows = image[:, None] * padded.shape[1] + top + row
-    columns = left + torch.where(flip.bool(), width - 1 - column, column)
-    pixels = rows[:, :, None] * padded.shape[2] + columns[:, None, :]
+    count, padded_height, padded_width, channels = padded.shape
+    image = torch.arange(count, device=images.device, dtype=torch.int32)[:, None]
+    pixels = ((image * padded_height + rows) * padded_width)[:, :, None] + columns[:, None, :]
     return padded.view(-1, channels).index_select(0, pixels.view(-1)).view(images.shape)
 
 
-def _jitter(images: Tensor, parameters: AugmentationParameters) -> Tensor:
-    """(n, H, W, C) uint8 -> (n, C, H, W) float32 in 0..1, channels_last, each operation clamped as in torchvision.
+def _jitter(images: Tensor, rounds: Tensor) -> Tensor:
+    """(n, H, W, C) uint8 -> (n, C, H, W) float32 in 0..1, each operation clamped as in torchvision.
 
     Brightness, contrast and saturation blend an image x with black, with the mean of its grayscale image g, and with g:
-    all are own * x + gray * g + mean * mean(g), so that three rounds serve every order of the three, image by image.
+    all are own * x + gray * g + mean * sum(g), so that three rounds serve every order of the three, image by image.
     """
-    rounds = torch.from_numpy(_blend_coefficients(parameters)).to(images.device, non_blocking=True)
     # Colour planes rather than interleaved colours, because the grayscale image then reads contiguous memory.
     x = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-    for round_, (own, gray, mean) in enumerate(rounds):
+    for number, (own, gray, mean) in enumerate(rounds):
         luminance = _luminance(x)
         # Whole levels, as in PIL: their sum is exact in any order up to 256x256 pixels, whatever shares the batch.
-        average = luminance.round().sum((1, 2, 3), keepdim=True).div_(luminance[0].numel())
-        blended_in = luminance.mul_(gray).add_(average.mul_(mean))
-        x.mul_(own).add_(blended_in).clamp_(0, 1 if round_ == len(rounds) - 1 else 255)
-    return x.contiguous(memory_format=torch.channels_last)
+        average = luminance.round().sum((1, 2, 3), keepdim=True).mul_(mean)
+        x.mul_(own).add_(luminance.mul_(gray).add_(average))
+        x.clamp_(0, 255 if number < len(rounds) - 1 else 1)
+    return x
 
 
 def _luminance(x: Tensor) -> Tensor:
-    """(n, 1, H, W), a new tensor; products and sums one by one, because a fused multiply-add rounds differently
-    in the vectorised part of a batch and in its remainder, and so would depend on what shares the batch."""
+    """Grayscale image (n, 1, H, W) as a new tensor.
+
+    Products and sums one by one: a fused multiply-add rounds differently in the vectorised part of a batch and in its
+    remainder, and so would depend on what shares the batch.
+    """
     if x.shape[1] == 1:
         return x.clone()
     red, green, blue = (x[:, i : i + 1] * weight for i, weight in enumerate(_LUMA))
     return red.add_(green).add_(blue)
 
 
-def _blend_coefficients(parameters: AugmentationParameters) -> NDArray[np.float32]:
-    """(3 rounds, 3 coefficients own, gray and mean, n, 1, 1, 1); the last round also divides 0..255 by 255."""
+def _blend_coefficients(parameters: AugmentationParameters, pixels: int) -> NDArray[np.float32]:
+    """(3 rounds, 3 coefficients own, gray and mean, n, 1, 1, 1) for sums over this many pixels.
+
+    The last round also takes 0..255 to 0..1.
+    """
     brightness, contrast, saturation = (
         factors.reshape(-1) for factors in (parameters.brightness, parameters.contrast, parameters.saturation)
     )
     zero = np.zeros_like(brightness)
     operations = np.asarray(
-        [[brightness, zero, zero], [contrast, zero, 1 - contrast], [saturation, 1 - saturation, zero]]
+        [[brightness, zero, zero], [contrast, zero, (1 - contrast) / pixels], [saturation, 1 - saturation, zero]]
     )
     order = _ORDERS[parameters.order.reshape(-1)].T
     rounds = np.take_along_axis(operations, order[:, None, :], 0)
