@@ -1,0 +1,79 @@
+"""The linear head of a task, and the checks that every solver makes on its support set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kshot.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class LinearHead:
+    """One linear classifier a task: weight (B, N, D), bias (B, N)."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Scores (B, T, N) of features (B, T, D); the predicted class is the largest."""
+        return torch.baddbmm(self.bias.unsqueeze(1), features, self.weight.mT)
+
+
+def check_support(features: Tensor, labels: Tensor, ways: int) -> None:
+    """Refuse a support set that no solver can learn from.
+
+    features: (B, S, D) floating point; labels: (B, S) int64 in 0..ways-1, every class at least once in every task.
+    Classes may have different numbers of images. Costs a few tensor operations and one wait for the device.
+
+    Raises ConfigError where `ways` is below 2, DataError where shapes or types disagree, a label lies outside the
+    range, a class has no support image, or a feature is not a finite number.
+    """
+    if ways < 2:
+        raise ConfigError(f"ways is {ways}, but a task needs at least 2 classes")
+    if features.dim() != 3 or labels.shape != features.shape[:2] or 0 in features.shape[1:]:
+        raise DataError(
+            f"a solver takes features (tasks, support images, dimension) and labels (tasks, support images), "
+            f"but got {tuple(features.shape)} and {tuple(labels.shape)}"
+        )
+    if not features.is_floating_point() or labels.dtype != torch.int64:
+        raise DataError(f"features must be floating point and labels int64, but are {features.dtype}, {labels.dtype}")
+    outside = ((labels < 0) | (labels >= ways)).any(1)
+    missing = (one_hot(labels, ways, torch.bool).any(1)).logical_not()
+    # A sum is finite only where every term is, and reads the features once without a copy.
+    unusable = features.detach().sum((1, 2)).isfinite().logical_not()
+    if bool(torch.stack([outside.any(), missing.any(), unusable.any()]).any()):
+        _explain(outside, missing, unusable, labels, ways)
+
+
+def _explain(outside: Tensor, missing: Tensor, unusable: Tensor, labels: Tensor, ways: int) -> None:
+    if outside.any():
+        task = int(outside.nonzero()[0])
+        wrong = labels[task][(labels[task] < 0) | (labels[task] >= ways)][0]
+        raise DataError(
+            f"task {task} has the support label {int(wrong)}, outside 0..{ways - 1} for {ways} ways; "
+            "number the classes of each task from 0"
+        )
+    if missing.any():
+        task, way = missing.nonzero()[0].tolist()
+        raise DataError(
+            f"class {way} of task {task} has no support image; give every class at least one, or choose fewer ways"
+        )
+    task = int(unusable.nonzero()[0])
+    raise DataError(
+        f"the support features of task {task} are not all finite numbers (or overflow when summed); look for NaN or "
+        "infinity in its images or in the weights of the backbone"
+    )
+
+
+def one_hot(labels: Tensor, ways: int, dtype: torch.dtype) -> Tensor:
+    """(B, S, N) indicators of labels (B, S); a label outside 0..N-1 gives a row of zeros."""
+    return (labels.unsqueeze(-1) == torch.arange(ways, device=labels.device)).to(dtype)
+
+
+def class_means(features: Tensor, labels: Tensor, ways: int) -> Tensor:
+    """(B, N, D) mean feature of each class; differentiable."""
+    members = one_hot(labels, ways, features.dtype)
+    return (members / members.sum(1, keepdim=True)).mT @ features
