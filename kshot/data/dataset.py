@@ -81,7 +81,7 @@ class Split:
         """Keep a copy of the images on `device` when they take at most half of its free memory; returns itself."""
         device = torch.device(device)
         if str(device) not in self._resident and self.images.nbytes <= _free_bytes(device) // 2:
-            self._resident[str(device)] = torch.from_numpy(np.ascontiguousarray(self.images)).to(device)
+            self._resident[str(device)] = torch.from_numpy(np.array(self.images)).to(device)
         return self
 
     def gather(self, rows: NDArray[np.int64], device: torch.device | str = "cpu") -> Tensor:
