@@ -23,10 +23,13 @@ NAME = ".name"  # `--learner mtl` is short for `--learner.name mtl`
 
 
 class _HelpFormatter(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the line breaks of examples, and writes `--learner` for `--learner.name`."""
+    """Keeps the line breaks of examples, writes `--learner` for `--learner.name`, and choices only once."""
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         return super()._format_action_invocation(action).replace(NAME, "")
+
+    def _expand_help(self, action: argparse.Action) -> str:
+        return re.sub(r"type: Literal\[.*?\](, )?", "", super()._expand_help(action))
 
 
 class Options:
@@ -82,7 +85,7 @@ class Options:
         if count is not None:
             settings["nargs"] = count
         self._hints[_key(option)] = element
-        target.add_argument(option, type=element, help=text, **settings, **more)
+        target.add_argument(option, type=element, help=_as_typed(text), **settings, **more)
 
     def parse(self, arguments: Sequence[str], defaults: Mapping[str, Any] | None = None) -> jsonargparse.Namespace:
         """The options of a command line, on top of nested `defaults` as a recipe has them.
@@ -221,6 +224,12 @@ def _elements(hint: Any) -> tuple[Any, str | int | None]:
     if get_origin(hint) is tuple:
         return get_args(hint)[0], "+" if get_args(hint)[-1] is Ellipsis else len(get_args(hint))
     return hint, None
+
+
+def _as_typed(text: str) -> str:
+    """A docstring's text in the words of the command line: null, true and false, without marks around code."""
+    words = {"None": "null", "True": "true", "False": "false"}
+    return re.sub(r"\b(None|True|False)\b", lambda match: words[match[0]], text.replace("`", "")).rstrip(".")
 
 
 def _key(option: str) -> str:

@@ -30,10 +30,8 @@ def run(arguments: Sequence[str]) -> None:
     rows = []
     for recipe in map(recipes.load, recipes.names()):
         value = recipe.published
-        backbone = recipe.options["backbone"]["name"]
-        rows.append(
-            [recipe.name, recipe.options["learner"]["name"], backbone, value or "", value.source if value else ""]
-        )
+        parts = [recipe.options[section]["name"] for section in ("data", "learner", "backbone")]
+        rows.append([recipe.name, *parts, value or "", value.source if value else ""])
     headers = ["recipe", "data", "learner", "backbone", "published, %", "where"]
     print(tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True))
     print("\nTrain one with: kshot train --recipe NAME")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from jsonargparse import Namespace
 
 from kshot import data as datasets
@@ -16,8 +15,9 @@ from kshot import recipes
 from kshot.backbones import backbones
 from kshot.cli.options import ROOT_TEXT, Options, chosen, parameters
 from kshot.data import Dataset
-from kshot.errors import CheckpointError, ConfigError
+from kshot.errors import ConfigError
 from kshot.learners import Learner, learners
+from kshot.report.runs import read_config
 from kshot.report.tables import percent
 from kshot.training import TrainingResult, train
 from kshot.training.runs import build_learner
@@ -107,7 +107,7 @@ def _add_common(options: Options) -> None:
 
 
 def _resume(folder: Path, arguments: Sequence[str]) -> None:
-    config = _config(folder)
+    config = read_config(folder)
     options = Options("kshot train --resume RUN", "Go on with an interrupted run.", _EXAMPLES[-2:-1])
     _add_common(options)
     options.add_signature(train, "training", skip=_OWN)
@@ -115,15 +115,6 @@ def _resume(folder: Path, arguments: Sequence[str]) -> None:
     data = datasets.load(config["data"]["name"], given.root)
     torch.manual_seed(given.seed)
     _report(train(build_learner(config), data, run=folder, resume=True, **training_arguments(given)))
-
-
-def _config(folder: Path) -> Mapping[str, Any]:
-    try:
-        return yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    except OSError:
-        raise CheckpointError(f"{folder} is no run folder: it has no config.yaml; check the path") from None
-    except yaml.YAMLError as error:
-        raise CheckpointError(f"{folder / 'config.yaml'} is damaged ({error}); train the run again") from error
 
 
 def _report(result: TrainingResult) -> None:

@@ -26,7 +26,7 @@ class Published:
     """A number of a paper: accuracy and the half-width of its 95% interval, both in percent, and where it stands."""
 
     paper: str
-    table: str
+    table: str | None
     accuracy: float
     ci95: float | None
     protocol: str
@@ -36,8 +36,8 @@ class Published:
 
     @property
     def source(self) -> str:
-        """The paper and its table."""
-        return f"{self.paper} table {self.table}"
+        """The paper, and its table where that is known."""
+        return self.paper if self.table is None else f"{self.paper} table {self.table}"
 
 
 @dataclass(frozen=True)

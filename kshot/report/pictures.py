@@ -18,7 +18,6 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from kshot.data.episodes import Episodes
-from kshot.errors import DataError
 from kshot.files import write_atomically
 
 RIGHT, WRONG, TRAIN, GREY = "#0072B2", "#D55E00", "#E69F00", "#666666"
@@ -199,14 +198,3 @@ def _verdict(query: list[list[Image]], predicted: NDArray[np.int64]) -> str:
 
 def _letter(way: int) -> str:
     return chr(ord("A") + way) if way < 26 else str(way + 1)
-
-
-def read_metrics(path: Path) -> dict[str, NDArray[np.float64]]:
-    """The numeric columns of a metrics.csv; DataError where there is none, or no epoch in it."""
-    try:
-        columns = np.genfromtxt(path, delimiter=",", names=True, dtype=np.float64, ndmin=1)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}); train the run first") from error
-    if columns.dtype.names is None or not len(columns):
-        raise DataError(f"{path} holds no epoch yet; let the run train for one")
-    return {name: columns[name] for name in columns.dtype.names}

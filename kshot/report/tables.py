@@ -73,12 +73,13 @@ def notes(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def seeds_line(names: Sequence[str], rows: Sequence[Row]) -> str:
+def seeds_line(rows: Sequence[Row]) -> str:
     """The mean and the interval over several trainings of one learner that differ in their seed alone."""
     parts = []
     for results in zip(*(row.results for row in rows)):
         parts.append(f"{results[0].protocol.shots}-shot {percent(*over_seeds(results))}")
-    return f"Over {len(rows)} training seeds ({', '.join(names)}): {', '.join(parts)} (95% interval over trainings)."
+    names = ", ".join(row.name for row in rows)
+    return f"Over {len(rows)} training seeds ({names}): {', '.join(parts)} (95% interval over trainings)."
 
 
 def _columns(rows: Sequence[Row], paired: bool) -> dict[str, list[str]]:

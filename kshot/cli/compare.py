@@ -1,0 +1,30 @@
+"""`kshot compare`: runs on the same tasks, and the paired difference of each to the first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kshot.cli.evaluate import evaluation_options, measured
+from kshot.errors import ConfigError
+from kshot.report.tables import table
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Evaluate what is missing, and print each run with its paired difference to the first."""
+    options = evaluation_options(
+        arguments,
+        "kshot compare",
+        "Measure runs on the same tasks and print the paired difference of each to the first, with its 95%\n"
+        "interval.\n\n"
+        "Pairing removes the spread of easy and hard tasks, so small differences become visible. Results that were\n"
+        "saved before with the same options are used again.",
+        [
+            "kshot compare runs/mtl-glyphs-conv4-seed0 runs/protonet-glyphs-conv4-seed0",
+            "kshot compare runs/a runs/b --shots 5 --tasks 10000 --style markdown",
+        ],
+    )
+    given = options.parse(arguments)
+    if len(given.runs) < 2:
+        raise ConfigError("kshot compare needs two runs or more; for one run there is kshot evaluate")
+    rows = [measured(folder, given, reuse=True) for folder in given.runs]
+    print(f"\n{table(rows, paired=True, style=given.style)}")

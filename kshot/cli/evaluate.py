@@ -1,0 +1,118 @@
+"""`kshot evaluate`: accuracy of runs with intervals; its parts serve `kshot compare`, too."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal
+
+from jsonargparse import Namespace
+
+from kshot.cli.options import ROOT_TEXT, Options, chosen, parameters
+from kshot.data import Dataset
+from kshot.evaluation import Evaluation, evaluate, extract_features
+from kshot.learners import FeatureLearner, Learner
+from kshot.report.runs import groups_by_seed, published_for, read_config, read_evaluations
+from kshot.report.tables import Row, Style, seeds_line, table
+from kshot.solvers.adaptation import Adaptation, HeadAdaptation, adaptations
+from kshot.training import load_run
+from kshot.training.distributed import Processes
+
+_FROM_COMMAND = {"learner", "split", "shots", "adaptation", "features", "progress"}
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Evaluate every run at every number of shots, save the results, print a table."""
+    options = evaluation_options(
+        arguments,
+        "kshot evaluate",
+        "Measure trained runs on sampled tasks of a split: mean accuracy with its 95% interval.\n\n"
+        "The features of each image are computed once and shared by all tasks and shots. Task i is the same for every\n"
+        "run. Each result goes to RUN/evaluation/, with the accuracy of every task.",
+        [
+            "kshot evaluate runs/mtl-glyphs-conv4-seed0",
+            "kshot evaluate runs/mtl-cifar-fs-5shot-seed* --shots 1 5 --queries 30",
+            "kshot evaluate runs/mtl-cifar-fs-5shot-seed0 --adaptation ridge --style markdown",
+            "kshot evaluate runs/mtl-cifar-fs-5shot-seed0 --adaptation logistic --adaptation.c 1",
+        ],
+    )
+    given = options.parse(arguments)
+    rows = [measured(folder, given) for folder in given.runs]
+    print(f"\n{table(rows, style=given.style)}")
+    if given.style != "csv":
+        for members in groups_by_seed(given.runs):
+            print(seeds_line([rows[position] for position in members]))
+
+
+def evaluation_options(arguments: Sequence[str], command: str, description: str, examples: Sequence[str]) -> Options:
+    """The options that `kshot evaluate` and `kshot compare` share."""
+    options = Options(command, description, examples, positional="RUN [RUN ...]")
+    options.add("runs", list[Path], None, "run folders, as kshot train wrote them")
+    options.add("--shots", list[int], [1, 5], "support images a class, one or more numbers")
+    options.add(
+        "--split", Literal["train", "val", "test", "train+val"], "test", "the classes that tasks are drawn from"
+    )
+    options.add("--style", Style, "text", "of the table; csv has one line a number")
+    options.add("--root", Path | None, None, ROOT_TEXT)
+    options.add("--device", str, "auto", 'where to compute: "auto" for a GPU where there is one, "cpu", "cuda:1"')
+    options.add_signature(evaluate, "tasks", skip=_FROM_COMMAND)
+    known = ", ".join(sorted(adaptations))
+    text = f"how a task is learnt from features: {known}; null for the learner's own"
+    options.add("--adaptation.name", str | None, None, text)
+    name = chosen(arguments, ["adaptation"]).get("adaptation")
+    if name is not None:
+        options.add_signature(adaptations[name], f"adaptation {name}", "adaptation.")
+    return options
+
+
+def measured(folder: Path, given: Namespace, reuse: bool = False) -> Row:
+    """One run at every number of shots; with `reuse`, what was measured before with the same options stays."""
+    saved = {shots: _saved(folder, given, shots) for shots in given.shots} if reuse else {}
+    missing = [shots for shots in given.shots if saved.get(shots) is None]
+    if missing:
+        learner, data = load_run(folder, root=given.root)
+        saved.update(zip(missing, evaluate_all(learner, data, given, missing, title=folder.name)))
+        for shots in missing:
+            saved[shots].save(folder / "evaluation")
+    results = [saved[shots] for shots in given.shots]
+    config = read_config(folder)
+    return Row(folder.name, results, [published_for(config, result) for result in results])
+
+
+def evaluate_all(
+    learner: Learner, data: Dataset, given: Namespace, shots: Sequence[int], title: str
+) -> list[Evaluation]:
+    """One learner at several numbers of shots, on features that are computed once."""
+    learner.to(Processes(given.device).device)
+    split = data.split(given.split)
+    print(f"evaluating {title} on {data.name}/{split.name}", file=sys.stderr)
+    adaptation = _adaptation(given)
+    features = None
+    if isinstance(learner, FeatureLearner) and isinstance(adaptation or learner.adaptation, HeadAdaptation):
+        features = extract_features(learner, split, given.precision, progress=True)
+    options = {name: given[name] for name, *_ in parameters(evaluate) if name not in _FROM_COMMAND}
+    results = []
+    for count in shots:
+        results.append(
+            evaluate(learner, split, shots=count, adaptation=adaptation, features=features, progress=True, **options)
+        )
+    return results
+
+
+def _adaptation(given: Namespace) -> Adaptation | None:
+    options = given.adaptation.as_dict()
+    name = options.pop("name")
+    return adaptations[name](**options) if name is not None else None
+
+
+def _saved(folder: Path, given: Namespace, shots: int) -> Evaluation | None:
+    """What was measured before with these options, or None."""
+    wanted = {"dataset": read_config(folder)["data"]["name"], "split": given.split, "shots": shots}
+    wanted |= {name: given[name] for name in ("ways", "queries", "tasks", "seed")}
+    for result in read_evaluations(folder):
+        at = asdict(result.protocol)
+        if all(at[name] == value for name, value in wanted.items()):
+            return result
+    return None

@@ -1,0 +1,75 @@
+"""What a run folder holds, for those who read it: configuration, evaluations, and the curves of training."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from kshot import recipes
+from kshot.errors import CheckpointError, DataError
+from kshot.evaluation import Evaluation
+from kshot.recipes import Published
+
+_RESNET_WIDTHS = [64, 160, 320, 640]  # of the networks that the published tables call by their plain names
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """The config.yaml of a run; CheckpointError where the folder holds none."""
+    path = run / "config.yaml"
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise CheckpointError(f"{run} is no run folder: it has no config.yaml; check the path") from None
+    except yaml.YAMLError as error:
+        raise CheckpointError(f"{path} is damaged ({error}); train the run again") from error
+
+
+def read_metrics(run: Path) -> dict[str, NDArray[np.float64]]:
+    """The columns of a run's metrics.csv, one value an epoch; DataError where there is no epoch yet."""
+    path = run / "metrics.csv"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        columns = {name: np.asarray([row[name] or "nan" for row in rows], np.float64) for name in (rows or [{}])[0]}
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}); train the run first") from error
+    if not rows:
+        raise DataError(f"{path} holds no epoch yet; let the run train for one")
+    return columns
+
+
+def read_evaluations(run: Path) -> list[Evaluation]:
+    """Every evaluation that was saved since the run's best checkpoint was written, in the order of file names."""
+    checkpoint = run / "checkpoints" / "best.pt"
+    written = checkpoint.stat().st_mtime if checkpoint.exists() else 0.0
+    paths = sorted((run / "evaluation").glob("*.json"))
+    return [Evaluation.load(path) for path in paths if path.stat().st_mtime >= written]
+
+
+def published_for(config: Mapping[str, Any], result: Evaluation) -> Published | None:
+    """What a paper reports for this learner and backbone on tasks of this kind, or None."""
+    backbone, at = config["backbone"], result.protocol
+    if at.split != "test" or at.dataset != config["data"]["name"] or backbone.get("name") is None:
+        return None
+    if list(backbone.get("widths", _RESNET_WIDTHS)) != _RESNET_WIDTHS:
+        return None
+    name = f"conv4-{backbone['width']}" if backbone["name"] == "conv4" else backbone["name"]
+    return recipes.published(at.dataset, at.ways, at.shots, result.learner, name, at.statistics)
+
+
+def groups_by_seed(runs: Sequence[Path]) -> list[list[int]]:
+    """Positions of runs that differ in their training seed alone, for every such group of two or more."""
+    groups: dict[str, list[int]] = defaultdict(list)
+    for position, run in enumerate(runs):
+        config = read_config(run)
+        config["training"] = {name: value for name, value in config["training"].items() if name != "seed"}
+        groups[json.dumps(config, sort_keys=True)].append(position)
+    return [members for members in groups.values() if len(members) > 1]
