@@ -46,7 +46,7 @@ def check_fit(learner: Mapping[str, Any], backbone: Mapping[str, Any], split: Sp
     expected = {"in_channels": channels, "image_size": width} if height == width else {"in_channels": channels}
     for section, sizes in ((learner, {"num_classes": split.num_classes}), (backbone, expected)):
         for name, size in sizes.items():
-            if name in section and section[name] != size:
+            if section.get(name) not in (None, size):
                 raise ConfigError(
                     f"{section['name']} was built with {name}={section[name]}, but {split.dataset}/{split.name} has "
                     f"{name}={size}; build it with {name}={size}"

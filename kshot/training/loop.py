@@ -308,7 +308,7 @@ def _how_to_go_on(folder: RunFolder | None, counters: Counters) -> str:
     where = f"stopped in epoch {counters.epoch + 1} after step {counters.step}"
     if folder is None:
         return f"{where}; nothing was saved, because training had no run folder: name one with run=..."
-    return f"{where}; the run is saved in {folder.path}: continue it with resume=True (kshot train --resume {folder.path})"
+    return f"{where}; the run is saved in {folder.path}: continue with resume=True (kshot train --resume {folder.path})"
 
 
 @contextlib.contextmanager

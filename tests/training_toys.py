@@ -1,0 +1,120 @@
+"""A learner and data small enough to train in a blink, shared by the training tests and the processes they start."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from conftest import make_split
+from torch import Tensor, nn
+
+import kshot.training.checkpoints
+from kshot.backbones import BatchNorm2d
+from kshot.backbones.dropout import DropBlock, Dropout
+from kshot.data.dataset import Dataset
+from kshot.learners import MultiTask
+from kshot.training import TrainingResult, train
+
+STEPS = 4  # an epoch
+OPTIONS: dict[str, Any] = {
+    "ways": 3,
+    "shots": 2,
+    "queries": 2,
+    "meta_batch": 2,
+    "tasks_per_epoch": 2 * STEPS,
+    "max_epochs": 3,
+    "validation_tasks": 20,
+    "validation_queries": 4,
+    "learning_rate": 0.01,
+    "progress": False,
+}
+
+
+class ToyBackbone(nn.Module):
+    """One block with everything that a resumed run could get wrong: both kinds of dropout, a ramp, BatchNorm."""
+
+    feature_size = 6
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolve = nn.Conv2d(1, 6, 3)
+        self.layers = nn.Sequential(BatchNorm2d(6), nn.ReLU(), DropBlock(0.2, size=2, ramp_tasks=20), Dropout(0.1))
+        self.plain_dropout = nn.Dropout(0.1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.layers(self.convolve(images.to(self.convolve.weight.dtype)))
+        return self.plain_dropout(maps.mean((2, 3)))
+
+
+def toy_dataset() -> Dataset:
+    """Eight training classes and four of validation and of test, ten images each, 8x8."""
+    splits = {
+        name: make_split([10] * classes, name=name, seed=seed)
+        for seed, (name, classes) in enumerate([("train", 8), ("val", 4), ("test", 4), ("train+val", 12)])
+    }
+    return Dataset("toy", splits["train"], splits["val"], splits["test"], splits["train+val"])
+
+
+def toy_learner(num_classes: int = 8) -> MultiTask:
+    torch.manual_seed(0)
+    return MultiTask(ToyBackbone(), num_classes=num_classes, ways=3)
+
+
+def toy_train(learner: MultiTask | None = None, data: Dataset | None = None, **options: Any) -> TrainingResult:
+    return train(learner or toy_learner(), data or toy_dataset(), **OPTIONS | options)
+
+
+def at_step(learner: MultiTask, step: int, act: Any) -> MultiTask:
+    """The learner with `act` called before the gradients of this step, counted from 1."""
+    original, calls = learner.accumulate_gradients, []
+
+    def accumulate_gradients(episodes: Any) -> dict[str, Tensor]:
+        calls.append(None)
+        if len(calls) == step:
+            act()
+        return original(episodes)
+
+    learner.accumulate_gradients = accumulate_gradients  # type: ignore[method-assign]
+    return learner
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def train_until_killed(where: str, run: Path) -> None:
+    """Killed in a step ("step:6"), or in the middle of the n-th write of a checkpoint ("save:3")."""
+    kind, number = where.split(":")
+    learner = toy_learner()
+    if kind == "step":
+        at_step(learner, int(number), die)
+    else:
+        saves, save = [], torch.save
+
+        def save_half(content: Any, file: Any) -> None:
+            saves.append(None)
+            if len(saves) < int(number):
+                return save(content, file)
+            file.write(b"half a checkpoint")
+            file.flush()
+            die()
+
+        kshot.training.checkpoints.torch.save = save_half  # type: ignore[assignment]
+    toy_train(learner, run=run)
+
+
+if __name__ == "__main__":
+    # One import of torch, and a fork for each pair of arguments; exits with 0 when SIGKILL ended all of them.
+    torch.set_num_threads(1)
+    statuses = []
+    for where, run in zip(sys.argv[1::2], sys.argv[2::2]):
+        child = os.fork()
+        if child == 0:
+            train_until_killed(where, Path(run))
+            os._exit(0)
+        statuses.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    sys.exit(statuses != [-signal.SIGKILL] * len(statuses))
