@@ -6,7 +6,7 @@ pass over B tasks equals B passes over one task each, whichever process makes th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -20,19 +20,13 @@ from kshot import seeding
 
 @dataclass
 class TaskBatch:
-    """What `batch_of_tasks` was told, and `draws`, how many masks were drawn from the keys so far."""
+    """What `batch_of_tasks` was told, `keys` as int64 bits, and `draws`, how many masks were drawn from them so far."""
 
     count: int
-    keys: NDArray[np.uint64] | None
+    keys: Tensor | None
     joint: bool
     total: int
     draws: int = 0
-
-    def split(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The (B*M, ...) images of a pass as B views (M, ...); ValueError where B does not divide their number."""
-        if len(images) % self.count:
-            raise ValueError(f"{len(images)} images cannot be {self.count} tasks of equal size; check batch_of_tasks")
-        return images.split(len(images) // self.count)
 
 
 _NO_TASKS = TaskBatch(count=1, keys=None, joint=False, total=1)
@@ -64,28 +58,42 @@ def batch_of_tasks(
     if keys is not None and len(keys) != count:
         raise ValueError(f"{len(keys)} keys were given for {count} tasks; give one key for each task")
     before = _current
-    _current = TaskBatch(count, keys, joint, count if total is None else total)
+    words = None if keys is None else torch.from_numpy(np.array(keys, np.uint64).view(np.int64))
+    _current = TaskBatch(count, words, joint, count if total is None else total)
     try:
         yield
     finally:
         _current = before
 
 
-@torch.compiler.disable
 def uniform_like(images: Tensor) -> Tensor:
     """Uniform numbers in [0, 1), float32, of the shape and on the device of `images`, (B*M, C, H, W).
 
     A task with a key gets its own. They lie in memory as channels_last, and are the same for either memory format of
     `images`.
     """
-    tasks = _current
     count, channels, height, width = images.shape
+    shape, tasks = (count, height, width, channels), _current
     if tasks.keys is None:
-        return torch.rand(count, height, width, channels, device=images.device).permute(0, 3, 1, 2)
-    numbers = torch.empty(count, height, width, channels, device=images.device)
+        return torch.rand(shape, device=images.device).permute(0, 3, 1, 2)
+    draw, tasks.draws = tasks.draws, tasks.draws + 1
+    return torch.ops.kshot.uniform_by_key(tasks.keys, draw, shape, images.device).permute(0, 3, 1, 2)
+
+
+# An operator of its own, since torch.compile can neither trace a generator nor, with a varying number of tasks, break
+# the graph around one.
+@torch.library.custom_op(
+    "kshot::uniform_by_key", mutates_args=(), schema="(Tensor keys, int draw, SymInt[] shape, Device device) -> Tensor"
+)
+def _uniform_by_key(keys: Tensor, draw: int, shape: Sequence[int], device: torch.device) -> Tensor:
+    numbers = torch.empty(shape, device=device)
     # torch takes seeds below 2**63 on every device
-    seeds = seeding.bits(tasks.keys, tasks.draws) >> np.uint64(1)
-    tasks.draws += 1
-    for seed, share in zip(seeds.tolist(), tasks.split(numbers)):
-        share.uniform_(generator=torch.Generator(images.device).manual_seed(seed))
-    return numbers.permute(0, 3, 1, 2)
+    seeds = seeding.bits(keys.numpy().view(np.uint64), draw) >> np.uint64(1)
+    for seed, share in zip(seeds.tolist(), numbers.chunk(len(keys))):
+        share.uniform_(generator=torch.Generator(device).manual_seed(seed))
+    return numbers
+
+
+@_uniform_by_key.register_fake
+def _(keys: Tensor, draw: int, shape: Sequence[int], device: torch.device) -> Tensor:
+    return torch.empty(shape, device=device)
