@@ -14,6 +14,7 @@ from kshot.data.episodes import EpisodeSampler, TaskShape
 from kshot.errors import ConfigError, DataError
 from kshot.evaluation import Evaluation, Protocol, compare, evaluate, extract_features, interval, over_seeds
 from kshot.learners import MultiTask
+from kshot.solvers.adaptation import adaptations
 
 
 @pytest.fixture
@@ -49,8 +50,6 @@ def test_equals_scikit_learn_on_each_task_alone(learner, toy_data, toy_split):
 
 @pytest.mark.parametrize("adaptation", ["logistic", "centroid", "ridge", "cosine"])
 def test_cached_features_give_what_the_images_give(learner, toy_data, adaptation):
-    from kshot.solvers import adaptations
-
     chosen = adaptations[adaptation]()
     cached = evaluate(learner, toy_data.test, 4, 2, 5, tasks=10, adaptation=adaptation)
     sampler = EpisodeSampler(toy_data.test, TaskShape(4, 2, 5), seed=0)

@@ -46,6 +46,19 @@ def train_episodes(name, toy_data):
 
 
 @pytest.fixture
+def trained(name, train_episodes) -> Learner:
+    """The learner after a few steps on one batch."""
+    learner = build(name)
+    batch = train_episodes(4 * learner.meta_batch)
+    optimizer = torch.optim.Adam(learner.parameters(), 3e-3)
+    for _ in range(10):
+        optimizer.zero_grad()
+        learner.accumulate_gradients(batch)
+        optimizer.step()
+    return learner
+
+
+@pytest.fixture
 def test_episodes(toy_data):
     sampler = EpisodeSampler(toy_data.test, TaskShape(3, 3, 5), seed=0)
     return normalised(sampler.episodes(np.arange(6)), toy_data.test)
@@ -94,9 +107,8 @@ def test_scores_do_not_depend_on_the_order_of_the_support_images(name, test_epis
     torch.testing.assert_close(learner.scores(shuffled), learner.scores(episodes), rtol=1e-5, atol=1e-5)
 
 
-def test_support_sets_may_be_unequal(name, test_episodes):
-    keep = torch.tensor([0, 1, 2, 3, 6])  # three, one and one image of the three classes
-    learner = build(name).eval()
+def test_support_sets_may_be_unequal(trained, test_episodes):
+    keep = torch.tensor([0, 1, 2, 3, 4, 6, 7])  # three, two and two images of the three classes
     episodes = Episodes(
         test_episodes.support[:, keep],
         test_episodes.support_labels[:, keep],
@@ -105,21 +117,14 @@ def test_support_sets_may_be_unequal(name, test_episodes):
         test_episodes.classes,
         test_episodes.keys,
     )
-    accuracy = (learner.scores(episodes).argmax(-1) == episodes.query_labels).float().mean()
-    assert accuracy > 0.6
+    accuracy = (trained.eval().scores(episodes).argmax(-1) == episodes.query_labels).float().mean()
+    assert accuracy > 0.5
 
 
-def test_training_beats_chance_clearly_on_separable_tasks(name, train_episodes, test_episodes):
-    learner = build(name)
-    optimizer = torch.optim.Adam(learner.parameters(), 1e-3)
-    batch = train_episodes(30)
-    before = learner.meta_loss(batch).item()
-    for _ in range(8):
-        optimizer.zero_grad()
-        learner.accumulate_gradients(batch)
-        optimizer.step()
-    assert learner.meta_loss(batch).item() < before
-    scores = learner.eval().scores(test_episodes)
+def test_training_beats_chance_clearly_on_separable_tasks(name, trained, train_episodes, test_episodes):
+    batch = train_episodes(24)
+    assert trained.train().meta_loss(batch) < build(name).meta_loss(batch)
+    scores = trained.eval().scores(test_episodes)
     assert (scores.argmax(-1) == test_episodes.query_labels).float().mean() > 0.8
 
 
