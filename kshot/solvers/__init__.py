@@ -1,0 +1,38 @@
+"""Inner problems, batched over tasks: support features (B, S, D) and labels (B, S) in, a `LinearHead` out.
+
+>>> head = logistic_regression(support_features, support_labels, ways=5, c=3.0)
+>>> probabilities = head.scores(query_features).softmax(-1)
+
+`adaptations` maps the names that the command line knows to classes that apply a solver to a learner's features.
+"""
+
+from kshot.solvers.adaptation import (
+    Adaptation,
+    Cosine,
+    HeadAdaptation,
+    LogisticRegression,
+    NearestCentroid,
+    Ridge,
+    adaptations,
+)
+from kshot.solvers.heads import LinearHead
+from kshot.solvers.logistic import logistic_regression
+from kshot.solvers.prototypes import cosine, nearest_centroid
+from kshot.solvers.ridge import ridge
+from kshot.solvers.tune_all import TuneAll
+
+__all__ = [
+    "Adaptation",
+    "Cosine",
+    "HeadAdaptation",
+    "LinearHead",
+    "LogisticRegression",
+    "NearestCentroid",
+    "Ridge",
+    "TuneAll",
+    "adaptations",
+    "cosine",
+    "logistic_regression",
+    "nearest_centroid",
+    "ridge",
+]

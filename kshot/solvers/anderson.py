@@ -37,7 +37,7 @@ class Smoother:
     @classmethod
     def of(cls, centred: Tensor, objective: SupportObjective) -> Smoother:
         """From centred features (B, S, D), float64; DataError where they are too large for C."""
-        tasks, support, dimension = centred.shape
+        support, dimension = centred.shape[1:]
         condition = objective.c * support * objective.radius.square()
         if condition.max() > _LARGEST_CONDITION:
             task = int(condition.argmax())

@@ -56,9 +56,9 @@ def logistic_regression(features: Tensor, labels: Tensor, ways: int, c: float = 
 
 def _solve(features: Tensor, labels: Tensor, ways: int, c: float, tol: float) -> tuple[Tensor, Tensor, Tensor]:
     """Weight (b, N, D), bias (b, N) and residual (b,) of a few tasks, float64."""
-    features = features.to(torch.float64)
-    mean = features.mean(1, keepdim=True)
-    centred = features - mean
+    centred = features.to(torch.float64, copy=True)
+    mean = centred.mean(1, keepdim=True)
+    centred -= mean
     objective = SupportObjective.of(centred, labels, ways, c / 2 if ways == 2 else c)
     scores, residual = accelerated(objective, Smoother.of(centred, objective), tol)
     hard = (~(residual <= tol)).nonzero().squeeze(1)

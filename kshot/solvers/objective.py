@@ -29,7 +29,7 @@ class SupportObjective:
     def of(cls, centred: Tensor, labels: Tensor, ways: int, c: float) -> SupportObjective:
         """The problems of features (B, S, D) with mean zero, float64, and labels (B, S)."""
         is_target = one_hot(labels, ways, torch.bool).mT.contiguous()
-        return cls(c, is_target, is_target.to(centred.dtype), centred.square().sum(2).amax(1).sqrt())
+        return cls(c, is_target, is_target.to(centred.dtype), torch.linalg.vector_norm(centred, dim=2).amax(1))
 
     def select(self, tasks: Tensor) -> SupportObjective:
         """The problems of these tasks only: indices (b,)."""

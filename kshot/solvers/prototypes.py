@@ -1,4 +1,4 @@
-"""Heads that are class means: nearest centroid (Snell et al. 2017, eq. 2) and cosine similarity. Both differentiable."""
+"""Heads that are class means, differentiable: nearest centroid (Snell et al. 2017, eq. 2) and cosine similarity."""
 
 from __future__ import annotations
 
