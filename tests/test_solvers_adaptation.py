@@ -1,0 +1,118 @@
+"""Adaptations by name: heads on the features of a learner, and tune-all against a plain loop."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, normalize
+
+from kshot.data.episodes import Episodes
+from kshot.errors import ConfigError
+from kshot.solvers import TuneAll, adaptations, logistic_regression
+
+
+class Toy(nn.Module):
+    """Convolution, BatchNorm with statistics of its own, dropout, and a parameter that features do not use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.normalization = nn.Conv2d(2, 6, 3), nn.BatchNorm2d(6)
+        self.dropout = nn.Dropout(0.5)
+        self.class_weights = nn.Parameter(torch.ones(4, 216))
+        self.normalization.running_mean.normal_()
+        self.normalization.running_var.uniform_(0.5, 2)
+
+    def features(self, images: Tensor) -> Tensor:
+        return self.dropout(self.normalization(self.convolution(images)).relu()).flatten(1)
+
+
+def episodes(tasks: int = 3, ways: int = 3) -> Episodes:
+    """Unequal classes (2, 3 and 4 support images) and separable images."""
+    generator = torch.Generator().manual_seed(1)
+    counts = torch.arange(ways) + 2
+    labels = torch.repeat_interleave(torch.arange(ways), counts).expand(tasks, -1)
+    query_labels = torch.arange(ways).repeat(tasks, 4)
+    patterns = torch.randn(tasks, ways, 2, 8, 8, generator=generator, dtype=torch.float64)
+
+    def draw(labels: Tensor) -> Tensor:
+        chosen = patterns[torch.arange(tasks)[:, None], labels]
+        return chosen + 0.3 * torch.randn(chosen.shape, generator=generator, dtype=torch.float64)
+
+    classes, keys = torch.arange(ways).expand(tasks, -1), np.zeros(0, np.uint64)
+    return Episodes(draw(labels), labels, draw(query_labels), query_labels, classes, keys)
+
+
+@pytest.fixture
+def learner() -> Toy:
+    torch.manual_seed(0)
+    return Toy().double()
+
+
+def test_the_names_are_known() -> None:
+    assert set(adaptations) >= {"logistic", "centroid", "ridge", "cosine", "tune-all"}
+    assert adaptations["tune-all"]().options == {"learning_rate": 1e-3, "steps": 10}
+
+
+@pytest.mark.parametrize("name", ["logistic", "centroid", "ridge", "cosine", "tune-all"])
+def test_learns_separable_tasks(name: str, learner: Toy) -> None:
+    tasks = episodes()
+    scores = adaptations[name]().scores(learner.eval(), tasks)
+    assert scores.shape == (3, 12, 3)
+    assert (scores.argmax(-1) == tasks.query_labels).double().mean() > 0.8
+
+
+def test_a_head_is_fitted_to_the_features_of_the_support_set(learner: Toy) -> None:
+    tasks = episodes()
+    with torch.no_grad():
+        scores = adaptations["logistic"](c=1.5).scores(learner.eval(), tasks)
+        for i in range(tasks.tasks):
+            support, query = learner.features(tasks.support[i]), learner.features(tasks.query[i])
+            head = logistic_regression(support[None], tasks.support_labels[i : i + 1], 3, c=1.5)
+            torch.testing.assert_close(scores[i], head.scores(query[None])[0], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [0, 4])
+def test_tune_all_equals_a_plain_loop(steps: int, learner: Toy) -> None:
+    tasks = episodes()
+    scores = TuneAll(learning_rate=0.01, steps=steps).scores(learner, tasks)
+    for i in range(tasks.tasks):
+        network, labels = copy.deepcopy(learner).eval(), tasks.support_labels[i]
+        start = normalize(network.features(tasks.support[i]), dim=1).detach()
+        means = torch.stack([start[labels == way].mean(0) for way in range(3)])
+        head = nn.Parameter(normalize(means, dim=1))
+        optimizer = torch.optim.Adam([*network.parameters(), head], lr=0.01)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            cross_entropy(normalize(network.features(tasks.support[i]), dim=1) @ head.T, labels).backward()
+            optimizer.step()
+        expected = normalize(network.features(tasks.query[i]), dim=1) @ head.T
+        torch.testing.assert_close(scores[i], expected.detach(), rtol=0, atol=1e-12)
+
+
+def test_tune_all_leaves_the_learner_untouched(learner: Toy) -> None:
+    learner.convolution.eval()
+    before = copy.deepcopy(learner.state_dict())
+    TuneAll(learning_rate=0.1, steps=3).scores(learner, episodes())
+    assert all(torch.equal(value, before[name]) for name, value in learner.state_dict().items())
+    assert all(parameter.grad is None for parameter in learner.parameters())
+    assert learner.training
+    assert learner.dropout.training
+    assert not learner.convolution.training
+
+
+@pytest.mark.parametrize("without_gradients", [torch.no_grad, torch.inference_mode])
+def test_tune_all_works_where_gradients_are_off(without_gradients, learner: Toy) -> None:
+    expected = TuneAll(steps=2).scores(learner, episodes())
+    with without_gradients():
+        scores = TuneAll(steps=2).scores(learner, episodes())
+    torch.testing.assert_close(scores.clone(), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("options", [{"learning_rate": 0.0}, {"steps": -1}])
+def test_tune_all_refuses_impossible_options(options: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="tune-all needs"):
+        TuneAll(**options)
