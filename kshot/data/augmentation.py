@@ -207,8 +207,8 @@ def _jitter(images: Tensor, rounds: Tensor) -> Tensor:
 def _luminance(x: Tensor) -> Tensor:
     """Grayscale image (n, 1, H, W) as a new tensor.
 
-    Products and sums one by one: a fused multiply-add rounds differently in the vectorised part of a batch and in its
-    remainder, and so would depend on what shares the batch.
+    Products and sums one by one: whether the remainder of a vectorised loop rounds like its body when the two are fused
+    (``add(alpha=...)``) is up to the compiler that built torch, and the result must not depend on what shares the batch.
     """
     if x.shape[1] == 1:
         return x.clone()
