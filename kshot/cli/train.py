@@ -48,13 +48,13 @@ def run(arguments: Sequence[str]) -> None:
         return
     names, options, defaults = training_options(arguments)
     given = options.parse(arguments, defaults)
-    recipe = given.recipe or f"{names['learner']}-{names['data']}-{names['backbone']}"
+    data = datasets.load(names["data"], given.root)
+    recipe = given.recipe or f"{names['learner']}-{data.name}-{names['backbone']}"
     folder = given.run or Path("runs") / f"{recipe}-seed{given.seed}"
     if (folder / "checkpoints" / "last.pt").exists():
         raise ConfigError(
             f"{folder} holds a trained run; go on with it by kshot train --resume {folder}, or name another with --run"
         )
-    data = datasets.load(names["data"], given.root)
     torch.manual_seed(given.seed)
     learner = new_learner(given, data)
     _report(train(learner, data, run=folder, **training_arguments(given)))
