@@ -208,7 +208,7 @@ def _luminance(x: Tensor) -> Tensor:
     """Grayscale image (n, 1, H, W) as a new tensor.
 
     Products and sums one by one: whether the remainder of a vectorised loop rounds like its body when the two are fused
-    (``add(alpha=...)``) is up to the compiler that built torch, and the result must not depend on what shares the batch.
+    (``add(alpha=...)``) is up to the compiler that built torch, and the result must not depend on the other images.
     """
     if x.shape[1] == 1:
         return x.clone()
