@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PureWindowsPath
 from typing import Any, BinaryIO
 
 from tqdm import tqdm
@@ -123,8 +123,8 @@ def _refusing_damage(path: Path) -> Iterator[None]:
 
 def _refuse_traversal(path: Path, names: Sequence[str]) -> None:
     for name in names:
-        parts = PurePosixPath(name.replace("\\", "/"))
-        if parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[0:1]:
+        member = PureWindowsPath(name)  # it knows both kinds of slashes, and drives
+        if member.anchor or ".." in member.parts:
             raise DataError(
                 f"{path} holds {name!r}, which points outside of it; do not use it: get it from its publisher"
             )

@@ -156,7 +156,7 @@ def _read_meta(name: str, folder: Path) -> Meta:
 def _open_images(folder: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     try:
         images = np.load(folder / "images.npy", mmap_mode="r")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise DataError(_damaged(folder, f"images.npy cannot be read ({error})")) from error
     if images.shape != shape or images.dtype != np.uint8:
         raise DataError(_damaged(folder, f"images.npy holds {images.dtype} {images.shape}, not uint8 {shape}"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -21,7 +22,7 @@ from kshot.data.dataset import Normalization
 from kshot.data.store import PARTS, ClassInfo
 from kshot.errors import DataError
 
-BLOCK_BYTES = 1 << 24  # how much of an array is held in memory while it is read through
+BLOCK_BYTES = 1 << 22  # how much of an array is held in memory while it is read through
 
 Batch = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
@@ -117,6 +118,8 @@ def _write_images(
         for images, labels in contents.batches:
             if images.shape[1:] != contents.image_shape or images.dtype != np.uint8:
                 raise DataError(f"{name}: images are {images.dtype} {images.shape[1:]}, not uint8 {shape[1:]}")
+            if len(labels) != len(images) or not np.isin(labels, np.arange(len(next_row))).all():
+                raise DataError(f"{name}: {len(images)} images need as many labels in 0..{len(next_row) - 1}: {labels}")
             counts = np.bincount(labels, minlength=len(next_row))
             _refuse_surplus(name, contents.classes, next_row + counts, last_row)
             _write_batch(file, offset, images, labels, next_row)
@@ -161,11 +164,10 @@ def _workspace(target: Path, needed_bytes: int) -> Iterator[Path]:
     try:
         root.mkdir(parents=True, exist_ok=True)
         for leftover in root.glob(f"{prefix}*.partial"):
-            if not _is_running(int(leftover.name[len(prefix) : -len(".partial")])):
+            if not _is_running(int(leftover.name[len(prefix) :].split(".")[0])):
                 shutil.rmtree(leftover, ignore_errors=True)
         free = shutil.disk_usage(root).free
-        workspace = root / f"{prefix}{os.getpid()}.partial"
-        workspace.mkdir()
+        workspace = Path(tempfile.mkdtemp(".partial", f"{prefix}{os.getpid()}.", root))
     except OSError as error:
         raise DataError(f"cannot write to {root} ({error}); choose another folder with --root") from error
     try:
