@@ -1,0 +1,240 @@
+"""Files from outside: what is harmless is read, and everything else is refused by name."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import tarfile
+import threading
+import zipfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from kshot.data import archives
+from kshot.errors import DataError
+
+CONTENT = {"data": np.arange(12, dtype=np.uint8).reshape(3, 4), "labels": [1, 2], "n": np.int64(3), "raw": b"\xff\x00"}
+
+
+def dump(path: Path, content: object, protocol: int) -> Path:
+    path.write_bytes(pickle.dumps(content, protocol))
+    return path
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("numpy_core", [b"numpy._core", b"numpy.core"])
+def test_arrays_scalars_and_containers_are_read(tmp_path: Path, protocol: int, numpy_core: bytes) -> None:
+    content = pickle.dumps(CONTENT, protocol)
+    if protocol < 4:  # names end at a line's end there, so that another name is no longer a damaged pickle
+        content = content.replace(b"numpy._core", numpy_core).replace(b"numpy.core", numpy_core)
+    (tmp_path / "data.pickle").write_bytes(content)
+    read = archives.load_pickle(tmp_path / "data.pickle")
+    assert read.keys() == CONTENT.keys()
+    np.testing.assert_array_equal(read["data"], CONTENT["data"])
+    assert (read["labels"], read["n"], read["raw"]) == ([1, 2], 3, b"\xff\x00")
+
+
+def test_strings_of_python_2_are_read(tmp_path: Path) -> None:
+    (tmp_path / "old.pickle").write_bytes(b"(dp0\nS'names'\np1\n(lp2\nS'caf\\xe9'\np3\nas.")
+    assert archives.load_pickle(tmp_path / "old.pickle") == {"names": ["café"]}
+
+
+class Malicious:
+    def __init__(self, function: object, *arguments: object) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return self.call
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize(
+    ("function", "arguments", "named"),
+    [
+        (Path.touch, (), "touch|getattr"),
+        (eval, ("open('stolen', 'w')",), "eval"),
+        (__import__, ("os",), "__import__"),
+        (getattr, ([], "append"), "getattr"),
+        (np.load, ("x.npy", None, True), "load"),
+        (io.open, ("stolen", "w"), "open"),
+    ],
+)
+def test_a_malicious_pickle_is_refused_and_not_run(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    protocol: int,
+    function: object,
+    arguments: tuple[object, ...],
+    named: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bad = {"data": [1, Malicious(function, *(arguments or (tmp_path / "stolen",)))]}
+    path = dump(tmp_path / "bad.pickle", bad, protocol)
+    with pytest.raises(DataError, match=rf"bad.pickle: the pickle asks for \S*({named}|Path|copy|recons)"):
+        archives.load_pickle(path)
+    assert not (tmp_path / "stolen").exists()
+
+
+def test_bytes_may_be_encoded_as_latin1_alone(tmp_path: Path) -> None:
+    (tmp_path / "codec.pickle").write_bytes(b"c_codecs\nencode\n(Vabc\nVrot13\ntR.")
+    with pytest.raises(DataError, match="encoding 'rot13'"):
+        archives.load_pickle(tmp_path / "codec.pickle")
+
+
+@pytest.mark.parametrize("keep", [0, 1, 10, 60, -1])
+def test_a_truncated_pickle_is_refused_by_name(tmp_path: Path, keep: int) -> None:
+    content = pickle.dumps(CONTENT)
+    (tmp_path / "short.pickle").write_bytes(content[:keep])
+    with pytest.raises(DataError, match=r"short.pickle cannot be read .* damaged or incomplete: get it again"):
+        archives.load_pickle(tmp_path / "short.pickle")
+
+
+def test_a_missing_pickle_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"cannot read .*none.pickle"):
+        archives.load_pickle(tmp_path / "none.pickle")
+
+
+def make_zip(path: Path, members: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def make_tar(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def test_members_are_read(tmp_path: Path) -> None:
+    members = {"a/b.txt": b"one", "c.txt": b"two"}
+    path = make_zip(tmp_path / "x.zip", members)
+    assert archives.zip_members(path) == list(members)
+    with archives.open_zip(path) as read:
+        assert read("a/b.txt") == b"one"
+    with archives.open_tar(make_tar(tmp_path / "x.tar.gz", members), ["c.txt"]) as open_member:
+        assert open_member("c.txt").read() == b"two"
+
+
+@pytest.mark.parametrize("name", ["../evil.png", "a/../../evil.png", "/etc/evil.png", "C:/evil.png", "..\\evil.png"])
+def test_a_member_that_points_outside_is_refused(tmp_path: Path, name: str) -> None:
+    path = make_zip(tmp_path / "x.zip", {name: b"evil"})
+    with pytest.raises(DataError, match="points outside"):
+        archives.zip_members(path)
+    with pytest.raises(DataError, match="points outside"), archives.open_zip(path):
+        pass
+    tar = make_tar(tmp_path / "x.tar.gz", {name: b"evil", "c.txt": b"two"})
+    with pytest.raises(DataError, match="points outside"), archives.open_tar(tar, ["c.txt"]):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.tar.gz", "x.zip"]
+
+
+def test_truncated_archives_are_refused_by_name(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).bytes(50_000)
+    for path in (make_zip(tmp_path / "x.zip", {"a": noise}), make_tar(tmp_path / "x.tar.gz", {"a": noise})):
+        path.write_bytes(path.read_bytes()[:30_000])
+    with pytest.raises(DataError, match=r"x.zip cannot be read .*get it again"):
+        archives.zip_members(tmp_path / "x.zip")
+    with (
+        pytest.raises(DataError, match=r"x.tar.gz cannot be read .*get it again"),
+        archives.open_tar(tmp_path / "x.tar.gz", ["a"]),
+    ):
+        pass
+
+
+def test_a_zip_member_with_a_flipped_bit_is_refused(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "x.zip", {"a": np.random.default_rng(0).bytes(5000)})
+    content = bytearray(path.read_bytes())
+    content[2000] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"x.zip cannot be read"), archives.open_zip(path) as read:
+        read("a")
+
+
+def test_a_tar_without_the_member_is_refused(tmp_path: Path) -> None:
+    path = make_tar(tmp_path / "x.tar.gz", {"a": b"1"})
+    with pytest.raises(DataError, match="does not hold b"), archives.open_tar(path, ["a", "b"]):
+        pass
+
+
+class Publisher(BaseHTTPRequestHandler):
+    """Serves one file; cuts the connection after `cut` bytes while that is positive."""
+
+    content: ClassVar[bytes] = np.random.default_rng(0).bytes(600_000)
+    cut: ClassVar[int] = 0
+    ranges: ClassVar[list[str | None]] = []
+
+    def do_GET(self) -> None:
+        asked = self.headers.get("Range")
+        Publisher.ranges.append(asked)
+        first = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
+        if first >= len(self.content):
+            self.send_error(416)
+            return
+        self.send_response(206 if asked else 200)
+        self.send_header("Content-Length", str(len(self.content) - first))
+        self.end_headers()
+        last = first + Publisher.cut if Publisher.cut else len(self.content)
+        self.wfile.write(self.content[first:last])
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), Publisher)
+    Publisher.cut, Publisher.ranges = 0, []
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/file.tar.gz"
+    server.shutdown()
+    server.server_close()
+
+
+MD5 = hashlib.md5(Publisher.content).hexdigest()
+
+
+def test_a_download_is_checked_and_not_repeated(url: str, tmp_path: Path) -> None:
+    target = tmp_path / "downloads" / "file.tar.gz"
+    for _ in range(2):
+        assert archives.download(url, target, MD5).read_bytes() == Publisher.content
+    assert Publisher.ranges == [None]
+
+
+def test_an_interrupted_download_is_continued(url: str, tmp_path: Path) -> None:
+    target = tmp_path / "file.tar.gz"
+    Publisher.cut = 250_000
+    with pytest.raises(DataError, match=r"ended after 250000 of 600000 bytes.*try again to continue"):
+        archives.download(url, target, MD5)
+    assert not target.exists()
+    Publisher.cut = 0
+    assert archives.download(url, target, MD5).read_bytes() == Publisher.content
+    assert Publisher.ranges == [None, "bytes=250000-"]
+    assert [path.name for path in tmp_path.iterdir()] == ["file.tar.gz"]
+
+
+def test_a_download_that_was_complete_but_not_renamed_is_used(url: str, tmp_path: Path) -> None:
+    (tmp_path / "file.tar.gz.part").write_bytes(Publisher.content)
+    assert archives.download(url, tmp_path / "file.tar.gz", MD5).read_bytes() == Publisher.content
+
+
+def test_a_wrong_checksum_is_refused_and_nothing_is_kept(url: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"has the MD5 checksum {MD5}, and the publisher's file has 0123"):
+        archives.download(url, tmp_path / "file.tar.gz", "0123")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_does_not_answer_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"downloading http://127.0.0.1:9/x failed .*--source"):
+        archives.download("http://127.0.0.1:9/x", tmp_path / "x", MD5)
