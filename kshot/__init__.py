@@ -19,7 +19,7 @@ _HOMES = {
     "kshot.data": ["load", "prepare", "verify", "Dataset", "Split", "EpisodeSampler", "Episodes", "TaskShape"],
     "kshot.backbones": ["Conv4", "R2D2Network", "ResNet12", "backbones"],
     "kshot.learners": ["FeatureLearner", "Learner", "MultiTask", "ProtoNet", "Supervised", "learners"],
-    "kshot.solvers.adaptation": ["adaptations"],
+    "kshot.solvers": ["adaptations"],
     "kshot.evaluation": ["Evaluation", "compare", "evaluate", "extract_features", "over_seeds"],
     "kshot.training": ["TrainingResult", "load_run", "train"],
     "kshot.classification": ["PhotoClassifier"],

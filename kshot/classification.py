@@ -23,7 +23,7 @@ from kshot.errors import ConfigError, DataError
 from kshot.evaluation import device_of, evaluating
 from kshot.files import write_text
 from kshot.learners.base import FeatureLearner, Learner
-from kshot.solvers.adaptation import HeadAdaptation
+from kshot.solvers import HeadAdaptation
 
 _IMAGES_AT_ONCE = 256
 _LEAVE_ONE_OUT_BYTES = 1 << 27  # of support features in one batch of left-out photographs

@@ -215,11 +215,19 @@ def evaluate(
             bar.update(len(rows.classes))
     return Evaluation(
         learner=learners.name_of(learner),
-        adaptation=adaptations.name_of(chosen) if chosen is not None else "own",
+        adaptation=describe_adaptation(chosen),
         protocol=Protocol(split.dataset, split.name, ways, shots, queries, tasks, seed, "running"),
         accuracies=accuracies,
         seconds=time.perf_counter() - started,
     )
+
+
+def describe_adaptation(adaptation: Adaptation | None) -> str:
+    """Name and options, for results that differ in an option alone are different results: "logistic-c=3.0"."""
+    if adaptation is None:
+        return "own"
+    options = getattr(adaptation, "options", {})
+    return "-".join([adaptations.name_of(adaptation), *(f"{name}={value}" for name, value in options.items())])
 
 
 def _adaptation_of(learner: Learner, adaptation: Adaptation | str | None) -> Adaptation | None:

@@ -15,6 +15,9 @@ from kshot.errors import ConfigError
 
 T = TypeVar("T")
 
+# what a class without a constructor of its own has in its signature
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
 
 class Registry(Mapping[str, type[T]], Generic[T]):
     """A mapping from names to classes; ``@registry.register("name")`` adds one."""
@@ -71,6 +74,7 @@ def _remember_options(cls: Any) -> None:
         bound.apply_defaults()
         original(self, *args, **kwargs)
         if type(self) is cls:
-            self.options = dict(list(bound.arguments.items())[1:])
+            own = [name for name, parameter in signature.parameters.items() if parameter.kind not in _VARIADIC]
+            self.options = {name: bound.arguments[name] for name in own[1:]}
 
     cls.__init__ = init

@@ -59,7 +59,7 @@ def test_cached_features_give_what_the_images_give(learner, toy_data, adaptation
     )
     correct = chosen.scores(learner.eval(), episodes).argmax(-1) == episodes.query_labels
     np.testing.assert_allclose(cached.accuracies, correct.double().mean(1).numpy())
-    assert cached.adaptation == adaptation
+    assert cached.adaptation.split("-")[0] == adaptation
 
 
 def test_a_task_does_not_depend_on_how_many_are_asked_for(learner, toy_data, monkeypatch):

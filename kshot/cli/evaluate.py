@@ -12,11 +12,11 @@ from jsonargparse import Namespace
 
 from kshot.cli.options import ROOT_TEXT, Options, chosen, parameters
 from kshot.data import Dataset
-from kshot.evaluation import Evaluation, evaluate, extract_features
+from kshot.evaluation import Evaluation, describe_adaptation, evaluate, extract_features
 from kshot.learners import FeatureLearner, Learner
 from kshot.report.runs import groups_by_seed, published_for, read_config, read_evaluations
 from kshot.report.tables import Row, Style, seeds_line, table
-from kshot.solvers.adaptation import Adaptation, HeadAdaptation, adaptations
+from kshot.solvers import Adaptation, HeadAdaptation, adaptations
 from kshot.training import load_run
 from kshot.training.distributed import Processes
 
@@ -69,10 +69,10 @@ def evaluation_options(arguments: Sequence[str], command: str, description: str,
 
 def measured(folder: Path, given: Namespace, reuse: bool = False) -> Row:
     """One run at every number of shots; with `reuse`, what was measured before with the same options stays."""
-    saved = {shots: _saved(folder, given, shots) for shots in given.shots} if reuse else {}
-    missing = [shots for shots in given.shots if saved.get(shots) is None]
+    learner, data = load_run(folder, root=given.root)
+    saved = _saved(folder, learner, data, given) if reuse else {}
+    missing = [shots for shots in given.shots if shots not in saved]
     if missing:
-        learner, data = load_run(folder, root=given.root)
         saved.update(zip(missing, evaluate_all(learner, data, given, missing, title=folder.name)))
         for shots in missing:
             saved[shots].save(folder / "evaluation")
@@ -107,12 +107,12 @@ def _adaptation(given: Namespace) -> Adaptation | None:
     return adaptations[name](**options) if name is not None else None
 
 
-def _saved(folder: Path, given: Namespace, shots: int) -> Evaluation | None:
-    """What was measured before with these options, or None."""
-    wanted = {"dataset": read_config(folder)["data"]["name"], "split": given.split, "shots": shots}
-    wanted |= {name: given[name] for name in ("ways", "queries", "tasks", "seed")}
-    for result in read_evaluations(folder):
-        at = asdict(result.protocol)
-        if all(at[name] == value for name, value in wanted.items()):
-            return result
-    return None
+def _saved(folder: Path, learner: Learner, data: Dataset, given: Namespace) -> dict[int, Evaluation]:
+    """What was measured before with these options, by the number of shots."""
+    adaptation = _adaptation(given) or getattr(learner, "adaptation", None)
+    wanted = {"dataset": data.name} | {name: given[name] for name in ("split", "ways", "queries", "tasks", "seed")}
+    return {
+        result.protocol.shots: result
+        for result in read_evaluations(folder)
+        if result.adaptation == describe_adaptation(adaptation) and wanted.items() <= asdict(result.protocol).items()
+    }

@@ -29,7 +29,8 @@ class _HelpFormatter(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionH
         return super()._format_action_invocation(action).replace(NAME, "")
 
     def _expand_help(self, action: argparse.Action) -> str:
-        return re.sub(r"type: Literal\[.*?\](, )?", "", super()._expand_help(action))
+        text = re.sub(r"type: Literal\[.*?\](, )?", "", super()._expand_help(action))
+        return re.sub(r"<class '(\w+)'>", r"\1", text)
 
 
 class Options:
@@ -143,10 +144,11 @@ class Options:
 
 def parameters(function: Callable[..., Any]) -> Iterator[tuple[str, Any, Any, str]]:
     """(name, type, default, text of the docstring) of every parameter of a function or a class's constructor."""
-    hints = get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    hints = get_type_hints(inspect.unwrap(function.__init__ if inspect.isclass(function) else function))
     texts = parameter_texts(function)
     for name, parameter in inspect.signature(function).parameters.items():
-        yield name, hints[name], parameter.default, texts.get(name, "")
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):  # as of a class without __init__
+            yield name, hints[name], parameter.default, texts.get(name, "")
 
 
 def parameter_texts(function: Callable[..., Any]) -> dict[str, str]:
