@@ -1,8 +1,28 @@
 """Backbones turn images (M, C, H, W) into features (M, D), and know where one task ends and the next begins."""
 
 from kshot.backbones.conv4 import Conv4
+from kshot.backbones.dropout import DropBlock, Dropout
 from kshot.backbones.normalization import BatchNorm2d
+from kshot.backbones.r2d2 import R2D2Network
 from kshot.backbones.registry import Backbone, backbones
+from kshot.backbones.resnet import ResNet12, ResNet18, ResNet24, ResNet50
 from kshot.backbones.task_batch import batch_of_tasks
+from kshot.backbones.timm_adapter import Timm
+from kshot.backbones.wide_resnet import WideResNet
 
-__all__ = ["Backbone", "BatchNorm2d", "Conv4", "backbones", "batch_of_tasks"]
+__all__ = [
+    "Backbone",
+    "BatchNorm2d",
+    "Conv4",
+    "DropBlock",
+    "Dropout",
+    "R2D2Network",
+    "ResNet12",
+    "ResNet18",
+    "ResNet24",
+    "ResNet50",
+    "Timm",
+    "WideResNet",
+    "backbones",
+    "batch_of_tasks",
+]

@@ -55,9 +55,9 @@ class BatchNorm2d(nn.BatchNorm2d):
         """Statistics over all processes, in two rounds since a sum of squares less a squared sum would cancel."""
         wide = images.to(torch.promote_types(images.dtype, torch.float32))
         sums = torch.cat([wide.sum((0, 2, 3)), wide.new_tensor([images.numel() / self.num_features])])
-        *_, count = sums = _sum_over_processes(sums)
+        *_, count = sums = _SumOverProcesses.apply(sums)
         centred = wide - (sums[:-1] / count).view(1, -1, 1, 1)
-        squares = _sum_over_processes(centred.square().sum((0, 2, 3)))
+        squares = _SumOverProcesses.apply(centred.square().sum((0, 2, 3)))
         self._track(sums[:-1].detach() / count, squares.detach() / (count - 1))
         scale = (squares / count + self.eps).rsqrt() * (1 if self.weight is None else self.weight)
         shifted = centred * scale.view(1, -1, 1, 1)
@@ -73,10 +73,18 @@ class BatchNorm2d(nn.BatchNorm2d):
         self.running_var += share * (variance - self.running_var)
 
 
-def _sum_over_processes(values: Tensor) -> Tensor:
-    from torch.distributed.nn.functional import all_reduce  # costly to import, and absent from some builds of torch
+class _SumOverProcesses(torch.autograd.Function):
+    """All-reduce; the derivative of a sum that every process uses is the sum of the processes' derivatives."""
 
-    return all_reduce(values)
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _SumOverProcesses.apply(gradient)
 
 
 class _NormaliseSlices(torch.autograd.Function):

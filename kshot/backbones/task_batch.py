@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.distributed as distributed
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -50,7 +51,8 @@ def batch_of_tasks(
     joint: BatchNorm in training takes its statistics over the images of all tasks in all processes, instead of over
         each task. Every process must then make the same passes, and `backward` gives the gradient of the SUM of the
         processes' losses.
-    total: tasks of this pass in all processes together, by which DropBlock's ramp advances; by default `count`.
+    total: tasks of this pass in all processes together, by which DropBlock's ramp advances; by default `count` times
+        the number of processes, whose shares are equal.
 
     Raises ValueError where the number of keys is not `count`.
     """
@@ -59,11 +61,15 @@ def batch_of_tasks(
         raise ValueError(f"{len(keys)} keys were given for {count} tasks; give one key for each task")
     before = _current
     words = None if keys is None else torch.from_numpy(np.array(keys, np.uint64).view(np.int64))
-    _current = TaskBatch(count, words, joint, count if total is None else total)
+    _current = TaskBatch(count, words, joint, count * _processes() if total is None else total)
     try:
         yield
     finally:
         _current = before
+
+
+def _processes() -> int:
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
 def uniform_like(images: Tensor) -> Tensor:
