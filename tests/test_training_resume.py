@@ -207,7 +207,7 @@ def test_a_loss_that_is_not_finite_names_the_step(tmp_path: Path) -> None:
     def poison() -> None:
         learner.weight.data.fill_(float("nan"))
 
-    with pytest.raises(DivergenceError, match=rf"loss is nan in epoch 2, step 3.*kept"):
+    with pytest.raises(DivergenceError, match=r"loss is nan in epoch 2, step 3.*kept"):
         toy_train(at_step(learner, STEPS + 3, poison), run=tmp_path)
     saved = torch.load(tmp_path / "checkpoints" / "last.pt", weights_only=True)
     assert saved["counters"]["epoch"] == 1

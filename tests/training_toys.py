@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from conftest import make_split
@@ -59,9 +59,9 @@ def toy_dataset() -> Dataset:
     return Dataset("toy", splits["train"], splits["val"], splits["test"], splits["train+val"])
 
 
-def toy_learner(num_classes: int = 8) -> MultiTask:
+def toy_learner(num_classes: int = 8, statistics: Literal["task", "joint"] = "task") -> MultiTask:
     torch.manual_seed(0)
-    return MultiTask(ToyBackbone(), num_classes=num_classes, ways=3)
+    return MultiTask(ToyBackbone(), num_classes=num_classes, ways=3, statistics=statistics)
 
 
 def toy_train(learner: MultiTask | None = None, data: Dataset | None = None, **options: Any) -> TrainingResult:
@@ -110,6 +110,8 @@ def train_until_killed(where: str, run: Path) -> None:
 if __name__ == "__main__":
     # One import of torch, and a fork for each pair of arguments; exits with 0 when SIGKILL ended all of them.
     torch.set_num_threads(1)
+    import torch._dynamo  # seconds, which every child's first optimizer step would take again
+
     statuses = []
     for where, run in zip(sys.argv[1::2], sys.argv[2::2]):
         child = os.fork()

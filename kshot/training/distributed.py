@@ -6,6 +6,7 @@ tasks. The same holds for BatchNorm's running statistics, which move once a pass
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Sequence
 
@@ -17,31 +18,24 @@ from kshot.errors import ConfigError
 
 
 class Processes:
-    """This process (``rank``, 0..count-1) among ``count``; a context that joins the others and leaves them.
+    """This process (``rank``, 0..count-1) among ``count``; joins the others when torchrun started several.
 
     device: "auto" for the GPU where there is one (the one of the local rank), else the CPU; or any torch device.
-    Where a process group exists already, it is used and left as it is.
+    Where a process group exists already, it is used. The group stays until the program ends: a second training that
+    joined anew could meet processes that have not yet left.
     """
 
     def __init__(self, device: str = "auto") -> None:
         self.device = _resolve(device)
         self.rank, self.count = 0, 1
-        self._own_group = False
-
-    def __enter__(self) -> Processes:
         if not dist.is_available():
-            return self
+            return
         if not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             # gloo beside nccl: what the processes agree on step by step must not wait for the GPU
             dist.init_process_group("cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo")
-            self._own_group = True
+            atexit.register(dist.destroy_process_group)
         if dist.is_initialized():
             self.rank, self.count = dist.get_rank(), dist.get_world_size()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._own_group:
-            dist.destroy_process_group()
 
     @property
     def is_first(self) -> bool:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import yaml
+
 from kshot.errors import ConfigError
 
 LoggerName = Literal["tensorboard", "wandb"]
@@ -25,12 +27,13 @@ class Logger(Protocol):
 class TensorBoardLogger:
     """Event files in the run folder, for ``tensorboard --logdir``."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise ConfigError("the logger tensorboard needs a package: pip install kshot[tensorboard]") from error
         self._writer = SummaryWriter(str(folder / "tensorboard"))
+        self._writer.add_text("config", f"```\n{yaml.safe_dump(config, sort_keys=False)}```")
 
     def log(self, epoch: int, numbers: Mapping[str, float]) -> None:
         """Add one point to the curve of each number."""
@@ -63,13 +66,27 @@ class WandbLogger:
         self._run.finish()
 
 
-def make_loggers(names: Sequence[LoggerName], folder: Path, config: dict[str, Any]) -> list[Logger]:
+_LOGGERS: dict[str, Callable[[Path, dict[str, Any]], Logger]] = {"tensorboard": TensorBoardLogger, "wandb": WandbLogger}
+
+
+class Loggers:
     """The loggers of these names; ConfigError for an unknown name or a missing package."""
-    makers: dict[str, Callable[[], Logger]] = {
-        "tensorboard": lambda: TensorBoardLogger(folder),
-        "wandb": lambda: WandbLogger(folder, config),
-    }
-    unknown = [name for name in names if name not in makers]
-    if unknown:
-        raise ConfigError(f"there is no logger {unknown[0]!r}; choose from: {', '.join(makers)}")
-    return [makers[name]() for name in names]
+
+    def __init__(self, names: Sequence[LoggerName], folder: Path | str | None, config: dict[str, Any]) -> None:
+        self._loggers: list[Logger] = []
+        for name in names:
+            if name not in _LOGGERS:
+                raise ConfigError(f"there is no logger {name!r}; choose from: {', '.join(_LOGGERS)}")
+            assert folder is not None, "train() refuses loggers without a run folder"
+            self._loggers.append(_LOGGERS[name](Path(folder), config))
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Give the row of an epoch to each of them."""
+        numbers = {name: value for name, value in row.items() if name != "epoch"}
+        for logger in self._loggers:
+            logger.log(row["epoch"], numbers)
+
+    def close(self) -> None:
+        """Close each of them."""
+        for logger in self._loggers:
+            logger.close()

@@ -23,7 +23,7 @@ from kshot.training.batches import StepTasks
 from kshot.training.checks import check_fit, check_options
 from kshot.training.distributed import Processes
 from kshot.training.interrupts import StopSignals, TrainingInterrupted
-from kshot.training.loggers import LoggerName, make_loggers
+from kshot.training.loggers import LoggerName, Loggers
 from kshot.training.memory import keep_freed_memory
 from kshot.training.optimizers import (
     OptimizerName,
@@ -165,24 +165,22 @@ def train(
     augmentation = augmentation_for(split.normalization, split.image_shape[-1]) if augment else None
     validation_shape = TaskShape(validation_ways, validation_shots, validation_queries)
 
-    with Processes(device) as processes, StopSignals() as signals, _own_random_numbers(processes.device):
+    processes = Processes(device)
+    with StopSignals() as signals, _own_random_numbers(processes.device):
         validate = _validation(learner, held_out, validation_shape, validation_tasks, seed, precision, processes)
         tasks = StepTasks(sampler, split.normalization, augmentation, meta_batch, processes)
         _prepare(learner, [split, held_out], processes.device, precision, channels_last, compile)
-        rates = make_optimizer(optimizer, learner.parameters(), learning_rate, weight_decay, momentum, nesterov)
-        plan = make_schedule(schedule, rates, max_epochs, plateau_patience, factor, milestones or ())
+        updater = make_optimizer(optimizer, learner.parameters(), learning_rate, weight_decay, momentum, nesterov)
+        rates = make_schedule(schedule, updater, max_epochs, plateau_patience, factor, milestones or ())
         folder = RunFolder(run) if run is not None else None
-        state = TrainingState(learner, rates, plan, config, folder, processes.is_first)
+        state = TrainingState(learner, updater, rates, config, folder, processes.is_first)
         state.start(resume)
         processes.start_alike(learner)
         counters, steps = state.counters, math.ceil(tasks_per_epoch / meta_batch)
         shown = progress and processes.is_first
         bar = ProgressLine(counters, max_epochs, steps, meta_batch, tasks.images_per_task, shown)
-        records = make_loggers(loggers or [], folder.path, config) if folder is not None and processes.is_first else []
-
-        with contextlib.closing(bar), contextlib.ExitStack() as open_records:
-            for record in records:
-                open_records.callback(record.close)
+        record = Loggers(loggers or [], run, config) if processes.is_first else Loggers([], None, {})
+        with contextlib.closing(bar), contextlib.closing(record):
             while (stopped := _finished(counters, max_epochs, patience)) is None:
                 halt = _train_epoch(state, tasks, steps, seed, processes, signals, time_limit, bar)
                 if halt is not None:
@@ -193,9 +191,7 @@ def train(
                     stopped = halt
                     break
                 accuracy, ci95 = validate()
-                row = state.end_epoch(accuracy, ci95, steps * meta_batch, tasks.images_per_task)
-                for record in records:
-                    record.log(counters.epoch, row)
+                record.log(state.end_epoch(accuracy, ci95, steps * meta_batch, tasks.images_per_task))
         if counters.best_epoch == 0:
             state.keep_best(*validate())
         state.load_best()

@@ -1,0 +1,112 @@
+"""Two processes make the update of one; nothing else about a run may depend on how many there are."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from training_toys import toy_dataset, toy_learner, toy_train
+
+from kshot.data.episodes import TaskShape
+from kshot.errors import ConfigError
+from kshot.training.batches import StepTasks
+from kshot.training.distributed import Processes
+
+STATISTICS = ("task", "joint")
+
+
+def train_both_ways(folder: Path, rank: int = 0) -> None:
+    """A short run for each kind of BatchNorm statistics.
+
+    In float64, so that what differs between one process and two is rounding alone. nn.Dropout is off, because it draws
+    from each process's own generator.
+    """
+    torch.set_num_threads(1)
+    for statistics in STATISTICS:
+        learner = toy_learner(statistics=statistics).double()
+        learner.backbone.plain_dropout.p = 0.0
+        if rank > 0:
+            learner.weight.data.zero_()  # every process starts from the weights of the first
+        toy_train(learner, max_epochs=2, run=folder / statistics, meta_batch=4)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """What one process and two processes made."""
+    alone, shared = (tmp_path_factory.mktemp(f"processes{count}") for count in (1, 2))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torchrun = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, __file__, str(shared)]
+    children = [subprocess.Popen(command, env=os.environ | torchrun | {"RANK": str(rank)}) for rank in range(2)]
+    threads = torch.get_num_threads()
+    train_both_ways(alone)
+    torch.set_num_threads(threads)
+    try:
+        assert [child.wait(240) for child in children] == [0, 0]
+    finally:
+        for child in children:
+            child.kill()
+    return [alone, shared]
+
+
+@pytest.mark.parametrize("statistics", STATISTICS)
+def test_two_processes_make_the_update_of_one(statistics: str, folders: list[Path]) -> None:
+    alone, shared = (
+        torch.load(folder / statistics / "checkpoints" / "last.pt", weights_only=True)["learner"] for folder in folders
+    )
+    for name, tensor in alone.items():
+        if tensor.is_floating_point():
+            torch.testing.assert_close(shared[name], tensor, rtol=1e-9, atol=1e-12, msg=name)
+        else:
+            assert torch.equal(shared[name], tensor), name
+    assert not torch.equal(alone["weight"], toy_learner().double().weight)
+
+
+@pytest.mark.parametrize("statistics", STATISTICS)
+def test_metrics_are_those_of_all_tasks(statistics: str, folders: list[Path]) -> None:
+    tables = [np.genfromtxt(folder / statistics / "metrics.csv", delimiter=",", names=True) for folder in folders]
+    for column in tables[0].dtype.names:
+        np.testing.assert_allclose(tables[1][column], tables[0][column], rtol=1e-6)
+
+
+def test_ranks_take_disjoint_contiguous_shares() -> None:
+    learner, data = toy_learner(), toy_dataset()
+    sampler = learner.sampler(data.train, TaskShape(3, 2, 2), seed=0)
+
+    def numbers(rank: int, count: int) -> np.ndarray:
+        processes = Processes("cpu")
+        processes.rank, processes.count = rank, count
+        return StepTasks(sampler, data.train.normalization, None, 6, processes).numbers(4, 6)
+
+    np.testing.assert_array_equal(numbers(0, 1), np.arange(24, 36))
+    np.testing.assert_array_equal(numbers(1, 3), [26, 27, 32, 33])
+    np.testing.assert_array_equal(np.sort(np.concatenate([numbers(rank, 3) for rank in range(3)])), numbers(0, 1))
+
+
+def test_a_meta_batch_that_cannot_be_shared_is_refused() -> None:
+    processes = Processes("cpu")
+    processes.count = 4
+    with pytest.raises(ConfigError, match=r"meta batch of 6 tasks .* 4 processes; choose a multiple, such as"):
+        processes.check_meta_batch(6)
+    with pytest.raises(ConfigError, match="meta_batch=4"):
+        processes.check_meta_batch(2)
+    processes.check_meta_batch(8)
+
+
+def test_a_gpu_that_is_not_there_is_refused() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(ConfigError, match=r"torch sees no GPU here; choose device=cpu"):
+        toy_train(device="cuda")
+
+
+if __name__ == "__main__":
+    train_both_ways(Path(sys.argv[1]), int(os.environ["RANK"]))
