@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from kshot.backbones.conv_block import check_choice, flat_features, map_side
+from kshot.backbones.conv_block import check_choice, check_positive, flat_features, map_side
 from kshot.backbones.normalization import BatchNorm2d
 from kshot.backbones.registry import Backbone, backbones
 
@@ -34,6 +34,7 @@ class Conv4(Backbone):
     ) -> None:
         super().__init__()
         check_choice("pooling", pooling, ("flatten", "mean"))
+        check_positive("width", width)
         if image_size is None:
             image_size = 28 if in_channels == 1 else 32
         side = map_side(image_size, halvings=4)

@@ -36,6 +36,13 @@ def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
         raise ConfigError(f"{option} is {value!r}; choose one of: {', '.join(choices)}")
 
 
+def check_positive(option: str, *values: int) -> None:
+    """ConfigError unless every one of `values` is at least 1."""
+    for value in values:
+        if value < 1:
+            raise ConfigError(f"{option} is {value}, but must be at least 1")
+
+
 def check_rate(option: str, rate: float) -> None:
     """ConfigError unless `rate` is a probability below 1."""
     if not 0 <= rate < 1:

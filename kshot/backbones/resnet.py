@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from kshot.backbones.conv_block import (
     check_choice,
+    check_positive,
     check_rate,
     convolution,
     flat_features,
@@ -53,7 +54,9 @@ class ResNet(Backbone):
         side = map_side(image_size, halvings=4)
         self.average = pooling == "mean"
         self.feature_size = widths[-1] if self.average else widths[-1] * side**2
-        size = drop_block_size or (5 if image_size >= 64 else 2)
+        size = (5 if image_size >= 64 else 2) if drop_block_size is None else drop_block_size
+        for option, values in (("widths", widths), ("drop_block_size", (size,)), ("ramp_tasks", (ramp_tasks,))):
+            check_positive(option, *values)
         blocks: list[nn.Module] = []
         for stage, (width, count) in enumerate(zip(widths, self.blocks_per_stage)):
             for position in range(count):

@@ -1,0 +1,164 @@
+"""The networks: published parameter counts, feature sizes, an independent ResNet-12, the options and torch.compile."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from kshot.backbones import Conv4, R2D2Network, ResNet12, WideResNet, backbones, batch_of_tasks
+from kshot.errors import ConfigError
+
+OPTIONS = {"conv4": {"width": 8}, "r2d2": {}, "wrn-28-10": {}}
+OPTIONS |= {name: {"widths": (4, 6, 8, 10)} for name in ("resnet12", "resnet18", "resnet24", "resnet50")}
+
+
+def parameters(network: torch.nn.Module) -> int:
+    return sum(weight.numel() for weight in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "published"),
+    [
+        ("resnet12", {}, 12_424_320),
+        ("resnet12", {"widths": (64, 128, 256, 512)}, 7_996_800),
+        ("wrn-28-10", {}, 36_479_194 - 10 * 641),
+        ("conv4", {}, 113_088),
+        ("conv4", {"width": 32}, 28_896),
+    ],
+)
+def test_parameter_counts_as_published(name, options, published):
+    with torch.device("meta"):
+        assert parameters(backbones[name](**options)) == published
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks"), [("resnet18", (1, 1, 2, 2)), ("resnet24", 4 * (2,)), ("resnet50", (3, 4, 6, 3))]
+)
+def test_deeper_resnets_add_identity_blocks(name, blocks):
+    identity = [3 * (9 * width + 2) * width for width in (64, 160, 320, 640)]
+    expected = 12_424_320 + sum((count - 1) * size for count, size in zip(blocks, identity))
+    with torch.device("meta"):
+        assert parameters(backbones[name]()) == expected
+
+
+@pytest.mark.parametrize("name", [name for name in OPTIONS if name != "wrn-28-10"])
+@pytest.mark.parametrize("image_size", [28, 32, 84])
+@pytest.mark.parametrize("in_channels", [1, 3])
+def test_feature_size(name, image_size, in_channels):
+    network = backbones[name](in_channels=in_channels, image_size=image_size, **OPTIONS[name])
+    features = network(torch.randn(2, in_channels, image_size, image_size))
+    assert features.shape == (2, network.feature_size)
+    assert features.isfinite().all()
+
+
+def test_feature_size_of_the_wide_resnet():
+    network = WideResNet(in_channels=1, image_size=28).eval()
+    with torch.no_grad():
+        assert network(torch.randn(1, 1, 28, 28)).shape == (1, network.feature_size) == (1, 640)
+
+
+def test_feature_sizes_of_the_papers():
+    with torch.device("meta"):
+        assert [Conv4(image_size=size).feature_size for size in (28, 32, 84)] == [64, 256, 1600]
+        assert Conv4(32, image_size=84).feature_size == 800
+        assert Conv4(32, pooling="mean").feature_size == 32
+        assert [ResNet12(image_size=size, pooling="none").feature_size for size in (32, 84)] == [2560, 16_000]
+        assert ResNet12().feature_size == 640
+        assert [R2D2Network(image_size=size).feature_size for size in (32, 84)] == [8192, 51_200]
+
+
+def test_resnet12_against_its_definition():
+    torch.manual_seed(0)
+    network = ResNet12(widths=(3, 4, 5, 6), in_channels=2, image_size=32, drop_rate=0.0).double()
+    for weight in network.parameters():
+        torch.nn.init.normal_(weight)
+    images = torch.randn(4, 2, 32, 32, dtype=torch.float64)
+    # a block's weights in their order: three times convolution, scale and shift, then those of the shortcut
+    weights = list(network.parameters())
+    maps = images
+    for block in range(4):
+        pieces = iter(zip(*[iter(weights[12 * block :][:12])] * 3))
+
+        def convolve_and_normalise(maps, kernel, scale, shift):
+            maps = functional.conv2d(maps, kernel, padding=kernel.shape[-1] // 2)
+            centred = maps - maps.mean((0, 2, 3), keepdim=True)
+            normal = centred / (centred.square().mean((0, 2, 3), keepdim=True) + 1e-5).sqrt()
+            return normal * scale[:, None, None] + shift[:, None, None]
+
+        out = functional.leaky_relu(convolve_and_normalise(maps, *next(pieces)), 0.1)
+        out = functional.leaky_relu(convolve_and_normalise(out, *next(pieces)), 0.1)
+        out = convolve_and_normalise(out, *next(pieces)) + convolve_and_normalise(maps, *next(pieces))
+        maps = functional.max_pool2d(functional.leaky_relu(out, 0.1), 2)
+    torch.testing.assert_close(network(images), maps.mean((2, 3)), rtol=1e-10, atol=1e-10)
+
+
+def test_resnet_convolutions_start_from_he():
+    torch.manual_seed(0)
+    weight = ResNet12().blocks[3].convolutions[0].weight
+    assert weight.std().item() == pytest.approx((2 / (640 * 9)) ** 0.5, rel=0.01)
+
+
+@pytest.mark.parametrize("name", [name for name in OPTIONS if name != "wrn-28-10"])
+def test_evaluation_is_deterministic_and_knows_no_tasks(name):
+    torch.manual_seed(0)
+    network = backbones[name](image_size=16, **OPTIONS[name]).eval()
+    images = torch.randn(6, 3, 16, 16)
+    features = network(images)
+    with batch_of_tasks(3, np.arange(3, dtype=np.uint64)):
+        assert torch.equal(network(images), features)
+    torch.testing.assert_close(network(images[:1]), features[:1])
+
+
+@pytest.mark.parametrize("name", [name for name in OPTIONS if name != "wrn-28-10"])
+def test_channels_last_changes_nothing(name):
+    torch.manual_seed(0)
+    network = backbones[name](image_size=16, **OPTIONS[name]).double()
+    other = copy.deepcopy(network).to(memory_format=torch.channels_last)
+    images, keys = torch.randn(6, 3, 16, 16).double(), np.arange(2, dtype=np.uint64)
+    with batch_of_tasks(2, keys):
+        expected = network(images)
+    with batch_of_tasks(2, keys):
+        features = other(images.contiguous(memory_format=torch.channels_last))
+    torch.testing.assert_close(features, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Conv4(image_size=8), "image_size is 8, but this backbone halves the image 4 times"),
+        (lambda: Conv4(pooling="max"), "pooling is 'max'; choose one of: flatten, mean"),
+        (lambda: ResNet12(pooling="flatten"), "pooling is 'flatten'; choose one of: mean, none"),
+        (lambda: ResNet12(drop_rate=1.0), "drop_rate is 1.0"),
+        (lambda: ResNet12(drop_block_size=0), "drop_block_size is 0"),
+        (lambda: ResNet12(ramp_tasks=0), "ramp_tasks is 0"),
+        (lambda: R2D2Network(drop_rates=(0.1, -0.4)), "drop_rates is -0.4"),
+        (lambda: Conv4(width=0), "width is 0"),
+    ],
+)
+def test_refuses_options_by_name(build, message):
+    with pytest.raises(ConfigError, match=message):
+        build()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["conv4", "resnet12"])
+def test_compiled_equals_eager(name):
+    torch.manual_seed(0)
+    network = backbones[name](image_size=16, **OPTIONS[name])
+    compiled_network = copy.deepcopy(network)
+    compiled = torch.compile(compiled_network)
+    for count in (3, 2):  # a second number of tasks has torch.compile treat shapes as variables
+        images, keys = torch.randn(count * 4, 3, 16, 16), np.arange(count, dtype=np.uint64)
+        with batch_of_tasks(count, keys):
+            expected = network(images)
+        with batch_of_tasks(count, keys):
+            features = compiled(images)
+        torch.testing.assert_close(features, expected, rtol=1e-3, atol=1e-4)
+        features.sin().sum().backward()
+        expected.sin().sum().backward()
+        for ours, theirs in zip(compiled_network.parameters(), network.parameters()):
+            torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-2, atol=1e-2)
+    for ours, theirs in zip(compiled_network.buffers(), network.buffers()):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
