@@ -102,15 +102,23 @@ def test_no_test_character_has_the_outline_of_a_training_character(prepared: dat
         assert differing.min() > 0.02, (first, second)
 
 
+def drawings(shapes: np.ndarray, proportions: np.ndarray) -> glyphs.Drawings:
+    return glyphs.Drawings(shapes.repeat(2, 1).repeat(2, 2), shapes, proportions)
+
+
 def test_alike_drawings_are_dropped_more_strictly_across_splits() -> None:
-    base = np.random.default_rng(0).integers(0, 2, (2, 16, 16)).repeat(2, 1).repeat(2, 2) * 255
+    base = np.random.default_rng(0).integers(0, 2, (2, 16, 16)) * 255
     near = base.copy()
-    near[:, :2] = 255 - near[:, :2]  # a sixteenth of the pixels differ, that is an eighth of the ink
-    drawn = np.concatenate([base, near, base]).astype(np.uint8)
-    drawn[5] = 0  # no typeface has it
-    assert glyphs._distinct([drawn], np.asarray([0, 0, 0, 0, 1, 2])).tolist() == [0, 1, 2, 3]
-    assert glyphs._distinct([drawn], np.asarray([0, 0, 1, 2, 0, 0])).tolist() == [0, 1]
-    assert glyphs._distinct([drawn], np.asarray([1, 1, 0, 2, 1, 1])).tolist() == [2, 1]
+    near[:, 0] = 255 - near[:, 0]  # a sixteenth of the pixels differ, that is an eighth of the ink
+    shapes = np.concatenate([base, near, base]).astype(np.uint8)
+    shapes[5] = 0  # no typeface has it
+    upright = drawings(shapes, np.zeros(6, np.float32))
+    assert glyphs._distinct([upright], np.asarray([0, 0, 0, 0, 1, 2])).tolist() == [0, 1, 2, 3]
+    assert glyphs._distinct([upright], np.asarray([0, 0, 1, 2, 0, 0])).tolist() == [0, 1]
+    assert glyphs._distinct([upright], np.asarray([1, 1, 0, 2, 1, 1])).tolist() == [2, 1]
+    wide = drawings(shapes, np.asarray([0, 0, 0, 0, 1, 1], np.float32))
+    assert glyphs._distinct([wide], np.asarray([0, 0, 1, 2, 0, 0])).tolist() == [0, 1, 4]
+    assert glyphs._distinct([wide, upright], np.asarray([0, 0, 1, 2, 0, 0])).tolist() == [0, 1]
 
 
 def test_glyphs_are_deterministic(prepared: data.Dataset) -> None:
