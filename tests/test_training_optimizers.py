@@ -1,0 +1,86 @@
+"""Optimisers and schedules by name are torch's own with the options that recipes name."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from kshot.errors import ConfigError
+from kshot.training.optimizers import advance, make_optimizer, make_schedule
+
+EXPECTED: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
+    "radam": (torch.optim.RAdam, {"lr": 0.01, "betas": (0.9, 0.999), "weight_decay": 0.0}),
+    "sgd": (torch.optim.SGD, {"lr": 0.01, "momentum": 0.9}),
+    "adam": (torch.optim.Adam, {"lr": 0.01}),
+    "adamw": (torch.optim.AdamW, {"lr": 0.01, "weight_decay": 0.01}),
+    "adamax": (torch.optim.Adamax, {"lr": 0.02}),
+}
+
+
+def descend(optimizer: torch.optim.Optimizer, weight: nn.Parameter) -> torch.Tensor:
+    target = torch.arange(6.0).view(2, 3)
+    for _ in range(8):
+        optimizer.zero_grad()
+        (weight - target).square().sum().backward()
+        optimizer.step()
+    return weight.detach()
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_optimisers_are_those_of_torch(name: Any) -> None:
+    cls, options = EXPECTED[name]
+    own, reference = nn.Parameter(torch.ones(2, 3)), nn.Parameter(torch.ones(2, 3))
+    frozen = nn.Parameter(torch.ones(1), requires_grad=False)
+    optimizer = make_optimizer(name, [own, frozen], 0.01)
+    assert len(optimizer.param_groups[0]["params"]) == 1
+    assert torch.equal(descend(optimizer, own), descend(cls([reference], **options), reference))
+
+
+def test_options_of_sgd() -> None:
+    own, reference = nn.Parameter(torch.ones(2, 3)), nn.Parameter(torch.ones(2, 3))
+    optimizer = make_optimizer("sgd", [own], 0.1, weight_decay=5e-4, momentum=0.8, nesterov=True)
+    expected = torch.optim.SGD([reference], lr=0.1, weight_decay=5e-4, momentum=0.8, nesterov=True)
+    assert torch.equal(descend(optimizer, own), descend(expected, reference))
+    with pytest.raises(ConfigError, match="momentum and nesterov belong to sgd, sgdp, sgdw; leave them out for radam"):
+        make_optimizer("radam", [own], 0.1, momentum=0.5)
+
+
+@pytest.mark.parametrize("name", ["sgdp", "sgdw", "adabound", "adamp"])
+def test_optimisers_of_the_extra_package(name: Any) -> None:
+    pytest.importorskip("pytorch_optimizer")
+    weight = nn.Parameter(torch.ones(2, 3))
+    before = (weight.detach() - torch.arange(6.0).view(2, 3)).square().sum()
+    after = (descend(make_optimizer(name, [weight], 0.01), weight) - torch.arange(6.0).view(2, 3)).square().sum()
+    assert after < before
+
+
+def test_a_missing_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
+    with pytest.raises(ConfigError, match=r"pip install kshot\[optimizers\]"):
+        make_optimizer("adamp", [nn.Parameter(torch.ones(1))], 0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("constant", {}, [1, 1, 1, 1, 1]),
+        ("step", {"milestones": [1, 3], "factor": 0.5}, [1, 0.5, 0.5, 0.25, 0.25]),
+        ("step", {"milestones": [1, 3], "factor": [0.06, 0.2]}, [1, 0.06, 0.06, 0.012, 0.012]),
+        ("cosine", {}, [(1 + math.cos(math.pi * epoch / 5)) / 2 for epoch in range(5)]),
+        ("plateau", {"plateau_patience": 1, "factor": 0.1}, [1, 1, 1, 0.1, 0.1]),
+    ],
+)
+def test_learning_rates_of_five_epochs(name: Any, options: dict[str, Any], expected: list[float]) -> None:
+    optimizer = make_optimizer("sgd", [nn.Parameter(torch.ones(1))], 0.1)
+    schedule = make_schedule(name, optimizer, max_epochs=5, **options)
+    rates = []
+    for accuracy in (0.5, 0.4, 0.4, 0.4, 0.4):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        advance(schedule, accuracy)
+    assert rates == pytest.approx([0.1 * part for part in expected])
