@@ -12,7 +12,9 @@ def keep_freed_memory() -> bool:
     """Let this process keep the memory that it frees; returns whether the C library was told.
 
     By default glibc maps every large block anew and gives it back when it is freed, so that each step's activations
-    are paid for with page faults again: their cost is reported in docs/results.md. Other C libraries are left alone.
+    are paid for with page faults again. Conv4-64 in bf16 trained 980 images a second of processor time by default, 2000
+    with this call, and 2090 with MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_ set before the process started.
+    Other C libraries are left alone.
     """
     if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
         return False
