@@ -64,7 +64,12 @@ def prepare(
     dataset: a name of the catalog; ``folder`` and ``mixture`` are the two that a user fills with his own content
     source: the publisher's file or folder; where it is None, what can be downloaded is downloaded
     name: what the prepared dataset is called; needed for ``folder`` and ``mixture``, the dataset's own name by default
-    parts, size, fractions, seed: options of ``folder`` and ``mixture``; their classes say what they mean
+    root: the folder of prepared datasets; by default $KSHOT_ROOT, or the cache folder of this platform
+    parts: ``mixture`` alone: the names of the prepared datasets that become its domains
+    size: ``folder`` and ``mixture``: images become squares of this side; 84, or the largest part's, by default
+    fractions: ``folder``: the share of the classes in train, val and test, 0.64 0.16 0.2 by default
+    seed: ``folder``: which classes go where, 0 by default
+    overwrite: replace the dataset of this name, once the new one is complete
     Raises DataError where the files are missing, damaged or of another version, ConfigError for an option that the
     dataset does not have.
     """

@@ -110,6 +110,5 @@ def _batches(parts: list[dict[str, Any]], labels: list[int]) -> Iterator[Batch]:
     for part in parts:
         own = position[np.asarray(part["fine_labels"])]
         for rows in np.array_split(np.arange(len(own)), max(1, len(own) // 5000)):
-            rows = rows[own[rows] >= 0]
             planes = np.asarray(part["data"])[rows].reshape(-1, 3, 32, 32)
             yield planes.transpose(0, 2, 3, 1), own[rows]
