@@ -16,17 +16,19 @@ from kshot.solvers import TuneAll, adaptations, logistic_regression
 
 
 class Toy(nn.Module):
-    """Convolution, BatchNorm with statistics of its own, dropout, and a parameter that features do not use."""
+    """Convolution, BatchNorm, dropout, a parameter that features do not use and a buffer that they change."""
 
     def __init__(self) -> None:
         super().__init__()
         self.convolution, self.normalization = nn.Conv2d(2, 6, 3), nn.BatchNorm2d(6)
         self.dropout = nn.Dropout(0.5)
         self.class_weights = nn.Parameter(torch.ones(4, 216))
+        self.register_buffer("passes", torch.zeros(1))
         self.normalization.running_mean.normal_()
         self.normalization.running_var.uniform_(0.5, 2)
 
     def features(self, images: Tensor) -> Tensor:
+        self.passes += 1
         return self.dropout(self.normalization(self.convolution(images)).relu()).flatten(1)
 
 

@@ -72,7 +72,9 @@ def reference(support: NDArray, labels: NDArray, query: NDArray, c: float, solve
 
 def largest_difference(case: Case, dtype: torch.dtype, solver: str, tasks: int = 2) -> float:
     support, labels, query = case.draw(tasks, dtype)
-    head = logistic_regression(support, labels, len(case.counts), c=case.c)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        head = logistic_regression(support, labels, len(case.counts), c=case.c)
     assert head.weight.dtype == head.bias.dtype == dtype
     probabilities = head.scores(query).softmax(-1).numpy()
     expected = [reference(*task, case.c, solver) for task in zip(support.numpy(), labels.numpy(), query.numpy())]
@@ -157,6 +159,22 @@ def test_largest_task_with_large_features_is_solved(dimension: int) -> None:
     assert np.abs(errors.sum(0)).max() < 1e-6
 
 
+def test_newton_steps_are_shortened_where_they_overshoot() -> None:
+    """Classes almost on top of each other, far from the origin: here full Newton steps diverge in 5 of 40 tasks."""
+    case = Case([2] * 5, 2, norm=100, c=100, noise=0.1)
+    support, labels, _ = case.draw(40, torch.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        logistic_regression(support, labels, 5, c=case.c)
+
+
+def test_a_common_offset_changes_nothing_but_the_bias() -> None:
+    support, labels, _ = Case([5] * 5, 32).draw(2, torch.float64)
+    plain, shifted = (logistic_regression(features, labels, 5) for features in (support, support + 1e4))
+    torch.testing.assert_close(shifted.weight, plain.weight, rtol=0, atol=1e-6)
+    torch.testing.assert_close(shifted.bias + 1e4 * shifted.weight.sum(-1), plain.bias, rtol=0, atol=1e-6)
+
+
 def test_zero_features_give_the_class_frequencies() -> None:
     labels = torch.tensor([[0, 1, 1, 2, 1, 0]])
     head = logistic_regression(torch.zeros(1, 6, 4), labels, 3)
@@ -236,7 +254,7 @@ INFINITE[0, 0, 0] = torch.inf
         Refusal("support features of task 0 are not all finite", features=INFINITE),
         Refusal(r"but got \(2, 4\) and \(2, 3\)", features=torch.ones(2, 4)),
         Refusal("floating point", features=torch.ones(2, 3, 4, dtype=torch.int64)),
-        Refusal("beyond|more than float64 can resolve", features=1e8 * torch.randn(2, 3, 4)),
+        Refusal("more than float64 can resolve", features=1e8 * torch.randn(2, 3, 4)),
         Refusal("ways is 1", ConfigError, ways=1),
         Refusal("c is 0", ConfigError, options={"c": 0.0}),
         Refusal("c is -3", ConfigError, options={"c": -3.0}),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kshot.solvers.objective import SupportObjective
 
-_NEWTON_STEPS = 50
+_NEWTON_STEPS = 100
 _CONJUGATE_GRADIENT_STEPS = 500
 _HALVINGS = 40
 # A rise of the objective by no more than this fraction is rounding, and must not shorten a Newton step.
