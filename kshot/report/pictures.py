@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from kshot.data.episodes import Episodes
@@ -117,7 +118,7 @@ def learning_curves(metrics: Mapping[str, NDArray[np.float64]], title: str) -> F
         )
     axes.set(xlabel="epoch", ylabel="accuracy, %")
     axes.set_title(title, loc="left", fontsize=10.5)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e4e4e4", lw=0.7)
     axes.legend(frameon=False, fontsize=8.5)

@@ -50,7 +50,7 @@ def table(rows: Sequence[Row], paired: bool = False, style: Style = "text") -> s
         raise ConfigError(f"there is no table style {style!r}; choose one of: {', '.join(get_args(Style))}")
     if style == "csv":
         return _csv(rows, paired)
-    columns = _columns(rows, paired)
+    columns = table_columns(rows, paired)
     layout = {"text": "simple", "markdown": "github"}[style]
     alignment = ["left", *["right"] * (len(columns) - 1)]
     body = tabulate(columns, headers="keys", tablefmt=layout, colalign=alignment, disable_numparse=True)
@@ -82,7 +82,8 @@ def seeds_line(rows: Sequence[Row]) -> str:
     return f"Over {len(rows)} training seeds ({names}): {', '.join(parts)} (95% interval over trainings)."
 
 
-def _columns(rows: Sequence[Row], paired: bool) -> dict[str, list[str]]:
+def table_columns(rows: Sequence[Row], paired: bool) -> dict[str, list[str]]:
+    """The cells of the table by the titles of its columns."""
     columns = {"": [row.name for row in rows]}
     for position, reference in enumerate(rows[0].results):
         shots = f"{reference.protocol.shots}-shot"

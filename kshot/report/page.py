@@ -1,0 +1,108 @@
+"""One self-contained HTML page about runs: the table, the curves, the protocol and the configuration."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from kshot.errors import DataError
+from kshot.evaluation import Evaluation
+from kshot.report import pictures
+from kshot.report.runs import groups_by_seed, published_for, read_config, read_evaluations, read_metrics
+from kshot.report.tables import Row, notes, seeds_line, table_columns
+
+_STYLE = """
+:root { color-scheme: light dark;
+        --line: #d9d9d9; --soft: #6b6b6b; --back: #ffffff; --text: #1c1c1c; --accent: #0072b2; }
+@media (prefers-color-scheme: dark) {
+  :root { --line: #3a3a3a; --soft: #a0a0a0; --back: #161616; --text: #ececec; --accent: #56b4e9; }
+  img { background: #ffffff; border-radius: 4px; }
+}
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--back);
+       max-width: 62rem; margin: 3rem auto; padding: 0 1.25rem; }
+h1 { font-size: 1.6rem; margin: 0 0 .25rem; } h2 { font-size: 1.1rem; margin: 2.5rem 0 .75rem; }
+.lead, .notes { color: var(--soft); } .notes { font-size: .9rem; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; }
+th, td { padding: .5rem .9rem .5rem 0; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap;
+         font-variant-numeric: tabular-nums; }
+th { font-weight: 600; color: var(--soft); font-size: .85rem; } th:first-child, td:first-child { text-align: left; }
+td:first-child { font-weight: 600; } img { width: 100%; height: auto; display: block; }
+.curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(22rem, 1fr)); gap: 1.5rem; }
+details { border-bottom: 1px solid var(--line); padding: .5rem 0; } summary { cursor: pointer; color: var(--accent); }
+pre { font-size: .85rem; overflow-x: auto; }
+"""
+
+
+def page(runs: Sequence[Path]) -> str:
+    """The page as HTML, pictures included; rows are paired with the first run.
+
+    Raises CheckpointError for a folder that is no run, DataError where the runs share no evaluation.
+    """
+    rows = _rows(runs)
+    lines = notes(rows) + [seeds_line([rows[position] for position in group]) for group in groups_by_seed(runs)]
+    curves = [_curve(run) for run in runs if (run / "metrics.csv").exists()]
+    configurations = [_details(run.name, yaml.safe_dump(read_config(run), sort_keys=False)) for run in runs]
+    body = [
+        "<h1>Few-shot learning: results</h1>",
+        f'<p class="lead">{len(rows)} runs, measured on the same tasks.</p>' if len(rows) > 1 else "",
+        f'<div class="wide">{_table(rows)}</div>',
+        *(f'<p class="notes">{html.escape(line)}</p>' for line in lines),
+        "<h2>Training</h2>",
+        f'<div class="curves">{"".join(curves)}</div>',
+        "<h2>Configuration</h2>",
+        *configurations,
+    ]
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><style>{_STYLE}</style>'
+    content = "\n".join(filter(None, body))
+    title = "<title>kshot results</title>"
+    return f'<!doctype html>\n<html lang="en"><head>{head}{title}</head><body>{content}</body></html>\n'
+
+
+def _rows(runs: Sequence[Path]) -> list[Row]:
+    """What all runs were measured on alike: of the shared protocols, those with the most tasks."""
+    saved = [{_shared_key(result): result for result in read_evaluations(run)} for run in runs]
+    shared = set(saved[0]).intersection(*saved[1:])
+    if not shared:
+        raise DataError(
+            f"{', '.join(map(str, runs))} have no evaluation on the same tasks; "
+            f"run: kshot compare {' '.join(map(str, runs))}"
+            if len(runs) > 1
+            else f"{runs[0]} has no evaluation; run: kshot evaluate {runs[0]}"
+        )
+    family = max(shared, key=lambda key: (key[-1], key[:-1]))[1:]
+    keys = sorted(key for key in shared if key[1:] == family)
+    rows = []
+    for run, results in zip(runs, saved):
+        chosen, config = [results[key] for key in keys], read_config(run)
+        rows.append(Row(run.name, chosen, [published_for(config, result) for result in chosen]))
+    return rows
+
+
+def _shared_key(result: Evaluation) -> tuple[int, str, str, str, int, int, int, int]:
+    """The number of shots, and then what results in one table have in common, the number of tasks last."""
+    at = result.protocol
+    return at.shots, at.dataset, at.split, at.statistics, at.ways, at.queries, at.seed, at.tasks
+
+
+def _table(rows: Sequence[Row]) -> str:
+    columns = table_columns(rows, paired=len(rows) > 1)
+    header = "".join(f"<th>{html.escape(name or 'run')}</th>" for name in columns)
+    cells = zip(*columns.values())
+    lines = ("".join(f"<td>{html.escape(cell)}</td>" for cell in line) for line in cells)
+    return f"<table><tr>{header}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+
+
+def _curve(run: Path) -> str:
+    file = io.BytesIO()
+    pictures.learning_curves(read_metrics(run), run.name).savefig(file, format="png", dpi=150)
+    source = base64.b64encode(file.getvalue()).decode()
+    return f'<img alt="learning curves of {html.escape(run.name)}" src="data:image/png;base64,{source}">'
+
+
+def _details(title: str, text: str) -> str:
+    return f"<details><summary>{html.escape(title)}</summary><pre>{html.escape(text)}</pre></details>"
