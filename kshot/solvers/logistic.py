@@ -13,8 +13,8 @@ from kshot.solvers.heads import LinearHead, check_support
 from kshot.solvers.newton import newton
 from kshot.solvers.objective import SupportObjective
 
-# Tasks are solved in chunks of about this many bytes, which keeps memory bounded and the work within the caches.
-_CHUNK_BYTES = 32 << 20
+# Tasks are solved in chunks of about this many bytes: memory stays bounded, and threads and kernels start seldom.
+_CHUNK_BYTES = 128 << 20
 
 
 @torch.no_grad()
