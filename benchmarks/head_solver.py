@@ -4,6 +4,9 @@
 
 Both solve the same float32 tasks to their default tolerance, in turns, in one process, scikit-learn with lbfgs. The
 last lines say how far either is from the optimum, which is scikit-learn's in float64 at tol=1e-12.
+
+Where other processes use the cores too, set OMP_WAIT_POLICY=PASSIVE or --threads 1: a thread that spins while another
+has lost its core makes two threads many times slower than one.
 """
 
 from __future__ import annotations
