@@ -63,14 +63,12 @@ class StepTasks:
 
     def steps(self, first: int, last: int) -> Iterator[Episodes]:
         """The prepared tasks of steps first..last-1, one batch a step."""
-        for step in range(first, last):
-            # blocks start at multiples of their length, so that a resumed run computes the very same blocks
-            within = step % self._steps_at_once
-            if within == 0 or step == first:
-                numbers = self.numbers(step - within, step - within + self._steps_at_once)
-                raw = self.sampler.episodes(numbers, self.device)
-                block = prepare_images(raw, self.normalization, self.augmentation)
-            yield _tasks(block, within * self.share, (within + 1) * self.share)
+        for start in range(first, last, self._steps_at_once):
+            numbers = self.numbers(start, min(start + self._steps_at_once, last))
+            raw = self.sampler.episodes(numbers, self.device)
+            block = prepare_images(raw, self.normalization, self.augmentation)
+            for offset in range(0, len(numbers), self.share):
+                yield _tasks(block, offset, offset + self.share)
 
 
 def _tasks(episodes: Episodes, start: int, stop: int) -> Episodes:
