@@ -85,6 +85,8 @@ class Options:
         element, count = _elements(hint)
         if count is not None:
             settings["nargs"] = count
+            if isinstance(settings.get("default"), tuple):
+                settings["default"] = list(settings["default"])
         self._hints[_key(option)] = element
         target.add_argument(option, type=element, help=_as_typed(text), **settings, **more)
 

@@ -77,7 +77,7 @@ def training_options(arguments: Sequence[str]) -> tuple[dict[str, str], Options,
     options.add_signature(backbones[names["backbone"]], f"backbone {names['backbone']}", "backbone.", skip=FROM_DATA)
     options.add_signature(train, "training", skip=_OWN)
     # options that a recipe has for its own learner mean nothing to the one that was typed in its place
-    kept = {name: content for name, content in sections.items() if content.get("name") == names.get(name)}
+    kept = {name: content for name, content in sections.items() if name in names and content["name"] == names[name]}
     return names, options, kept | sections.get("training", {})
 
 

@@ -65,6 +65,7 @@ def page(runs: Sequence[Path]) -> str:
 
 def _rows(runs: Sequence[Path]) -> list[Row]:
     """What all runs were measured on alike: of the shared protocols, those with the most tasks."""
+    configs = [read_config(run) for run in runs]
     saved = [{_shared_key(result): result for result in read_evaluations(run)} for run in runs]
     shared = set(saved[0]).intersection(*saved[1:])
     if not shared:
@@ -77,8 +78,8 @@ def _rows(runs: Sequence[Path]) -> list[Row]:
     family = max(shared, key=lambda key: (key[-1], key[:-1]))[1:]
     keys = sorted(key for key in shared if key[1:] == family)
     rows = []
-    for run, results in zip(runs, saved):
-        chosen, config = [results[key] for key in keys], read_config(run)
+    for run, config, results in zip(runs, configs, saved):
+        chosen = [results[key] for key in keys]
         rows.append(Row(run.name, chosen, [published_for(config, result) for result in chosen]))
     return rows
 

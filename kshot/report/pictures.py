@@ -116,7 +116,7 @@ def learning_curves(metrics: Mapping[str, NDArray[np.float64]], title: str) -> F
             ha="right" if late else "left",
             fontsize=8.5,
         )
-    axes.set(xlabel="epoch", ylabel="accuracy, %")
+    axes.set(xlabel="epoch", ylabel="accuracy, %", xlim=(epochs[0] - 0.5, epochs[-1] + 0.5))
     axes.set_title(title, loc="left", fontsize=10.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)

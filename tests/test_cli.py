@@ -1,0 +1,283 @@
+"""The commands end to end on a tiny dataset, and what they say to mistakes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from kshot.backbones import backbones
+from kshot.cli import COMMANDS, main
+from kshot.cli.options import Options, parameters
+from kshot.data.store import ClassInfo
+from kshot.data.writing import Contents, write
+from kshot.evaluation import Evaluation, compare, evaluate
+from kshot.learners import learners
+from kshot.solvers import adaptations
+from kshot.training import load_run, train
+
+TINY = ["--data", "tiny", "--backbone.width", "8", "--max-epochs", "2", "--tasks-per-epoch", "6", "--meta-batch", "3"]
+TINY += [
+    "--validation-tasks",
+    "10",
+    "--queries",
+    "3",
+    "--shots",
+    "2",
+    "--validation-queries",
+    "4",
+    "--progress",
+    "false",
+]
+MEASURE = ["--tasks", "30", "--queries", "4"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """A folder of prepared datasets that holds `tiny`: 8 + 6 + 6 classes of 12 images, 16x16, one channel."""
+    folder = tmp_path_factory.mktemp("root")
+    generator = np.random.default_rng(0)
+    parts = ["train"] * 8 + ["val"] * 6 + ["test"] * 6
+    classes = [ClassInfo(f"class-{number}", "all", part, 12) for number, part in enumerate(parts)]
+    prototypes = generator.integers(60, 196, (len(parts), 16, 16, 1))
+    noise = generator.normal(0, 60, (len(parts), 12, 16, 16, 1))
+    images = (prototypes[:, None] + noise).clip(0, 255).astype(np.uint8)
+    batches = [(images[number], np.full(12, number)) for number in range(len(parts))]
+    write("tiny", Contents(classes, (16, 16, 1), batches, origin="random", augment="none"), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(root, tmp_path_factory) -> Path:
+    """Three trained runs: mtl with two seeds, protonet."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name, learner, seed in (("mtl-0", "mtl", "0"), ("mtl-1", "mtl", "1"), ("proto", "protonet", "0")):
+        words = ["train", *TINY, "--learner", learner, "--seed", seed]
+        assert main([*words, "--root", str(root), "--run", str(folder / name)]) == 0
+    return folder
+
+
+@pytest.fixture
+def say(root, monkeypatch, capsys, tmp_path):
+    """Run a command in an empty folder: (exit code, stdout, stderr)."""
+    monkeypatch.setenv("KSHOT_ROOT", str(root))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: object) -> tuple[int, str, str]:
+        code = main([str(word) for word in words])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.mark.parametrize("words", [[], *[[name] for name in COMMANDS], ["data", "prepare"], ["data", "show"]])
+def test_help_teaches(say, words):
+    code, out, _ = say(*words, "--help")
+    assert code == 0
+    assert "examples:" in out
+    assert f"  kshot {' '.join(words)}".rstrip() in out.split("examples:")[1]
+
+
+def test_every_option_of_every_part_has_a_text():
+    parts = [*learners.values(), *backbones.values(), *adaptations.values(), train, evaluate]
+    skipped = {"learner", "data", "split"}
+    silent = [f"{part.__name__}.{name}" for part in parts for name, _, _, text in parameters(part) if not text.strip()]
+    assert [name for name in silent if name.split(".")[1] not in skipped] == []
+
+
+def test_help_shows_the_options_of_the_chosen_parts(say):
+    _, own, _ = say("train", "--learner", "mtl", "--help")
+    _, other, _ = say("train", "--learner=protonet", "--help")
+    assert "--learner.normalize-features {true,false}" in own
+    assert "--learner.normalize-features" not in other
+    assert "--backbone.width WIDTH" in own
+    assert "image-size" not in own
+    assert "num-classes" not in own
+
+
+def test_a_recipe_sets_the_defaults_that_help_shows(say):
+    _, out, _ = say("train", "--recipe", "mtl-fc100-1shot", "--help")
+    words = " ".join(out.split())
+    assert "default: fc100" in words
+    assert "--queries QUERIES" in words
+    assert words.split("--queries QUERIES")[1].split("default: ")[1].startswith("4)")
+
+
+def test_training_writes_a_run_and_says_what_to_type_next(say, root):
+    code, out, _ = say("train", *TINY)
+    assert code == 0
+    assert "runs/mtl-tiny-conv4-seed0" in out
+    assert "best validation" in out
+    assert "±" in out
+    assert "kshot evaluate runs/mtl-tiny-conv4-seed0" in out
+    config = yaml.safe_load(Path("runs/mtl-tiny-conv4-seed0/config.yaml").read_text())
+    assert config["backbone"]["width"] == 8
+    assert config["learner"]["num_classes"] == 8
+    assert config["training"]["shots"] == 2
+
+
+def test_the_seed_makes_the_run(say, runs, root, tmp_path):
+    assert say("train", *TINY, "--seed", 0, "--run", "again")[0] == 0
+    assert (tmp_path / "again" / "metrics.csv").read_bytes() == (runs / "mtl-0" / "metrics.csv").read_bytes()
+    assert (runs / "mtl-1" / "metrics.csv").read_bytes() != (runs / "mtl-0" / "metrics.csv").read_bytes()
+
+
+def test_set_equals_the_option_and_either_spelling_serves(say):
+    words = ["--set", "training.max_epochs=1", "--set", "learner.statistics=joint", "--tasks_per_epoch=3"]
+    assert say("train", *TINY, *words, "--run", "changed")[0] == 0
+    config = yaml.safe_load(Path("changed/config.yaml").read_text())
+    assert config["training"]["max_epochs"] == 1
+    assert config["training"]["tasks_per_epoch"] == 3
+    assert config["learner"]["statistics"] == "joint"
+
+
+def test_an_existing_run_is_not_overwritten_and_can_be_resumed(say, runs):
+    before = (runs / "mtl-0" / "metrics.csv").read_bytes()
+    code, _, err = say("train", *TINY, "--run", runs / "mtl-0")
+    assert code == 2
+    assert f"kshot train --resume {runs / 'mtl-0'}" in err
+    assert (runs / "mtl-0" / "metrics.csv").read_bytes() == before
+    assert say("train", "--resume", runs / "mtl-0", "--progress", "false")[0] == 0
+    assert (runs / "mtl-0" / "metrics.csv").read_bytes() == before
+    code, _, err = say("train", "--resume", runs / "mtl-0", "--shots", 3)
+    assert code == 2
+    assert "training.shots was 2 and is 3" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trian"], "no command 'trian'; did you mean train?"),
+        (["train", "--lerner", "mtl"], "no option --lerner; did you mean --learner?"),
+        (["train", "--learner", "mlt"], "no learner 'mlt'; choose one of"),
+        (["train", "--backbone", "conv5"], "no backbone 'conv5'; choose one of"),
+        (["train", "--data", "tinny"], "no dataset 'tinny'"),
+        (["train", "--recipe", "mtl-cifar-fs-5-shot"], "did you mean mtl-cifar-fs-5shot?"),
+        (["train", "--learner.statistic", "joint"], "did you mean --learner.statistics?"),
+        (
+            ["train", "--set", "learner.statistics=both"],
+            "--learner.statistics takes one of 'task', 'joint', not 'both'",
+        ),
+        (["train", "--set", "max_epochs=many"], "--max-epochs takes a whole number, not 'many'"),
+        (["train", "--set", "max_epochs"], "--set takes key=value"),
+        (["train", "--learner"], "--learner needs a value"),
+        (["train", "--learning-rate", "fast"], "--learning-rate takes a number, not 'fast'"),
+        (["train", "--data", "tiny", "--ways", "9"], "tiny/train has 8 classes, too few for 9 ways"),
+        (["train", "--data", "tiny", "--shots", "9"], "9 shots + 5 queries need 14; choose fewer shots or queries"),
+        (["train", "--resume", "nowhere"], "nowhere is no run folder"),
+        (["evaluate"], "the following arguments are required: runs"),
+        (["evaluate", "nowhere"], "nowhere is no run folder"),
+        (["evaluate", "nowhere", "--adaptation", "magic"], "no adaptation 'magic'; choose one of"),
+        (["compare", "nowhere"], "needs two runs or more"),
+        (["report", "nowhere"], "nowhere is no run folder"),
+        (["data", "lst"], "kshot data has no command 'lst'"),
+        (["data", "show", "tiny", "--ways", "7"], "tiny/test has 6 classes, too few for 7 ways"),
+        (["recipes", "nope"], "no recipe 'nope'"),
+        (["classify", "nowhere", "nothing"], "nothing does not exist"),
+    ],
+)
+def test_mistakes_are_named_without_a_traceback(say, words, message):
+    code, out, err = say(*words)
+    assert code == 2
+    assert err.startswith("error: ")
+    assert message in err
+    assert "Traceback" not in out + err
+    assert not Path("runs").exists()
+
+
+def test_interruption_says_how_to_go_on(say, monkeypatch):
+    def stop(_: object) -> None:
+        raise KeyboardInterrupt("continue with kshot train --resume runs/x")
+
+    monkeypatch.setattr("kshot.cli.recipes.run", stop)
+    code, _, err = say("recipes")
+    assert code == 130
+    assert "kshot train --resume runs/x" in err
+
+
+def test_evaluate_saves_every_task_and_prints_intervals(say, runs):
+    code, out, _ = say("evaluate", runs / "mtl-0", runs / "mtl-1", "--shots", 1, 2, *MEASURE)
+    assert code == 0
+    assert "5 ways, 1 and 2 shots, 4 queries a class, 30 tasks of tiny/test" in out
+    assert "Over 2 training seeds (mtl-0, mtl-1): 1-shot" in out
+    saved = [Evaluation.load(path) for path in (runs / "mtl-0" / "evaluation").glob("*30tasks*.json")]
+    assert sorted(result.protocol.shots for result in saved) == [1, 2]
+    learner, data = load_run(runs / "mtl-0", root=None)
+    for result in saved:
+        assert f"{100 * result.mean:.2f} ± {100 * result.ci95:.2f}" in out
+        direct = evaluate(learner, data.test, shots=result.protocol.shots, queries=4, tasks=30)
+        np.testing.assert_array_equal(direct.accuracies, result.accuracies)
+
+
+def test_evaluate_passes_options_to_the_adaptation(say, runs):
+    words = ["--adaptation", "logistic", "--adaptation.c", "0.5", "--shots", "3", "--style", "csv", *MEASURE]
+    code, out, _ = say("evaluate", runs / "mtl-0", *words)
+    assert code == 0
+    assert "mtl-0,mtl,logistic-c=0.5,tiny,test,5,3,4,30,0,running,0." in out
+    path = next((runs / "mtl-0" / "evaluation").glob("*c=0.5*.json"))
+    assert json.loads(path.read_text())["adaptation"] == "logistic-c=0.5"
+
+
+def test_compare_prints_paired_differences_and_evaluates_only_what_is_missing(say, runs, monkeypatch):
+    words = ["compare", runs / "mtl-0", runs / "proto", "--shots", 2, "--tasks", 40, "--queries", 4]
+    code, out, err = say(*words)
+    assert code == 0
+    first, second = (
+        Evaluation.load(next((runs / name / "evaluation").glob("*2shot*40tasks*.json"))) for name in ("mtl-0", "proto")
+    )
+    difference = compare(second, first)
+    assert f"{100 * difference.mean:+.2f} ± {100 * difference.ci95:.2f}" in out
+    assert "2-shot, minus mtl-0" in out
+    assert err.count("evaluating") == 2
+    monkeypatch.setattr("kshot.cli.evaluate.evaluate_all", None)
+    assert say(*words)[:2] == (0, out)
+
+
+def test_report_is_one_page_with_everything_in_it(say, runs):
+    assert say("compare", runs / "mtl-0", runs / "proto", *MEASURE)[0] == 0
+    code, _out, _ = say("report", runs / "mtl-0", runs / "proto", "--out", "page.html")
+    assert code == 0
+    text = Path("page.html").read_text()
+    assert text.count("data:image/png;base64,") == 2
+    assert "http" not in text
+    assert "tasks of tiny/test" in text
+    assert "num_classes: 8" in text
+
+
+def test_data_commands(say, root):
+    code, out, _ = say("data", "list")
+    assert code == 0
+    assert "tiny" in out
+    assert "glyphs" in out
+    assert "cifar-fs" in out
+    assert say("data", "verify", "tiny")[1].startswith("tiny: 240 images, classes: 8 train, 6 val, 6 test")
+    assert say("data", "show", "tiny", "--shots", 2, "--queries", 2, "--tasks", 3)[0] == 0
+    assert Path("tiny-test.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_recipes_lists_and_prints(say):
+    code, out, _ = say("recipes")
+    assert code == 0
+    assert "84.1 ± 0.1" in out
+    assert yaml.safe_load(say("recipes", "mtl-cifar-fs-5shot")[1])["learner"]["name"] == "mtl"
+
+
+def test_switches_need_no_value(say):
+    options = Options("kshot test", "", [])
+    options.add("--overwrite", bool, False, "a switch")
+    options.add("--size", int, 3, "a number")
+    assert options.parse(["--overwrite", "--size", "4"]).as_dict() == {"overwrite": True, "size": 4}
+    assert options.parse(["--overwrite", "false"]).overwrite is False

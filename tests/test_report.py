@@ -1,0 +1,115 @@
+"""Tables and pictures: the numbers in them are those of the evaluations."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import numpy as np
+import pytest
+
+from kshot.data.episodes import EpisodeSampler, TaskShape
+from kshot.errors import CheckpointError, ConfigError, DataError
+from kshot.evaluation import Evaluation, Protocol, compare
+from kshot.recipes import Published
+from kshot.report import pictures
+from kshot.report.runs import published_for, read_config, read_metrics
+from kshot.report.tables import Row, percent, table
+
+
+def result(number: int, shots: int = 5, **changes) -> Evaluation:
+    fields = {"dataset": "cifar-fs", "split": "test", "ways": 5, "queries": 15, "tasks": 50, "seed": 0}
+    protocol = Protocol(**(fields | {"shots": shots, "statistics": "running"} | changes))
+    accuracies = np.random.default_rng(number).uniform(0.4, 0.9, 50)
+    return Evaluation("mtl", "logistic-c=3.0", protocol, accuracies, 1.0)
+
+
+def test_percent():
+    assert percent(0.769, 0.005) == "76.90 ± 0.50"
+    assert percent(-0.012, 0.0034, signed=True) == "-1.20 ± 0.34"
+
+
+@pytest.mark.parametrize("style", ["text", "markdown"])
+def test_table_has_every_number_with_its_interval(style):
+    first = Row("a", [result(0, 1), result(1, 5)], [None, Published("W21", "3", 84.1, 0.1, "")], seconds=61.2)
+    second = Row("b", [result(2, 1), result(3, 5)])
+    text = table([first, second], paired=True, style=style)
+    for row in (first, second):
+        for one in row.results:
+            assert percent(one.mean, one.ci95) in text
+    for mine, reference in zip(second.results, first.results):
+        difference = compare(mine, reference)
+        assert percent(difference.mean, difference.ci95, signed=True) in text
+    assert "84.1 ± 0.1" in text
+    assert "W21 table 3" in text
+    assert "61 s" in text
+    assert (
+        "5 ways, 1 and 5 shots, 15 queries a class, 50 tasks of cifar-fs/test, running statistics, task seed 0" in text
+    )
+
+
+def test_csv_is_for_programs():
+    rows = list(csv.DictReader(io.StringIO(table([Row("a", [result(0)]), Row("b", [result(1)])], True, "csv"))))
+    assert float(rows[1]["accuracy"]) == pytest.approx(result(1).mean, abs=1e-6)
+    assert float(rows[1]["difference"]) == pytest.approx(result(1).mean - result(0).mean, abs=2e-6)
+
+
+def test_table_refuses_results_of_different_tasks():
+    with pytest.raises(ConfigError, match="different tasks"):
+        table([Row("a", [result(0)]), Row("b", [result(0, seed=1)])], paired=True)
+    with pytest.raises(ConfigError, match="no table style 'latex'"):
+        table([Row("a", [result(0)])], style="latex")
+
+
+@pytest.mark.parametrize(
+    ("backbone", "split", "value"),
+    [
+        ({"name": "resnet12", "widths": [64, 160, 320, 640]}, "test", "84.1 ± 0.1"),
+        ({"name": "resnet12", "widths": [64, 128, 256, 512]}, "test", "None"),
+        ({"name": "resnet12"}, "val", "None"),
+        ({"name": "conv4", "width": 64}, "test", "None"),
+        ({"unregistered": "my.Network"}, "test", "None"),
+    ],
+)
+def test_published_value_of_the_same_network_only(backbone, split, value):
+    config = {"data": {"name": "cifar-fs"}, "backbone": backbone}
+    assert str(published_for(config, result(0, split=split))) == value
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_of_tasks(toy_split, tmp_path, channels):
+    split = toy_split([12] * 6, channels=channels)
+    episodes = EpisodeSampler(split, TaskShape(3, 2, 4), seed=0).episodes(np.arange(5))
+    predicted = np.asarray([0, 0, 0, 0, 1, 2, 1, 1, 2, 2, 2, 0])
+    task = pictures.task_picture(episodes, ["one", "two", "three"], predicted, "a task")
+    texts = [text.get_text() for text in task.axes[0].texts]
+    assert any(text.startswith("query: 10 of 12 recognised") for text in texts)
+    assert texts[-2:] == ["C", "A"]
+    assert len(task.axes[0].images) == 3 * (2 + 4)
+    sheet = pictures.contact_sheet(episodes, "tasks")
+    assert len(sheet.axes[0].images) == 5 * 3 * (2 + 4)
+    for name, figure in (("task", task), ("sheet", sheet)):
+        assert pictures.save(figure, tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_learning_curves_show_the_best_epoch(tmp_path):
+    (tmp_path / "metrics.csv").write_text(
+        "epoch,tasks,loss,accuracy,validation_accuracy,validation_ci95,learning_rate\n"
+        "1,10,1.5,0.4,0.35,0.02,0.001\n2,20,1.2,0.6,0.55,0.02,0.001\n3,30,1.1,0.7,0.5,0.02,0.001\n"
+    )
+    figure = pictures.learning_curves(read_metrics(tmp_path), "run")
+    assert [text.get_text() for text in figure.axes[0].texts] == ["best 55.0 %"]
+    np.testing.assert_allclose(figure.axes[0].lines[1].get_ydata(), [35, 55, 50])
+
+
+def test_missing_and_damaged_run_folders(tmp_path):
+    with pytest.raises(CheckpointError, match="no run folder"):
+        read_config(tmp_path)
+    with pytest.raises(DataError, match="train the run first"):
+        read_metrics(tmp_path)
+    (tmp_path / "metrics.csv").write_text("epoch,accuracy\n")
+    with pytest.raises(DataError, match="no epoch yet"):
+        read_metrics(tmp_path)
+    (tmp_path / "config.yaml").write_text("a: [")
+    with pytest.raises(CheckpointError, match="damaged"):
+        read_config(tmp_path)
