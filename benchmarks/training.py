@@ -18,12 +18,11 @@ import torch
 from common import describe_machine, interleaved
 
 from kshot.backbones import backbones
-from kshot.data.augmentation import augmentation_for
+from kshot.data.augmentation import augmentation_for, prepare_images
 from kshot.data.dataset import Dataset, Normalization, Split
 from kshot.data.episodes import EpisodeSampler, TaskShape
 from kshot.learners import MultiTask
 from kshot.training import train
-from kshot.training.batches import prepare_images
 from kshot.training.memory import keep_freed_memory
 
 SHAPE, META_BATCH = TaskShape(5, 5, 5), 6

@@ -18,4 +18,4 @@ class CheckpointError(KshotError):
 
 
 class DivergenceError(KshotError):
-    """The loss is no longer a finite number; the last good checkpoint is kept."""
+    """A loss or a feature is no longer a finite number; training keeps the last good checkpoint."""

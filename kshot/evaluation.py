@@ -17,7 +17,7 @@ from scipy import stats
 from torch import Tensor
 from tqdm import tqdm
 
-from kshot.data.augmentation import normalize
+from kshot.data.augmentation import normalize, prepare_images
 from kshot.data.dataset import Split
 from kshot.data.episodes import EpisodeRows, EpisodeSampler, TaskShape
 from kshot.errors import ConfigError, DataError
@@ -261,12 +261,9 @@ def _from_images(learner: Learner, split: Split, adaptation: Adaptation | None) 
     """Scores from images, for what changes the network in a task."""
 
     def score(rows: EpisodeRows) -> Tensor:
-        episodes = rows.gather(split, device_of(learner))
-        episodes = episodes.with_images(
-            *(normalize(images, split.normalization) for images in (episodes.support, episodes.query))
-        )
-        if adaptation is None:
-            return learner.scores(episodes).detach()
-        return adaptation.scores(learner, episodes).detach()
+        episodes = prepare_images(rows.gather(split, device_of(learner)), split.normalization)
+        if isinstance(learner, FeatureLearner) and adaptation is not None:
+            return adaptation.scores(learner, episodes).detach()
+        return learner.scores(episodes).detach()
 
     return score

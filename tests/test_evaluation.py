@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score
 
 from kshot.backbones import Conv4
-from kshot.data.augmentation import normalize
+from kshot.data.augmentation import normalize, prepare_images
 from kshot.data.episodes import EpisodeSampler, TaskShape
 from kshot.errors import ConfigError, DataError
 from kshot.evaluation import Evaluation, Protocol, compare, evaluate, extract_features, interval, over_seeds
@@ -53,10 +53,7 @@ def test_cached_features_give_what_the_images_give(learner, toy_data, adaptation
     chosen = adaptations[adaptation]()
     cached = evaluate(learner, toy_data.test, 4, 2, 5, tasks=10, adaptation=adaptation)
     sampler = EpisodeSampler(toy_data.test, TaskShape(4, 2, 5), seed=0)
-    episodes = sampler.episodes(np.arange(10))
-    episodes = episodes.with_images(
-        *(normalize(images, toy_data.test.normalization) for images in (episodes.support, episodes.query))
-    )
+    episodes = prepare_images(sampler.episodes(np.arange(10)), toy_data.test.normalization)
     correct = chosen.scores(learner.eval(), episodes).argmax(-1) == episodes.query_labels
     np.testing.assert_allclose(cached.accuracies, correct.double().mean(1).numpy())
     assert cached.adaptation.split("-")[0] == adaptation

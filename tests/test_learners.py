@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from kshot.backbones import Conv4, batch_of_tasks
-from kshot.data.augmentation import normalize
+from kshot.data.augmentation import prepare_images
 from kshot.data.episodes import Episodes, EpisodeSampler, TaskShape
 from kshot.learners import FeatureLearner, Learner, MultiTask, Supervised, learners
 
@@ -28,9 +28,8 @@ def build(name: str, **options: object) -> Learner:
 
 
 def normalised(episodes: Episodes, split, dtype=torch.float32) -> Episodes:
-    return episodes.with_images(
-        *(normalize(images, split.normalization).to(dtype) for images in (episodes.support, episodes.query))
-    )
+    ready = prepare_images(episodes, split.normalization)
+    return ready.with_images(ready.support.to(dtype), ready.query.to(dtype))
 
 
 @pytest.fixture(params=sorted(learners))

@@ -13,7 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from kshot.errors import ConfigError, DataError
+from kshot.errors import ConfigError, DataError, DivergenceError
 from kshot.solvers import logistic, logistic_regression
 from kshot.solvers.anderson import Smoother, accelerated
 from kshot.solvers.newton import newton
@@ -254,8 +254,8 @@ INFINITE[0, 0, 0] = torch.inf
         Refusal("task 1 has the support label 3, outside 0..2 for 3 ways", labels=[[0, 1, 2], [2, 1, 3]]),
         Refusal("task 0 has the support label -1", labels=[[0, -1, 2], [2, 1, 0]]),
         Refusal("class 1 of task 1 has no support image", labels=[[0, 1, 2], [2, 2, 0]]),
-        Refusal("support features of task 1 are not all finite", features=NOT_A_NUMBER),
-        Refusal("support features of task 0 are not all finite", features=INFINITE),
+        Refusal("support features of task 1 are not all finite", DivergenceError, features=NOT_A_NUMBER),
+        Refusal("support features of task 0 are not all finite", DivergenceError, features=INFINITE),
         Refusal(r"but got \(2, 4\) and \(2, 3\)", features=torch.ones(2, 4)),
         Refusal("floating point", features=torch.ones(2, 3, 4, dtype=torch.int64)),
         Refusal("more than float64 can resolve", features=1e8 * torch.randn(2, 3, 4)),

@@ -20,13 +20,13 @@ from training_toys import OPTIONS, STEPS, ToyBackbone, at_step, toy_dataset, toy
 
 import kshot.training.loop as loop
 from kshot.backbones import Conv4
-from kshot.data.augmentation import PhotoAugmentation, normalize
+from kshot.data.augmentation import PhotoAugmentation, normalize, prepare_images
 from kshot.data.dataset import Normalization
 from kshot.data.episodes import Episodes, EpisodeSampler, TaskShape
 from kshot.errors import CheckpointError, ConfigError, DataError
 from kshot.learners import MultiTask, ProtoNet, Supervised
 from kshot.training import load_run, train
-from kshot.training.batches import StepTasks, prepare_images
+from kshot.training.batches import StepTasks
 from kshot.training.distributed import Processes
 
 

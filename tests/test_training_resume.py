@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 import training_toys
-from training_toys import STEPS, at_step, toy_dataset, toy_learner, toy_train
+from training_toys import STEPS, ToyBackbone, at_step, toy_dataset, toy_learner, toy_train
 
 import kshot.training.checkpoints as checkpoints
 from kshot.errors import CheckpointError, ConfigError, DivergenceError
+from kshot.learners import ProtoNet
 from kshot.training import TrainingInterrupted
 
 
@@ -213,6 +214,20 @@ def test_a_loss_that_is_not_finite_names_the_step(tmp_path: Path) -> None:
     assert saved["counters"]["epoch"] == 1
     assert all(torch.isfinite(tensor).all() for tensor in saved["learner"].values())
     assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 2
+
+
+def test_features_that_are_not_finite_name_the_step_too(tmp_path: Path) -> None:
+    """A learner whose loss needs a solver meets the fault before there is a loss."""
+    torch.manual_seed(0)
+    learner = ProtoNet(ToyBackbone())
+
+    def poison() -> None:
+        learner.backbone.convolve.weight.data.fill_(float("nan"))
+
+    with pytest.raises(DivergenceError, match=r"not all finite.*in epoch 2, step 1.*kept"):
+        toy_train(at_step(learner, STEPS + 1, poison), run=tmp_path)
+    saved = torch.load(tmp_path / "checkpoints" / "last.pt", weights_only=True)
+    assert all(torch.isfinite(tensor).all() for tensor in saved["learner"].values())
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_work(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from kshot import seeding
 from kshot.data.dataset import Normalization
+from kshot.data.episodes import Episodes
 from kshot.errors import ConfigError
 
 _STREAM = seeding.key("augmentation")
@@ -159,6 +160,21 @@ def normalize(images: Tensor, normalization: Normalization) -> Tensor:
     )
     rows = images.movedim(-3, -1).flatten(-2)
     return (rows * scale).add_(shift).unflatten(-1, (width, channels)).movedim(-1, -3)
+
+
+def prepare_images(
+    episodes: Episodes, normalization: Normalization, augmentation: PhotoAugmentation | None = None
+) -> Episodes:
+    """Stored images (B, S, H, W, C) uint8 become (B, S, C, H, W) float32, augmented where asked and normalised.
+
+    Support and query images of a task are augmented as one sequence, so that no two share their parameters.
+    """
+    images = episodes.images()
+    if augmentation is not None:
+        images = augmentation(images, episodes.keys)
+    images = normalize(images, normalization)
+    shots = episodes.support.shape[1]
+    return episodes.with_images(images[:, :shots], images[:, shots:])
 
 
 def _factor(uniforms: NDArray[np.float64], strength: float) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kshot.errors import ConfigError, DataError
+from kshot.errors import ConfigError, DataError, DivergenceError
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ def check_support(features: Tensor, labels: Tensor, ways: int) -> None:
     Classes may have different numbers of images. Costs a few tensor operations and one wait for the device.
 
     Raises ConfigError where `ways` is below 2, DataError where shapes or types disagree, a label lies outside the
-    range, a class has no support image, or a feature is not a finite number.
+    range or a class has no support image, DivergenceError where a feature is not a finite number.
     """
     if ways < 2:
         raise ConfigError(f"ways is {ways}, but a task needs at least 2 classes")
@@ -62,7 +62,7 @@ def _explain(outside: Tensor, missing: Tensor, unusable: Tensor, labels: Tensor,
             f"class {way} of task {task} has no support image; give every class at least one, or choose fewer ways"
         )
     task = int(unusable.nonzero()[0])
-    raise DataError(
+    raise DivergenceError(
         f"the support features of task {task} are not all finite numbers (or overflow when summed); look for NaN or "
         "infinity in its images or in the weights of the backbone"
     )

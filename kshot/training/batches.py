@@ -8,7 +8,7 @@ from dataclasses import fields
 import numpy as np
 from numpy.typing import NDArray
 
-from kshot.data.augmentation import PhotoAugmentation, normalize
+from kshot.data.augmentation import PhotoAugmentation, prepare_images
 from kshot.data.dataset import Normalization
 from kshot.data.episodes import Episodes, Sampler
 from kshot.training.distributed import Processes
@@ -16,21 +16,6 @@ from kshot.training.distributed import Processes
 # Launching the many small kernels of augmentation costs a GPU step as much as the network itself; several steps
 # share one launch. On a CPU a step's images should stay in cache instead.
 _IMAGES_AT_ONCE_ON_GPU = 4096
-
-
-def prepare_images(
-    episodes: Episodes, normalization: Normalization, augmentation: PhotoAugmentation | None = None
-) -> Episodes:
-    """Stored images (B, S, H, W, C) uint8 become (B, S, C, H, W) float32, augmented where asked and normalised.
-
-    Support and query images of a task are augmented as one sequence, so that no two share their parameters.
-    """
-    images = episodes.images()
-    if augmentation is not None:
-        images = augmentation(images, episodes.keys)
-    images = normalize(images, normalization)
-    shots = episodes.support.shape[1]
-    return episodes.with_images(images[:, :shots], images[:, shots:])
 
 
 class StepTasks:

@@ -16,7 +16,7 @@ from kshot import seeding
 from kshot.data.augmentation import augmentation_for
 from kshot.data.dataset import Dataset, Split
 from kshot.data.episodes import EpisodeSampler, TaskShape
-from kshot.errors import ConfigError
+from kshot.errors import ConfigError, DivergenceError
 from kshot.evaluation import evaluate
 from kshot.learners.base import Learner
 from kshot.training.batches import StepTasks
@@ -228,7 +228,10 @@ def _train_epoch(
         # for modules that draw from torch's own generator, such as nn.Dropout in somebody's backbone
         torch.manual_seed(int(seeding.bits(key, first + counters.step)[0] >> 1))
         optimizer.zero_grad()
-        measured = learner.accumulate_gradients(episodes)
+        try:
+            measured = learner.accumulate_gradients(episodes)
+        except DivergenceError as error:  # a solver met what the loss would have shown a moment later
+            raise state.diverged(f"training failed ({error})", counters.step + 1) from error
         metrics = torch.stack([measured["loss"], measured["accuracy"]])
         processes.average(learner, metrics)
         optimizer.step()

@@ -105,12 +105,16 @@ class TrainingState:
         self._unread = []
         for step, (loss, accuracy) in enumerate(unread, first):
             if not math.isfinite(loss):
-                raise DivergenceError(
-                    f"the loss is {loss} in epoch {self.counters.epoch + 1}, step {step}; the last good checkpoint is "
-                    f"kept; train again with a lower learning rate or with precision=float32"
-                )
+                raise self.diverged(f"the loss is {loss}", step)
             self.counters.loss += loss
             self.counters.accuracy += accuracy
+
+    def diverged(self, what: str, step: int) -> DivergenceError:
+        """The error that ends training in this step of the epoch at hand."""
+        return DivergenceError(
+            f"{what} in epoch {self.counters.epoch + 1}, step {step}; the last good checkpoint is kept; train again "
+            f"with a lower learning rate or with precision=float32"
+        )
 
     def end_steps(self) -> None:
         """Bring sums and clock up to date, before the time that validation or a pause takes."""
