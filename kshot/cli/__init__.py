@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -60,6 +61,8 @@ def _run(words: list[str]) -> int:
 
         print(f"kshot {kshot.__version__}")
         return 0
+    # Before torch is imported: threads that spin while they wait made training ten times slower on shared cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     command, *rest = words
     if command not in COMMANDS:
         close = difflib.get_close_matches(command, COMMANDS, n=1)

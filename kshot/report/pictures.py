@@ -52,7 +52,7 @@ def task_picture(
         lines = textwrap.wrap(f"{_letter(way)}  {name}", 26, max_lines=2, placeholder=" …")
         axes.text(4.0, way * step + 0.5, "\n".join(lines), ha="right", va="center", fontsize=8)
     start = 4.2 + _query_left(support)
-    axes.text(4.2, -0.22, "support: learnt from", fontsize=8.5, color=GREY)
+    axes.text(4.2, -0.22, "support", fontsize=8.5, color=GREY)
     axes.text(
         start, -0.22, "query: to be recognised" if predicted is None else _verdict(query, predicted), fontsize=8.5
     )
