@@ -17,7 +17,16 @@ from typing import Any
 
 _HOMES = {
     "kshot.data": ["load", "prepare", "verify", "Dataset", "Split", "EpisodeSampler", "Episodes", "TaskShape"],
-    "kshot.backbones": ["Conv4", "R2D2Network", "ResNet12", "backbones"],
+    "kshot.backbones": [
+        "Conv4",
+        "R2D2Network",
+        "ResNet12",
+        "ResNet18",
+        "ResNet24",
+        "ResNet50",
+        "WideResNet",
+        "backbones",
+    ],
     "kshot.learners": ["FeatureLearner", "Learner", "MultiTask", "ProtoNet", "Supervised", "learners"],
     "kshot.solvers": ["adaptations"],
     "kshot.evaluation": ["Evaluation", "compare", "evaluate", "extract_features", "over_seeds"],
