@@ -61,8 +61,9 @@ def _run(words: list[str]) -> int:
 
         print(f"kshot {kshot.__version__}")
         return 0
-    # Before torch is imported: threads that spin while they wait made training ten times slower on shared cores.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # Before torch is imported: waiting threads that spin for long starve those they wait for when cores are shared,
+    # and threads that sleep at once wake up too late; a tenth of a millisecond or so of spinning costs neither.
+    os.environ.setdefault("GOMP_SPINCOUNT", "100000")
     command, *rest = words
     if command not in COMMANDS:
         close = difflib.get_close_matches(command, COMMANDS, n=1)
