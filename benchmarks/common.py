@@ -7,9 +7,10 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
+
+from kshot.training.runs import cpu_name
 
 
 def interleaved(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
@@ -32,7 +33,7 @@ def interleaved(functions: dict[str, Callable[[], object]], repeats: int) -> dic
 def describe_machine() -> str:
     """Processor, core and thread counts, GPU when there is one, and the versions of Python and torch, on one line."""
     parts = [
-        _processor_name(),
+        cpu_name(),
         f"{os.cpu_count()} cores",
         f"{torch.get_num_threads()} torch threads",
         f"Python {platform.python_version()}",
@@ -41,12 +42,3 @@ def describe_machine() -> str:
     if torch.cuda.is_available():
         parts.insert(0, torch.cuda.get_device_name())
     return ", ".join(parts)
-
-
-def _processor_name() -> str:
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        for line in information.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

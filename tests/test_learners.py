@@ -58,27 +58,27 @@ def trained(name, train_episodes) -> Learner:
 
 
 @pytest.fixture
-def test_episodes(toy_data):
+def unseen_episodes(toy_data):
     sampler = EpisodeSampler(toy_data.test, TaskShape(3, 3, 5), seed=0)
     return normalised(sampler.episodes(np.arange(6)), toy_data.test)
 
 
-def test_scores_have_a_row_for_every_query_image(name, test_episodes):
-    scores = build(name).eval().scores(test_episodes)
+def test_scores_have_a_row_for_every_query_image(name, unseen_episodes):
+    scores = build(name).eval().scores(unseen_episodes)
     assert scores.shape == (6, 15, 3)
     assert scores.isfinite().all()
 
 
-def test_same_seed_gives_the_same_numbers(name, train_episodes, test_episodes):
+def test_same_seed_gives_the_same_numbers(name, train_episodes, unseen_episodes):
     first, second = build(name), build(name)
     torch.testing.assert_close(first.meta_loss(train_episodes()), second.meta_loss(train_episodes()), rtol=0, atol=0)
-    results = [learner.eval().scores(test_episodes) for learner in (first, second)]
+    results = [learner.eval().scores(unseen_episodes) for learner in (first, second)]
     torch.testing.assert_close(*results, rtol=0, atol=0)
 
 
-def test_scores_follow_a_permutation_of_the_labels(name, test_episodes):
+def test_scores_follow_a_permutation_of_the_labels(name, unseen_episodes):
     learner, permutation = build(name).double().eval(), torch.tensor([2, 0, 1])
-    episodes = test_episodes.with_images(test_episodes.support.double(), test_episodes.query.double())
+    episodes = unseen_episodes.with_images(unseen_episodes.support.double(), unseen_episodes.query.double())
     renamed = Episodes(
         episodes.support,
         permutation[episodes.support_labels],
@@ -92,9 +92,9 @@ def test_scores_follow_a_permutation_of_the_labels(name, test_episodes):
     )
 
 
-def test_scores_do_not_depend_on_the_order_of_the_support_images(name, test_episodes):
+def test_scores_do_not_depend_on_the_order_of_the_support_images(name, unseen_episodes):
     learner, order = build(name).double().eval(), torch.randperm(9, generator=torch.Generator().manual_seed(0))
-    episodes = test_episodes.with_images(test_episodes.support.double(), test_episodes.query.double())
+    episodes = unseen_episodes.with_images(unseen_episodes.support.double(), unseen_episodes.query.double())
     shuffled = Episodes(
         episodes.support[:, order],
         episodes.support_labels[:, order],
@@ -106,34 +106,34 @@ def test_scores_do_not_depend_on_the_order_of_the_support_images(name, test_epis
     torch.testing.assert_close(learner.scores(shuffled), learner.scores(episodes), rtol=1e-5, atol=1e-5)
 
 
-def test_support_sets_may_be_unequal(trained, test_episodes):
+def test_support_sets_may_be_unequal(trained, unseen_episodes):
     keep = torch.tensor([0, 1, 2, 3, 4, 6, 7])  # three, two and two images of the three classes
     episodes = Episodes(
-        test_episodes.support[:, keep],
-        test_episodes.support_labels[:, keep],
-        test_episodes.query,
-        test_episodes.query_labels,
-        test_episodes.classes,
-        test_episodes.keys,
+        unseen_episodes.support[:, keep],
+        unseen_episodes.support_labels[:, keep],
+        unseen_episodes.query,
+        unseen_episodes.query_labels,
+        unseen_episodes.classes,
+        unseen_episodes.keys,
     )
     accuracy = (trained.eval().scores(episodes).argmax(-1) == episodes.query_labels).float().mean()
     assert accuracy > 0.5
 
 
-def test_training_beats_chance_clearly_on_separable_tasks(name, trained, train_episodes, test_episodes):
+def test_training_beats_chance_clearly_on_separable_tasks(name, trained, train_episodes, unseen_episodes):
     batch = train_episodes(24)
     assert trained.train().meta_loss(batch) < build(name).meta_loss(batch)
-    scores = trained.eval().scores(test_episodes)
-    assert (scores.argmax(-1) == test_episodes.query_labels).float().mean() > 0.8
+    scores = trained.eval().scores(unseen_episodes)
+    assert (scores.argmax(-1) == unseen_episodes.query_labels).float().mean() > 0.8
 
 
-def test_saved_and_loaded_learner_gives_equal_scores(name, test_episodes, tmp_path):
+def test_saved_and_loaded_learner_gives_equal_scores(name, unseen_episodes, tmp_path):
     learner, other = build(name), build(name)
     for parameter in learner.parameters():
         nn.init.normal_(parameter, std=0.1)
     torch.save(learner.state_dict(), tmp_path / "learner.pt")
     other.load_state_dict(torch.load(tmp_path / "learner.pt", weights_only=True))
-    results = [each.eval().scores(test_episodes) for each in (learner, other)]
+    results = [each.eval().scores(unseen_episodes) for each in (learner, other)]
     torch.testing.assert_close(*results, rtol=0, atol=0)
 
 
@@ -171,11 +171,11 @@ def test_options_are_remembered_and_rebuild_the_learner(name):
     }
 
 
-def test_features_of_an_image_do_not_depend_on_its_batch(name, test_episodes):
+def test_features_of_an_image_do_not_depend_on_its_batch(name, unseen_episodes):
     learner = build(name).double().eval()
     if not isinstance(learner, FeatureLearner):
         pytest.skip("adapts its weights to a task")
-    images = test_episodes.query.double().flatten(0, 1)
+    images = unseen_episodes.query.double().flatten(0, 1)
     torch.testing.assert_close(learner.features(images)[3:5], learner.features(images[3:5]))
 
 
@@ -224,9 +224,9 @@ def test_supervised_loss_is_cross_entropy_over_all_classes(toy_data):
     assert learner.tasks_per_epoch(toy_data.train) == 12 * 24
 
 
-def test_protonet_scores_by_squared_distance(toy_data, test_episodes):
+def test_protonet_scores_by_squared_distance(toy_data, unseen_episodes):
     learner = build("protonet").double()
-    episodes = test_episodes.with_images(test_episodes.support.double(), test_episodes.query.double())
+    episodes = unseen_episodes.with_images(unseen_episodes.support.double(), unseen_episodes.query.double())
     with batch_of_tasks(episodes.tasks):
         images = episodes.images()
         features = copy.deepcopy(learner).backbone(images.flatten(0, 1)).unflatten(0, images.shape[:2])
