@@ -18,7 +18,7 @@ import torch
 import yaml
 from training_toys import OPTIONS, STEPS, ToyBackbone, at_step, toy_dataset, toy_learner, toy_train
 
-import kshot.training.loop as loop
+import kshot.training.validation as validation
 from kshot.backbones import Conv4
 from kshot.data.augmentation import PhotoAugmentation, normalize, prepare_images
 from kshot.data.dataset import Normalization
@@ -42,7 +42,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Any:
             calls.append(args)
             return types.SimpleNamespace(mean=next(remaining), ci95=0.01)
 
-        monkeypatch.setattr(loop, "evaluate", evaluate)
+        monkeypatch.setattr(validation, "evaluate", evaluate)
         return calls
 
     return install

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,9 +15,8 @@ import torch
 from kshot import seeding
 from kshot.data.augmentation import augmentation_for
 from kshot.data.dataset import Dataset, Split
-from kshot.data.episodes import EpisodeSampler, TaskShape
+from kshot.data.episodes import TaskShape
 from kshot.errors import ConfigError, DivergenceError
-from kshot.evaluation import evaluate
 from kshot.learners.base import Learner
 from kshot.training.batches import StepTasks
 from kshot.training.checks import check_fit, check_options
@@ -35,6 +34,7 @@ from kshot.training.optimizers import (
 from kshot.training.progress import ProgressLine
 from kshot.training.runs import RunFolder, describe_learner
 from kshot.training.state import Counters, TrainingState
+from kshot.training.validation import make_validation
 
 Stopped = Literal["max_epochs", "patience", "time_limit"]
 
@@ -167,7 +167,7 @@ def train(
 
     processes = Processes(device)
     with StopSignals() as signals, _own_random_numbers(processes.device):
-        validate = _validation(learner, held_out, validation_shape, validation_tasks, seed, precision, processes)
+        validate = make_validation(learner, held_out, validation_shape, validation_tasks, seed, precision, processes)
         tasks = StepTasks(sampler, split.normalization, augmentation, meta_batch, processes)
         _prepare(learner, [split, held_out], processes.device, precision, channels_last, compile)
         updater = make_optimizer(optimizer, learner.parameters(), learning_rate, weight_decay, momentum, nesterov)
@@ -268,33 +268,6 @@ def _prepare(
         if backbone is None:
             raise ConfigError(f"{type(learner).__name__} has no backbone to compile; leave out compile")
         backbone.compile()
-
-
-def _validation(
-    learner: Learner,
-    split: Split | None,
-    shape: TaskShape,
-    tasks: int,
-    seed: int,
-    precision: Literal["float32", "bf16"],
-    processes: Processes,
-) -> Callable[[], tuple[float, float]]:
-    """A function that returns mean accuracy and 95% half-width on the validation tasks, nan where nothing is held out.
-
-    Raises DataError at once where the validation classes are too few or too small for the tasks.
-    """
-    if split is not None:
-        EpisodeSampler(split, shape, seed)
-
-    def validate() -> tuple[float, float]:
-        mean, ci95 = math.nan, math.nan
-        if split is not None and processes.is_first:
-            result = evaluate(learner, split, shape.ways, shape.shots, shape.queries, tasks, seed, precision=precision)
-            mean, ci95 = result.mean, result.ci95
-        mean, ci95 = processes.from_first([mean, ci95])
-        return mean, ci95
-
-    return validate
 
 
 def _finished(counters: Counters, max_epochs: int, patience: int) -> Stopped | None:

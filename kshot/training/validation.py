@@ -1,0 +1,40 @@
+"""The accuracy on unseen classes that training steers by, measured by one of its processes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+from kshot.data.dataset import Split
+from kshot.data.episodes import EpisodeSampler, TaskShape
+from kshot.evaluation import evaluate
+from kshot.learners.base import Learner
+from kshot.training.distributed import Processes
+
+
+def make_validation(
+    learner: Learner,
+    split: Split | None,
+    shape: TaskShape,
+    tasks: int,
+    seed: int,
+    precision: Literal["float32", "bf16"],
+    processes: Processes,
+) -> Callable[[], tuple[float, float]]:
+    """A function that returns mean accuracy and 95% half-width on the validation tasks, nan where nothing is held out.
+
+    Raises DataError at once where the validation classes are too few or too small for the tasks.
+    """
+    if split is not None:
+        EpisodeSampler(split, shape, seed)
+
+    def validate() -> tuple[float, float]:
+        mean, ci95 = math.nan, math.nan
+        if split is not None and processes.is_first:
+            result = evaluate(learner, split, shape.ways, shape.shots, shape.queries, tasks, seed, precision=precision)
+            mean, ci95 = result.mean, result.ci95
+        mean, ci95 = processes.from_first([mean, ci95])
+        return mean, ci95
+
+    return validate
