@@ -271,7 +271,9 @@ def test_data_commands(say, root):
 def test_recipes_lists_and_prints(say):
     code, out, _ = say("recipes")
     assert code == 0
-    assert "84.1 ± 0.1" in out
+    line = {line.split()[0]: line for line in out.splitlines() if line.startswith("mtl")}
+    assert "84.1 ± 0.1      MTL with ResNet-12, 5-way 5-shot" in line["mtl-cifar-fs-5shot"]
+    assert "71.5 ± 1        MAML with Conv4-32" in line["mtl-cifar-fs-5shot-conv4"], "not MTL's own"
     assert yaml.safe_load(say("recipes", "mtl-cifar-fs-5shot")[1])["learner"]["name"] == "mtl"
 
 

@@ -30,8 +30,8 @@ def run(arguments: Sequence[str]) -> None:
     rows = []
     for recipe in map(recipes.load, recipes.names()):
         value = recipe.published
-        parts = [recipe.options[section]["name"] for section in ("data", "learner", "backbone")]
-        rows.append([recipe.name, *parts, value or "", value.source if value else ""])
-    headers = ["recipe", "data", "learner", "backbone", "published, %", "where"]
+        described = [value, f"{value.protocol}; {value.source}"] if value else ["", ""]
+        rows.append([recipe.name, recipe.options["backbone"]["name"], *described])
+    headers = ["recipe", "backbone", "published, %", "of what, and where"]
     print(tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True))
-    print("\nTrain one with: kshot train --recipe NAME")
+    print("\nW21 is Wang, Zhao and Li (ICML 2021). Train a recipe with: kshot train --recipe NAME")

@@ -23,7 +23,10 @@ SECTIONS = ("data", "backbone", "learner", "training")
 
 @dataclass(frozen=True)
 class Published:
-    """A number of a paper: accuracy and the half-width of its 95% interval, both in percent, and where it stands."""
+    """A number of a paper: accuracy and the half-width of its 95% interval, both in percent, and where it stands.
+
+    protocol: what was measured and how, beginning with the learner and its backbone, which need not be the recipe's.
+    """
 
     paper: str
     table: str | None
@@ -88,7 +91,8 @@ def published(
     for row in published_rows():
         at = (row["dataset"], row["ways"], row["shots"], row["learner"], row["backbone"])
         if (*at, row["statistics"] or "running") == wanted:
-            protocol = f"{ways}-way {shots}-shot, {row['statistics'] or 'running'} statistics"
+            statistics = row["statistics"] or "running"
+            protocol = f"{learner} with {backbone}, {ways}-way {shots}-shot, {statistics} statistics"
             ci95 = float(row["ci95"]) if row["ci95"] else None
             return Published(row["paper"], row["table"], float(row["accuracy"]), ci95, protocol)
     return None
