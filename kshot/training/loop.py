@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -190,10 +190,10 @@ def train(
                 if halt == "time_limit":
                     stopped = halt
                     break
-                accuracy, ci95 = validate()
+                accuracy, ci95 = _validated(state, validate)
                 record.log(state.end_epoch(accuracy, ci95, steps * meta_batch, tasks.images_per_task))
         if counters.best_epoch == 0:
-            state.keep_best(*validate())
+            state.keep_best(*_validated(state, validate))
         state.load_best()
     return TrainingResult(
         best_accuracy=counters.best_accuracy,
@@ -243,6 +243,14 @@ def _train_epoch(
             return "signal" if interrupted else "time_limit"
     state.end_steps()
     return None
+
+
+def _validated(state: TrainingState, validate: Callable[[], tuple[float, float]]) -> tuple[float, float]:
+    """Validation accuracy and its 95% half-width; a DivergenceError says after which step."""
+    try:
+        return validate()
+    except DivergenceError as error:
+        raise state.diverged(f"validation failed ({error})", state.counters.step) from error
 
 
 def _prepare(

@@ -117,8 +117,13 @@ class TrainingState:
         )
 
     def end_steps(self) -> None:
-        """Bring sums and clock up to date, before the time that validation or a pause takes."""
+        """Bring sums and clock up to date, before the time that validation or a pause takes.
+
+        DivergenceError where the weights are not finite: a finite loss does not tell what the update after it did.
+        """
         self._read()
+        if not math.isfinite(torch.nn.utils.get_total_norm(self.learner.parameters(), math.inf)):
+            raise self.diverged("the update left weights that are not finite", self.counters.step)
         self.counters.epoch_seconds = time.perf_counter() - self._epoch_started
 
     def pause(self) -> None:
