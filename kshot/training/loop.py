@@ -236,7 +236,7 @@ def _train_epoch(
         processes.average(learner, metrics)
         optimizer.step()
         state.count_step(metrics, read_every)
-        bar.advance()
+        bar.advance(state.steps_read)
         late = time_limit is not None and state.seconds > 60 * time_limit
         interrupted, late = processes.any([signals.requested, late])
         if interrupted or late:

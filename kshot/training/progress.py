@@ -34,16 +34,18 @@ class ProgressLine:
         self._started, self._steps = time.perf_counter(), 0
         self._bar.set_description(f"epoch {self._counters.epoch + 1}/{self._max_epochs}", refresh=False)
 
-    def advance(self) -> None:
-        """Count a step."""
+    def advance(self, steps_read: int) -> None:
+        """Count a step; `steps_read` of the epoch's steps are in its sums of loss and accuracy so far."""
         if not self._shown:
             return
         self._steps += 1
         counters, speed = self._counters, self._steps * self._images_per_step / (time.perf_counter() - self._started)
-        text = f"loss {counters.loss / counters.step:.4f}, accuracy {100 * counters.accuracy / counters.step:.1f} %"
+        text = f"{speed:.0f} images/s"
+        if steps_read > 0:
+            text += f", loss {counters.loss / steps_read:.4f}, accuracy {100 * counters.accuracy / steps_read:.1f} %"
         if not math.isnan(counters.best_accuracy):
             text += f", best validation {100 * counters.best_accuracy:.2f} ± {100 * counters.best_ci95:.2f} %"
-        self._bar.set_postfix_str(f"{speed:.0f} images/s, {text}", refresh=False)
+        self._bar.set_postfix_str(text, refresh=False)
         self._bar.update(self._meta_batch)
 
     def close(self) -> None:

@@ -98,6 +98,11 @@ class TrainingState:
         if len(self._unread) >= read_every:
             self._read()
 
+    @property
+    def steps_read(self) -> int:
+        """How many of the epoch's steps the sums of loss and accuracy hold so far."""
+        return self.counters.step - len(self._unread)
+
     def _read(self) -> None:
         """Add what is still on the device to the sums; DivergenceError names the first step without a finite loss."""
         unread = torch.stack(self._unread).tolist() if self._unread else []
