@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from tqdm import tqdm
 from training_toys import OPTIONS, STEPS, ToyBackbone, at_step, toy_dataset, toy_learner, toy_train
 
 import kshot.training.validation as validation
@@ -28,6 +29,9 @@ from kshot.learners import MultiTask, ProtoNet, Supervised
 from kshot.training import load_run, train
 from kshot.training.batches import StepTasks
 from kshot.training.distributed import Processes
+from kshot.training.state import TrainingState
+
+HALF = torch.tensor(0.5)
 
 
 @pytest.fixture
@@ -221,12 +225,30 @@ def test_progress_shows_speed_and_accuracy(capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().err == ""
 
 
+def test_progress_divides_by_the_steps_that_were_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a GPU the loss is read every so many steps, and the sums between two readings hold fewer than were made."""
+    original = TrainingState.count_step
+    monkeypatch.setattr(TrainingState, "count_step", lambda state, metrics, read_every: original(state, metrics, 3))
+    shown: list[str] = []
+    monkeypatch.setattr(tqdm, "set_postfix_str", lambda bar, text, refresh: shown.append(text))
+    learner = toy_learner()
+    monkeypatch.setattr(learner, "accumulate_gradients", lambda episodes: dict.fromkeys(("loss", "accuracy"), HALF))
+    toy_train(learner, max_epochs=1, progress=True)
+    numbers = [text.partition(", ")[2] for text in shown]
+    assert numbers == ["", "", *["loss 0.5000, accuracy 50.0 %"] * (STEPS - 2)]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"ways": 9}, "toy/train has 8 classes, too few for 9 ways"),
-        ({"validation_ways": 5}, "toy/val has 4 classes, too few for 5 ways"),
-        ({"validation_queries": 15}, r"toy/val: class 'val-class-0' has 10 images, but 2 shots \+ 15 queries need 17"),
+        ({"validation_ways": 5}, "toy/val has 4 classes, too few for 5 ways; choose fewer.*by validation_ways"),
+        (
+            {"validation_queries": 15},
+            r"class 'val-class-0' has 10 images, but 2 shots \+ 15 queries need 17.*by .*validation_queries",
+        ),
         ({"shots": 6, "queries": 6}, "toy/train: class 'train-class-0' has 10 images"),
         ({"meta_batch": 0}, "meta_batch is 0, but must be at least 1"),
         ({"max_epochs": 0}, "max_epochs is 0"),

@@ -8,6 +8,7 @@ from typing import Literal
 
 from kshot.data.dataset import Split
 from kshot.data.episodes import EpisodeSampler, TaskShape
+from kshot.errors import DataError
 from kshot.evaluation import evaluate
 from kshot.learners.base import Learner
 from kshot.training.distributed import Processes
@@ -27,7 +28,13 @@ def make_validation(
     Raises DataError at once where the validation classes are too few or too small for the tasks.
     """
     if split is not None:
-        EpisodeSampler(split, shape, seed)
+        try:
+            EpisodeSampler(split, shape, seed)
+        except DataError as error:
+            raise DataError(
+                f"validation on {shape} tasks is not possible: {error}, by "
+                f"validation_ways, validation_shots or validation_queries"
+            ) from error
 
     def validate() -> tuple[float, float]:
         mean, ci95 = math.nan, math.nan
