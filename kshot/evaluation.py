@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -51,13 +51,17 @@ class Protocol:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Accuracies (tasks,) float64 in 0..1, one a task in the order of task numbers, and how they came about."""
+    """Accuracies (tasks,) float64 in 0..1, one a task in the order of task numbers, and how they came about.
+
+    adaptation: how tasks were learnt, name and options; own_adaptation says whether that is the learner's own way.
+    """
 
     learner: str
     adaptation: str
     protocol: Protocol
     accuracies: NDArray[np.float64]
     seconds: float
+    own_adaptation: bool = True
 
     @property
     def mean(self) -> float:
@@ -86,13 +90,9 @@ class Evaluation:
         """Read what `save` wrote; DataError where the file is not such a result."""
         try:
             content = json.loads(Path(path).read_text())
-            return cls(
-                learner=content["learner"],
-                adaptation=content["adaptation"],
-                protocol=Protocol(**content["protocol"]),
-                accuracies=np.asarray(content["accuracies"], np.float64),
-                seconds=content["seconds"],
-            )
+            known = {field.name: content[field.name] for field in fields(cls) if field.name in content}
+            accuracies = np.asarray(content["accuracies"], np.float64)
+            return cls(**known | {"protocol": Protocol(**content["protocol"]), "accuracies": accuracies})
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise DataError(
                 f"{path} is not an evaluation that kshot wrote ({error}); evaluate the run again"
@@ -219,6 +219,7 @@ def evaluate(
         protocol=Protocol(split.dataset, split.name, ways, shots, queries, tasks, seed, "running"),
         accuracies=accuracies,
         seconds=time.perf_counter() - started,
+        own_adaptation=describe_adaptation(chosen) == describe_adaptation(getattr(learner, "adaptation", None)),
     )
 
 

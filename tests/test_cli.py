@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from kshot.data.store import ClassInfo
 from kshot.data.writing import Contents, write
 from kshot.evaluation import Evaluation, compare, evaluate
 from kshot.learners import learners
+from kshot.report.page import page
 from kshot.solvers import adaptations
 from kshot.training import load_run, train
 
@@ -255,6 +257,18 @@ def test_report_is_one_page_with_everything_in_it(say, runs):
     assert "http" not in text
     assert "tasks of tiny/test" in text
     assert "num_classes: 8" in text
+
+
+def test_report_prefers_the_learners_own_adaptation(say, runs, tmp_path):
+    for name in ("mtl-0", "mtl-1", "proto"):
+        shutil.copytree(runs / name, tmp_path / name, ignore=shutil.ignore_patterns("evaluation"))
+    measure = ["--shots", 5, "--tasks", 30, "--queries", 3]
+    assert say("compare", "mtl-0", "proto", *measure)[0] == 0
+    assert say("compare", "mtl-0", "mtl-1", "proto", *measure, "--adaptation", "ridge")[0] == 0
+    own = page([Path("mtl-0"), Path("proto")])
+    assert "Adaptation of mtl-0: logistic-c=3.0." in own
+    assert "Adaptation of proto: centroid." in own
+    assert "Adaptation: ridge-" in page([Path("mtl-0"), Path("mtl-1")]), "the only one that both were measured with"
 
 
 def test_data_commands(say, root):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -57,6 +59,7 @@ def test_cached_features_give_what_the_images_give(learner, toy_data, adaptation
     correct = chosen.scores(learner.eval(), episodes).argmax(-1) == episodes.query_labels
     np.testing.assert_allclose(cached.accuracies, correct.double().mean(1).numpy())
     assert cached.adaptation.split("-")[0] == adaptation
+    assert cached.own_adaptation == (adaptation == "logistic")
 
 
 def test_a_task_does_not_depend_on_how_many_are_asked_for(learner, toy_data, monkeypatch):
@@ -115,10 +118,11 @@ def test_several_trainings_have_an_interval_over_seeds():
 
 
 def test_saved_result_is_read_back(tmp_path):
-    original = result([0.25, 0.5, 1 / 3, 1.0])
+    original = replace(result([0.25, 0.5, 1 / 3, 1.0]), own_adaptation=False)
     path = original.save(tmp_path)
     again = Evaluation.load(path)
     assert again.protocol == original.protocol
+    assert not again.own_adaptation
     np.testing.assert_array_equal(again.accuracies, original.accuracies)
     assert "5-way 1-shot" in str(again)
     assert "seed 0" in str(again)

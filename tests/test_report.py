@@ -16,12 +16,15 @@ from kshot.report import pictures
 from kshot.report.runs import published_for, read_config, read_metrics
 from kshot.report.tables import Row, percent, table
 
+HOW = {"adaptation", "own_adaptation"}  # fields of an evaluation, all others are of its protocol
+
 
 def result(number: int, shots: int = 5, **changes) -> Evaluation:
     fields = {"dataset": "cifar-fs", "split": "test", "ways": 5, "queries": 15, "tasks": 50, "seed": 0}
+    how = {"adaptation": "logistic-c=3.0"} | {name: changes.pop(name) for name in HOW & changes.keys()}
     protocol = Protocol(**(fields | {"shots": shots, "statistics": "running"} | changes))
     accuracies = np.random.default_rng(number).uniform(0.4, 0.9, 50)
-    return Evaluation("mtl", "logistic-c=3.0", protocol, accuracies, 1.0)
+    return Evaluation("mtl", protocol=protocol, accuracies=accuracies, seconds=1.0, **how)
 
 
 def test_percent():
@@ -59,6 +62,19 @@ def test_table_refuses_results_of_different_tasks():
         table([Row("a", [result(0)]), Row("b", [result(0, seed=1)])], paired=True)
     with pytest.raises(ConfigError, match="no table style 'latex'"):
         table([Row("a", [result(0)])], style="latex")
+    with pytest.raises(ConfigError, match="different numbers of shots"):
+        table([Row("a", [result(0)]), Row("b", [result(0, shots=1)])])
+
+
+@pytest.mark.parametrize("style", ["text", "markdown"])
+def test_table_says_of_each_row_what_it_was_measured_on(style):
+    others = [Row("b", [result(1, dataset="fc100", tasks=20)]), Row("c", [result(2, adaptation="ridge-penalty=1.0")])]
+    text = table([Row("a", [result(0)]), *others], style=style)
+    assert "Protocol of a, c: 5 ways, 5 shots, 15 queries a class, 50 tasks of cifar-fs/test" in text
+    assert "Protocol of b: 5 ways, 5 shots, 15 queries a class, 20 tasks of fc100/test" in text
+    assert "Adaptation of a, b: logistic-c=3.0." in text
+    assert "Adaptation of c: ridge-penalty=1.0." in text
+    assert "\nAdaptation: logistic-c=3.0.\n" in table([Row("a", [result(0)])], style=style)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +90,7 @@ def test_table_refuses_results_of_different_tasks():
 def test_published_value_of_the_same_network_only(backbone, split, value):
     config = {"data": {"name": "cifar-fs"}, "backbone": backbone}
     assert str(published_for(config, result(0, split=split))) == value
+    assert published_for(config, result(0, split=split, own_adaptation=False)) is None
 
 
 @pytest.mark.parametrize("channels", [1, 3])

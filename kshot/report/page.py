@@ -16,6 +16,7 @@ from kshot.report import pictures
 from kshot.report.runs import groups_by_seed, published_for, read_config, read_evaluations, read_metrics
 from kshot.report.tables import Row, notes, seeds_line, table_columns
 
+_OWN = "the learner's own"
 _STYLE = """
 :root { color-scheme: light dark;
         --line: #d9d9d9; --soft: #6b6b6b; --back: #ffffff; --text: #1c1c1c; --accent: #0072b2; }
@@ -64,9 +65,9 @@ def page(runs: Sequence[Path]) -> str:
 
 
 def _rows(runs: Sequence[Path]) -> list[Row]:
-    """What all runs were measured on alike: of the shared protocols, those with the most tasks."""
+    """What all runs were measured on alike: by the learners' own adaptations if possible, and with the most tasks."""
     configs = [read_config(run) for run in runs]
-    saved = [{_shared_key(result): result for result in read_evaluations(run)} for run in runs]
+    saved = [{key: result for result in read_evaluations(run) for key in _shared_keys(result)} for run in runs]
     shared = set(saved[0]).intersection(*saved[1:])
     if not shared:
         raise DataError(
@@ -75,7 +76,7 @@ def _rows(runs: Sequence[Path]) -> list[Row]:
             if len(runs) > 1
             else f"{runs[0]} has no evaluation; run: kshot evaluate {runs[0]}"
         )
-    family = max(shared, key=lambda key: (key[-1], key[:-1]))[1:]
+    family = max(shared, key=lambda key: (key[1] == _OWN, key[-1], key))[1:]
     keys = sorted(key for key in shared if key[1:] == family)
     rows = []
     for run, config, results in zip(runs, configs, saved):
@@ -84,10 +85,17 @@ def _rows(runs: Sequence[Path]) -> list[Row]:
     return rows
 
 
-def _shared_key(result: Evaluation) -> tuple[int, str, str, str, int, int, int, int]:
-    """The number of shots, and then what results in one table have in common, the number of tasks last."""
+def _shared_keys(result: Evaluation) -> list[tuple[int, str, str, str, str, int, int, int, int]]:
+    """The number of shots, and then what results in one table have in common, the number of tasks last.
+
+    Rows may have the same adaptation, or each its learner's own, so that a result may have a key of either kind.
+    """
     at = result.protocol
-    return at.shots, at.dataset, at.split, at.statistics, at.ways, at.queries, at.seed, at.tasks
+    adaptations = [result.adaptation, *([_OWN] if result.own_adaptation else [])]
+    return [
+        (at.shots, adaptation, at.dataset, at.split, at.statistics, at.ways, at.queries, at.seed, at.tasks)
+        for adaptation in adaptations
+    ]
 
 
 def _table(rows: Sequence[Row]) -> str:

@@ -55,9 +55,17 @@ def read_evaluations(run: Path) -> list[Evaluation]:
 
 
 def published_for(config: Mapping[str, Any], result: Evaluation) -> Published | None:
-    """What a paper reports for this learner and backbone on tasks of this kind, or None."""
+    """What a paper reports for this learner and backbone on tasks of this kind, or None.
+
+    The published values are those of each learner's own adaptation, so there is none beside another one.
+    """
     backbone, at = config["backbone"], result.protocol
-    if at.split != "test" or at.dataset != config["data"]["name"] or backbone.get("name") is None:
+    if (
+        not result.own_adaptation
+        or at.split != "test"
+        or at.dataset != config["data"]["name"]
+        or backbone.get("name") is None
+    ):
         return None
     if list(backbone.get("widths", _RESNET_WIDTHS)) != _RESNET_WIDTHS:
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -44,7 +44,7 @@ def table(rows: Sequence[Row], paired: bool = False, style: Style = "text") -> s
     paired: add the paired difference of every row to the first one, on the same tasks.
     style: "text" for the terminal, "markdown" for a page, "csv" (one line a number, fractions) for a program.
 
-    Raises ConfigError where the rows were not measured on the same tasks.
+    Raises ConfigError where paired rows were not measured on the same tasks, or rows differ in their numbers of shots.
     """
     if style not in get_args(Style):
         raise ConfigError(f"there is no table style {style!r}; choose one of: {', '.join(get_args(Style))}")
@@ -58,19 +58,39 @@ def table(rows: Sequence[Row], paired: bool = False, style: Style = "text") -> s
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
-    """The lines below a table: what the numbers are and the protocol that all of them share."""
-    first = rows[0].results[0]
-    at = first.protocol
-    shots = " and ".join(str(result.protocol.shots) for result in rows[0].results)
+    """The lines below a table: what the numbers are, how tasks were learnt, and which tasks."""
     lines = [
         "Accuracy in percent, mean ± 95% confidence interval over tasks.",
-        f"Protocol: {at.ways} ways, {shots} shots, {at.queries} queries a class, {at.tasks} tasks of "
-        f"{at.dataset}/{at.split}, {at.statistics} statistics, task seed {at.seed}.",
+        *_lines("Adaptation", rows, _adaptation),
+        *_lines("Protocol", rows, _protocol),
     ]
     sources = [value for row in rows for value in row.published if value]
     if sources:
         lines.append("Published: " + "; ".join(dict.fromkeys(value.source for value in sources)) + ".")
     return lines
+
+
+def _lines(title: str, rows: Sequence[Row], describe: Callable[[Row], str]) -> list[str]:
+    """One line for what is true of all rows; one a group, with the names of its rows, where they differ."""
+    groups: dict[str, list[str]] = {}
+    for row in rows:
+        groups.setdefault(describe(row), []).append(row.name)
+    if len(groups) == 1:
+        return [f"{title}: {text}." for text in groups]
+    return [f"{title} of {', '.join(names)}: {text}." for text, names in groups.items()]
+
+
+def _adaptation(row: Row) -> str:
+    return " and ".join(dict.fromkeys(result.adaptation for result in row.results))
+
+
+def _protocol(row: Row) -> str:
+    at = row.results[0].protocol
+    shots = " and ".join(str(result.protocol.shots) for result in row.results)
+    return (
+        f"{at.ways} ways, {shots} shots, {at.queries} queries a class, {at.tasks} tasks of {at.dataset}/{at.split}, "
+        f"{at.statistics} statistics, task seed {at.seed}"
+    )
 
 
 def seeds_line(rows: Sequence[Row]) -> str:
@@ -83,7 +103,9 @@ def seeds_line(rows: Sequence[Row]) -> str:
 
 
 def table_columns(rows: Sequence[Row], paired: bool) -> dict[str, list[str]]:
-    """The cells of the table by the titles of its columns."""
+    """The cells of the table by the titles of its columns; ConfigError where rows differ in their numbers of shots."""
+    if len({tuple(result.protocol.shots for result in row.results) for row in rows}) > 1:
+        raise ConfigError("the rows of a table were measured at different numbers of shots; give each the same ones")
     columns = {"": [row.name for row in rows]}
     for position, reference in enumerate(rows[0].results):
         shots = f"{reference.protocol.shots}-shot"
