@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kshot.data.dataset import Split
@@ -13,11 +14,14 @@ _AT_LEAST = {
     "tasks_per_epoch": 1,
     "max_epochs": 1,
     "validation_tasks": 2,  # an interval needs two
+    "validation_ways": 2,
+    "validation_shots": 1,
     "validation_queries": 1,
     "patience": 0,
     "plateau_patience": 0,
     "learning_rate": 0,
     "weight_decay": 0,
+    "momentum": 0,
     "time_limit": 0,
 }
 
@@ -25,8 +29,13 @@ _AT_LEAST = {
 def check_options(options: Mapping[str, Any]) -> None:
     """ConfigError where an option of `train` is out of range, unknown, or contradicts another."""
     for name, least in _AT_LEAST.items():
-        if options[name] is not None and options[name] < least:
+        if options[name] is not None and not options[name] >= least:  # nor is nan
             raise ConfigError(f"{name} is {options[name]}, but must be at least {least}")
+    if options["momentum"] >= 1:
+        raise ConfigError(f"momentum is {options['momentum']}, but must be below 1")
+    if options["nesterov"] and options["momentum"] == 0:
+        raise ConfigError("nesterov looks ahead along the momentum, which is 0; choose a momentum, or nesterov=false")
+    _check_factor(options["factor"], options["schedule"])
     if options["precision"] not in ("float32", "bf16"):
         raise ConfigError(f"there is no precision {options['precision']!r}; choose float32 or bf16")
     if options["loggers"] and options["run"] is None:
@@ -38,6 +47,14 @@ def check_options(options: Mapping[str, Any]) -> None:
             "training on train+val holds nothing out, so no validation accuracy can steer it; "
             "choose patience=0 and schedule=step, cosine or constant"
         )
+
+
+def _check_factor(factor: float | Sequence[float], schedule: str) -> None:
+    factors = factor if isinstance(factor, Sequence) else [factor]
+    if not all(0 < part < math.inf for part in factors):
+        raise ConfigError(f"factor is {factor}, but must be above 0")
+    if schedule == "plateau" and not all(part < 1 for part in factors):
+        raise ConfigError(f"factor is {factor}, but the plateau schedule lowers the rate: it must be below 1")
 
 
 def check_fit(learner: Mapping[str, Any], backbone: Mapping[str, Any], split: Split) -> None:

@@ -105,7 +105,10 @@ class Processes:
 def _resolve(device: str) -> torch.device:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    chosen = torch.device(device)
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"there is no device {device!r}; choose auto, cpu, cuda or cuda:0") from error
     if chosen.type == "cuda":
         if not torch.cuda.is_available():
             raise ConfigError(f"device is {device!r}, but torch sees no GPU here; choose device=cpu")

@@ -154,9 +154,9 @@ def train(
     """
     check_options(locals())
     split, held_out = data.split(train_on), data.val if train_on == "train" else None
-    meta_batch = meta_batch or learner.meta_batch
-    tasks_per_epoch = tasks_per_epoch or learner.tasks_per_epoch(split)
-    validation_ways, validation_shots = validation_ways or ways, validation_shots or shots
+    meta_batch, tasks_per_epoch = meta_batch or learner.meta_batch, tasks_per_epoch or learner.tasks_per_epoch(split)
+    validation_ways = ways if validation_ways is None else validation_ways
+    validation_shots = shots if validation_shots is None else validation_shots
     weight_decay = default_weight_decay(optimizer) if weight_decay is None else weight_decay
     options = {name: value for name, value in locals().items() if name not in _NOT_OPTIONS}
     config = {"data": {"name": data.name}, **describe_learner(learner), "training": options}
