@@ -307,6 +307,13 @@ def test_a_missing_logger_says_what_to_install(
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ConfigError, match=rf"pip install kshot\[{logger}\]"):
         toy_train(run=tmp_path, loggers=[logger], max_epochs=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_logger_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no logger 'comet'; choose from: tensorboard, wandb"):
+        toy_train(run=tmp_path, loggers=["comet"])
+    assert list(tmp_path.iterdir()) == []
 
 
 def step_tasks(augmentation: PhotoAugmentation | None = None) -> StepTasks:

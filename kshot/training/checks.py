@@ -8,6 +8,7 @@ from typing import Any
 
 from kshot.data.dataset import Split
 from kshot.errors import ConfigError
+from kshot.training.loggers import check_loggers
 
 _AT_LEAST = {
     "meta_batch": 1,
@@ -40,6 +41,7 @@ def check_options(options: Mapping[str, Any]) -> None:
         raise ConfigError(f"there is no precision {options['precision']!r}; choose float32 or bf16")
     if options["loggers"] and options["run"] is None:
         raise ConfigError("loggers write into the run folder; name one with run=...")
+    check_loggers(options["loggers"] or [])
     if options["resume"] and options["run"] is None:
         raise ConfigError("there is nothing to resume without a run folder; name it with run=...")
     if options["train_on"] == "train+val" and (options["schedule"] == "plateau" or options["patience"] > 0):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,23 @@ import yaml
 from kshot.errors import ConfigError
 
 LoggerName = Literal["tensorboard", "wandb"]
+
+_MODULES = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}
+
+
+def check_loggers(names: Sequence[str]) -> None:
+    """ConfigError for an unknown name or a missing package; said before a logger or the run leaves anything behind."""
+    for name in names:
+        if name not in _MODULES:
+            raise ConfigError(f"there is no logger {name!r}; choose from: {', '.join(_MODULES)}")
+        _package(name)
+
+
+def _package(logger: str) -> Any:
+    try:
+        return importlib.import_module(_MODULES[logger])
+    except ImportError as error:
+        raise ConfigError(f"the logger {logger} needs a package: pip install kshot[{logger}]") from error
 
 
 class Logger(Protocol):
@@ -28,11 +46,7 @@ class TensorBoardLogger:
     """Event files in the run folder, for ``tensorboard --logdir``."""
 
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise ConfigError("the logger tensorboard needs a package: pip install kshot[tensorboard]") from error
-        self._writer = SummaryWriter(str(folder / "tensorboard"))
+        self._writer = _package("tensorboard").SummaryWriter(str(folder / "tensorboard"))
         self._writer.add_text("config", f"```\n{yaml.safe_dump(config, sort_keys=False)}```")
 
     def log(self, epoch: int, numbers: Mapping[str, float]) -> None:
@@ -49,13 +63,11 @@ class WandbLogger:
     """A run of Weights & Biases, which a resumed run continues."""
 
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
-        try:
-            import wandb
-        except ImportError as error:
-            raise ConfigError("the logger wandb needs a package: pip install kshot[wandb]") from error
         name = folder.resolve().name
         identity = f"{name}-{zlib.crc32(str(folder.resolve()).encode()):08x}"
-        self._run = wandb.init(project="kshot", name=name, id=identity, resume="allow", dir=str(folder), config=config)
+        self._run = _package("wandb").init(
+            project="kshot", name=name, id=identity, resume="allow", dir=str(folder), config=config
+        )
 
     def log(self, epoch: int, numbers: Mapping[str, float]) -> None:
         """Add one point to the curve of each number."""
@@ -70,13 +82,11 @@ _LOGGERS: dict[str, Callable[[Path, dict[str, Any]], Logger]] = {"tensorboard": 
 
 
 class Loggers:
-    """The loggers of these names; ConfigError for an unknown name or a missing package."""
+    """The loggers of these names, which `check_loggers` knows."""
 
     def __init__(self, names: Sequence[LoggerName], folder: Path | str | None, config: dict[str, Any]) -> None:
         self._loggers: list[Logger] = []
         for name in names:
-            if name not in _LOGGERS:
-                raise ConfigError(f"there is no logger {name!r}; choose from: {', '.join(_LOGGERS)}")
             assert folder is not None, "train() refuses loggers without a run folder"
             self._loggers.append(_LOGGERS[name](Path(folder), config))
 
