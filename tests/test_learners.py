@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from kshot.backbones import Conv4, batch_of_tasks
+from kshot.backbones import Conv4, ResNet12, batch_of_tasks
 from kshot.data.augmentation import prepare_images
 from kshot.data.episodes import Episodes, EpisodeSampler, TaskShape
 from kshot.learners import FeatureLearner, Learner, MultiTask, Supervised, learners
@@ -222,6 +222,16 @@ def test_supervised_loss_is_cross_entropy_over_all_classes(toy_data):
     torch.testing.assert_close(learner.meta_loss(batch), expected)
     assert isinstance(learner, Supervised)
     assert learner.tasks_per_epoch(toy_data.train) == 12 * 24
+
+
+def test_a_supervised_step_is_one_pass_of_the_ramp_of_dropblock(toy_data):
+    torch.manual_seed(0)
+    learner = Supervised(ResNet12(widths=(2, 2, 2, 2), in_channels=1, image_size=16), 12).train()
+    sampler = learner.sampler(toy_data.train, TaskShape(), seed=0)
+    for step in range(3):
+        learner.meta_loss(normalised(sampler.episodes(np.arange(8 * step, 8 * step + 8)), toy_data.train))
+    counters = [value for name, value in learner.state_dict().items() if name.endswith("training_tasks")]
+    assert {int(counter) for counter in counters} == {3}
 
 
 def test_protonet_scores_by_squared_distance(toy_data, unseen_episodes):

@@ -34,7 +34,9 @@ class Supervised(FeatureLearner):
     def training_scores(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
         """Scores (B, 1, num_classes) of B single images, and their classes (B, 1)."""
         images = episodes.images()
-        with batch_of_tasks(episodes.tasks, episodes.keys, joint=True):
+        # DropBlock's ramp counts passes of the network in training, of which a step of a meta-learner makes one a task;
+        # here all images of a step, in all processes, go through in a single one.
+        with batch_of_tasks(episodes.tasks, episodes.keys, joint=True, total=1):
             features = super().features(images.flatten(0, 1))
         return self.classifier(features).unflatten(0, images.shape[:2]), episodes.labels()
 
