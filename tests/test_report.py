@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from kshot.data.episodes import EpisodeSampler, TaskShape
 from kshot.errors import CheckpointError, ConfigError, DataError
-from kshot.evaluation import Evaluation, Protocol, compare
+from kshot.evaluation import Evaluation, Protocol, compare, over_seeds
 from kshot.recipes import Published
 from kshot.report import pictures
-from kshot.report.runs import published_for, read_config, read_metrics
-from kshot.report.tables import Row, percent, table
+from kshot.report.runs import groups_by_seed, published_for, read_config, read_metrics
+from kshot.report.tables import Row, percent, seeds_line, table
 
 HOW = {"adaptation", "own_adaptation"}  # fields of an evaluation, all others are of its protocol
 
@@ -91,6 +93,50 @@ def test_published_value_of_the_same_network_only(backbone, split, value):
     config = {"data": {"name": "cifar-fs"}, "backbone": backbone}
     assert str(published_for(config, result(0, split=split))) == value
     assert published_for(config, result(0, split=split, own_adaptation=False)) is None
+
+
+@pytest.fixture
+def run_with(tmp_path):
+    """A folder with nothing but a config.yaml, a name and the options of training that differ from the others'."""
+
+    def run(name: str, learner: str = "mtl", **training) -> Path:
+        options = {"seed": 0, "shots": 5, "max_epochs": 40, "schedule": "plateau", "device": "cpu", "progress": True}
+        config = {"data": {"name": "cifar-fs"}, "learner": {"name": learner}, "training": options | training}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text(yaml.safe_dump(config))
+        return tmp_path / name
+
+    return run
+
+
+def test_runs_that_differ_in_their_seed_alone_are_one_group(run_with):
+    first, other = run_with("mtl"), run_with("protonet", learner="protonet")
+    second, shots = run_with("mtl-1", seed=1), run_with("shots", seed=2, shots=1)
+    assert groups_by_seed([first, other, second, shots]) == [[0, 2]]
+    assert groups_by_seed([other, run_with("protonet-1", "protonet", seed=1), second, first]) == [[0, 1], [2, 3]]
+    assert groups_by_seed([first, other, shots]) == []
+
+
+def test_what_a_continued_run_may_change_is_no_other_training(run_with):
+    first, continued = run_with("a"), run_with("b", seed=1, max_epochs=60, device="auto", progress=False)
+    assert groups_by_seed([first, continued]) == [[0, 1]]
+    cosine = [run_with(f"cosine-{epochs}", seed=epochs, schedule="cosine", max_epochs=epochs) for epochs in (40, 60)]
+    assert groups_by_seed(cosine) == [], "the rates of a cosine depend on the number of epochs"
+
+
+def test_one_seed_given_twice_is_one_seed(run_with):
+    first, second = run_with("a"), run_with("b", seed=1)
+    assert groups_by_seed([first, first]) == []
+    assert groups_by_seed([first, first.parent / "." / "a", second]) == [[0, 2]]
+    assert groups_by_seed([first, run_with("copy"), second]) == [[0, 2]]
+
+
+def test_seeds_line_has_the_interval_over_trainings():
+    rows = [Row(f"run-{number}", [result(number, 1), result(10 + number, 5)]) for number in range(3)]
+    line = seeds_line(rows)
+    assert line.startswith("Over 3 training seeds (run-0, run-1, run-2): 1-shot ")
+    for position, shots in enumerate((1, 5)):
+        assert f"{shots}-shot {percent(*over_seeds([row.results[position] for row in rows]))}" in line
 
 
 @pytest.mark.parametrize("channels", [1, 3])

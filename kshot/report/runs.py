@@ -17,6 +17,7 @@ from kshot import recipes
 from kshot.errors import CheckpointError, DataError
 from kshot.evaluation import Evaluation
 from kshot.recipes import Published
+from kshot.training.runs import free_on_resume
 
 _RESNET_WIDTHS = [64, 160, 320, 640]  # of the networks that the published tables call by their plain names
 
@@ -74,10 +75,14 @@ def published_for(config: Mapping[str, Any], result: Evaluation) -> Published | 
 
 
 def groups_by_seed(runs: Sequence[Path]) -> list[list[int]]:
-    """Positions of runs that differ in their training seed alone, for every such group of two or more."""
-    groups: dict[str, list[int]] = defaultdict(list)
+    """Positions of runs that differ in their training seed alone, for every such group of two seeds or more.
+
+    Options that a continued run may change make no difference. Of several runs with one seed the first one counts.
+    """
+    groups: dict[str, dict[int, int]] = defaultdict(dict)
     for position, run in enumerate(runs):
         config = read_config(run)
-        config["training"] = {name: value for name, value in config["training"].items() if name != "seed"}
-        groups[json.dumps(config, sort_keys=True)].append(position)
-    return [members for members in groups.values() if len(members) > 1]
+        seed, ignored = config["training"]["seed"], {"seed", *free_on_resume(config["training"])}
+        config["training"] = {name: value for name, value in config["training"].items() if name not in ignored}
+        groups[json.dumps(config, sort_keys=True)].setdefault(seed, position)
+    return [list(members.values()) for members in groups.values() if len(members) > 1]

@@ -85,6 +85,12 @@ def build_learner(config: Mapping[str, Any]) -> Learner:
     return learner_class(backbone, **options["learner"])
 
 
+def free_on_resume(training: Mapping[str, Any]) -> set[str]:
+    """Names of the options of training that a continued run may change."""
+    cosine = training["schedule"] == "cosine"  # its rates depend on the number of epochs
+    return set(_FREE_ON_RESUME) - ({"max_epochs"} if cosine else set())
+
+
 class RunFolder:
     """The files of one run."""
 
@@ -120,8 +126,7 @@ class RunFolder:
             raise ConfigError(f"the run folder {self.path} cannot be written ({error}); choose another one") from error
 
     def _refuse_other_options(self, saved: dict[str, Any], own: dict[str, Any]) -> None:
-        cosine = own["training"]["schedule"] == "cosine"  # its rates depend on the number of epochs
-        free = [name for name in _FREE_ON_RESUME if not (cosine and name == "max_epochs")]
+        free = free_on_resume(own["training"])
         differing = [
             f"{section}.{name} was {saved[section].get(name)!r} and is {own[section].get(name)!r}"
             for section in ("data", "training")
