@@ -54,6 +54,7 @@ class Evaluation:
     """Accuracies (tasks,) float64 in 0..1, one a task in the order of task numbers, and how they came about.
 
     adaptation: how tasks were learnt, name and options; own_adaptation says whether that is the learner's own way.
+    precision: what the backbone computed in.
     """
 
     learner: str
@@ -62,6 +63,7 @@ class Evaluation:
     accuracies: NDArray[np.float64]
     seconds: float
     own_adaptation: bool = True
+    precision: Literal["float32", "bf16"] = "float32"
 
     @property
     def mean(self) -> float:
@@ -80,7 +82,7 @@ class Evaluation:
         """Write everything, the accuracy of each task included, to a JSON file in `folder`; returns its path."""
         at = self.protocol
         name = f"{at.split}-{at.ways}way-{at.shots}shot-{at.queries}query-{at.tasks}tasks-seed{at.seed}"
-        path = folder / f"{name}-{self.adaptation}-{at.statistics}.json"
+        path = folder / f"{name}-{self.adaptation}-{at.statistics}-{self.precision}.json"
         content = asdict(self) | {"mean": self.mean, "ci95": self.ci95, "accuracies": self.accuracies.tolist()}
         write_json(path, content)
         return path
@@ -220,6 +222,7 @@ def evaluate(
         accuracies=accuracies,
         seconds=time.perf_counter() - started,
         own_adaptation=describe_adaptation(chosen) == describe_adaptation(getattr(learner, "adaptation", None)),
+        precision=precision,
     )
 
 

@@ -118,11 +118,13 @@ def test_several_trainings_have_an_interval_over_seeds():
 
 
 def test_saved_result_is_read_back(tmp_path):
-    original = replace(result([0.25, 0.5, 1 / 3, 1.0]), own_adaptation=False)
+    original = replace(result([0.25, 0.5, 1 / 3, 1.0]), own_adaptation=False, precision="bf16")
     path = original.save(tmp_path)
     again = Evaluation.load(path)
     assert again.protocol == original.protocol
     assert not again.own_adaptation
+    assert again.precision == "bf16"
+    assert replace(original, precision="float32").save(tmp_path) != path
     np.testing.assert_array_equal(again.accuracies, original.accuracies)
     assert "5-way 1-shot" in str(again)
     assert "seed 0" in str(again)

@@ -109,10 +109,11 @@ def _adaptation(given: Namespace) -> Adaptation | None:
 
 def _saved(folder: Path, learner: Learner, data: Dataset, given: Namespace) -> dict[int, Evaluation]:
     """What was measured before with these options, by the number of shots."""
-    adaptation = _adaptation(given) or getattr(learner, "adaptation", None)
+    adaptation = describe_adaptation(_adaptation(given) or getattr(learner, "adaptation", None))
     wanted = {"dataset": data.name} | {name: given[name] for name in ("split", "ways", "queries", "tasks", "seed")}
     return {
         result.protocol.shots: result
         for result in read_evaluations(folder)
-        if result.adaptation == describe_adaptation(adaptation) and wanted.items() <= asdict(result.protocol).items()
+        if (result.adaptation, result.precision) == (adaptation, given.precision)
+        and wanted.items() <= asdict(result.protocol).items()
     }

@@ -76,7 +76,7 @@ def _rows(runs: Sequence[Path]) -> list[Row]:
             if len(runs) > 1
             else f"{runs[0]} has no evaluation; run: kshot evaluate {runs[0]}"
         )
-    family = max(shared, key=lambda key: (key[1] == _OWN, key[-1], key))[1:]
+    family = max(shared, key=lambda key: (key[1] == _OWN, key[-1], key[2] == "float32", key))[1:]
     keys = sorted(key for key in shared if key[1:] == family)
     rows = []
     for run, config, results in zip(runs, configs, saved):
@@ -85,17 +85,15 @@ def _rows(runs: Sequence[Path]) -> list[Row]:
     return rows
 
 
-def _shared_keys(result: Evaluation) -> list[tuple[int, str, str, str, str, int, int, int, int]]:
+def _shared_keys(result: Evaluation) -> list[tuple[int, str, str, str, str, str, int, int, int, int]]:
     """The number of shots, and then what results in one table have in common, the number of tasks last.
 
     Rows may have the same adaptation, or each its learner's own, so that a result may have a key of either kind.
     """
     at = result.protocol
+    tasks = (at.dataset, at.split, at.statistics, at.ways, at.queries, at.seed, at.tasks)
     adaptations = [result.adaptation, *([_OWN] if result.own_adaptation else [])]
-    return [
-        (at.shots, adaptation, at.dataset, at.split, at.statistics, at.ways, at.queries, at.seed, at.tasks)
-        for adaptation in adaptations
-    ]
+    return [(at.shots, adaptation, result.precision, *tasks) for adaptation in adaptations]
 
 
 def _table(rows: Sequence[Row]) -> str:

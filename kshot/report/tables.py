@@ -62,6 +62,7 @@ def notes(rows: Sequence[Row]) -> list[str]:
     lines = [
         "Accuracy in percent, mean ± 95% confidence interval over tasks.",
         *_lines("Adaptation", rows, _adaptation),
+        *_lines("Precision", rows, _precision),
         *_lines("Protocol", rows, _protocol),
     ]
     sources = [value for row in rows for value in row.published if value]
@@ -82,6 +83,10 @@ def _lines(title: str, rows: Sequence[Row], describe: Callable[[Row], str]) -> l
 
 def _adaptation(row: Row) -> str:
     return " and ".join(dict.fromkeys(result.adaptation for result in row.results))
+
+
+def _precision(row: Row) -> str:
+    return " and ".join(dict.fromkeys(result.precision for result in row.results))
 
 
 def _protocol(row: Row) -> str:
@@ -140,6 +145,7 @@ def _record(row: Row, position: int, reference: Evaluation | None) -> Mapping[st
     result = row.results[position]
     at = result.protocol
     record: dict[str, object] = {"name": row.name, "learner": result.learner, "adaptation": result.adaptation}
+    record["precision"] = result.precision
     record |= {"dataset": at.dataset, "split": at.split, "ways": at.ways, "shots": at.shots, "queries": at.queries}
     record |= {"tasks": at.tasks, "seed": at.seed, "statistics": at.statistics}
     record |= {"accuracy": f"{result.mean:.6f}", "ci95": f"{result.ci95:.6f}"}
