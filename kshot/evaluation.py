@@ -55,6 +55,7 @@ class Evaluation:
 
     adaptation: how tasks were learnt, name and options; own_adaptation says whether that is the learner's own way.
     precision: what the backbone computed in.
+    weights: what identifies the checkpoint that was measured; None for a learner that came from none.
     """
 
     learner: str
@@ -64,6 +65,7 @@ class Evaluation:
     seconds: float
     own_adaptation: bool = True
     precision: Literal["float32", "bf16"] = "float32"
+    weights: str | None = None
 
     @property
     def mean(self) -> float:

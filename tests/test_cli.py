@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from kshot.data.writing import Contents, write
 from kshot.evaluation import Evaluation, compare, evaluate
 from kshot.learners import learners
 from kshot.report.page import page
+from kshot.report.runs import read_evaluations
 from kshot.solvers import adaptations
 from kshot.training import load_run, train
 
@@ -246,6 +248,22 @@ def test_compare_prints_paired_differences_and_evaluates_only_what_is_missing(sa
     assert err.count("evaluating") == 2
     monkeypatch.setattr("kshot.cli.evaluate.evaluate_all", None)
     assert say(*words)[:2] == (0, out)
+
+
+def test_results_of_other_weights_are_not_used_again_and_copies_keep_theirs(say, runs, tmp_path, monkeypatch):
+    words = ["--shots", 2, "--tasks", 42, "--queries", 4]
+    assert say("compare", runs / "mtl-0", runs / "proto", *words)[0] == 0
+    for name in ("mtl-0", "proto"):
+        shutil.copytree(runs / name, tmp_path / name, copy_function=shutil.copyfile)
+        os.utime(tmp_path / name / "checkpoints" / "best.pt", (2e9, 2e9))
+    with monkeypatch.context() as patch:
+        patch.setattr("kshot.cli.evaluate.evaluate_all", None)
+        assert say("compare", "mtl-0", "proto", *words)[0] == 0
+    shutil.copyfile(runs / "mtl-1" / "checkpoints" / "best.pt", tmp_path / "mtl-0" / "checkpoints" / "best.pt")
+    os.utime(tmp_path / "mtl-0" / "checkpoints" / "best.pt", (0, 0))
+    assert read_evaluations(tmp_path / "mtl-0") == []
+    assert say("compare", "mtl-0", "proto", *words)[2].count("evaluating") == 1
+    assert [result.protocol.tasks for result in read_evaluations(tmp_path / "mtl-0")] == [42]
 
 
 def test_precisions_do_not_mix(say, runs, monkeypatch):

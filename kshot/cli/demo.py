@@ -20,6 +20,7 @@ from kshot.evaluation import Evaluation, evaluate, evaluating, extract_features
 from kshot.files import write_text
 from kshot.learners import FeatureLearner, MultiTask, ProtoNet, Supervised
 from kshot.report import pictures
+from kshot.report.runs import save_evaluation, weights_of
 from kshot.report.tables import Row, table
 from kshot.training import train
 
@@ -111,7 +112,7 @@ def _evaluations(learner: FeatureLearner, data: Dataset, seed: int, run: Path | 
     for shots in _SHOTS:
         results.append(evaluate(learner, data.test, shots=shots, tasks=_TASKS, seed=seed, features=features))
         if run is not None:
-            results[-1].save(run / "evaluation")
+            save_evaluation(run, results[-1], weights_of(run))
     return results
 
 

@@ -14,7 +14,7 @@ from kshot.cli.options import ROOT_TEXT, Options, chosen, parameters
 from kshot.data import Dataset
 from kshot.evaluation import Evaluation, describe_adaptation, evaluate, extract_features
 from kshot.learners import FeatureLearner, Learner
-from kshot.report.runs import groups_by_seed, published_for, read_config, read_evaluations
+from kshot.report.runs import groups_by_seed, published_for, read_config, read_evaluations, save_evaluation, weights_of
 from kshot.report.tables import Row, Style, seeds_line, table
 from kshot.solvers import Adaptation, HeadAdaptation, adaptations
 from kshot.training import load_run
@@ -69,15 +69,15 @@ def evaluation_options(arguments: Sequence[str], command: str, description: str,
 
 def measured(folder: Path, given: Namespace, reuse: bool = False) -> Row:
     """One run at every number of shots; with `reuse`, what was measured before with the same options stays."""
+    config, weights = read_config(folder), weights_of(folder)
     learner, data = load_run(folder, root=given.root)
     saved = _saved(folder, learner, data, given) if reuse else {}
     missing = [shots for shots in given.shots if shots not in saved]
     if missing:
         saved.update(zip(missing, evaluate_all(learner, data, given, missing, title=folder.name)))
         for shots in missing:
-            saved[shots].save(folder / "evaluation")
+            save_evaluation(folder, saved[shots], weights)
     results = [saved[shots] for shots in given.shots]
-    config = read_config(folder)
     return Row(folder.name, results, [published_for(config, result) for result in results])
 
 

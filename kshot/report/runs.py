@@ -6,6 +6,7 @@ import csv
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from kshot import recipes
 from kshot.errors import CheckpointError, DataError
 from kshot.evaluation import Evaluation
+from kshot.files import checksum
 from kshot.recipes import Published
 from kshot.training.runs import free_on_resume
 
@@ -47,12 +49,25 @@ def read_metrics(run: Path) -> dict[str, NDArray[np.float64]]:
     return columns
 
 
+def weights_of(run: Path) -> str:
+    """What identifies the weights of a run's best checkpoint; CheckpointError where there is none."""
+    path = run / "checkpoints" / "best.pt"
+    try:
+        return checksum(path)[:16]
+    except FileNotFoundError:
+        raise CheckpointError(f"there is no checkpoint {path}: train the run first, or check its name") from None
+
+
+def save_evaluation(run: Path, result: Evaluation, weights: str) -> Path:
+    """Write an evaluation of these weights, see `weights_of`, into the run folder; returns its path."""
+    return replace(result, weights=weights).save(run / "evaluation")
+
+
 def read_evaluations(run: Path) -> list[Evaluation]:
-    """Every evaluation that was saved since the run's best checkpoint was written, in the order of file names."""
-    checkpoint = run / "checkpoints" / "best.pt"
-    written = checkpoint.stat().st_mtime if checkpoint.exists() else 0.0
-    paths = sorted((run / "evaluation").glob("*.json"))
-    return [Evaluation.load(path) for path in paths if path.stat().st_mtime >= written]
+    """Every saved evaluation of the weights that are the run's best ones now, in the order of file names."""
+    results = [Evaluation.load(path) for path in sorted((run / "evaluation").glob("*.json"))]
+    weights = weights_of(run) if results else None
+    return [result for result in results if result.weights == weights]
 
 
 def published_for(config: Mapping[str, Any], result: Evaluation) -> Published | None:
