@@ -16,13 +16,15 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from conftest import make_split
+from torch import nn
 from tqdm import tqdm
 from training_toys import OPTIONS, STEPS, ToyBackbone, at_step, toy_dataset, toy_learner, toy_train
 
 import kshot.training.validation as validation
 from kshot.backbones import Conv4
 from kshot.data.augmentation import PhotoAugmentation, normalize, prepare_images
-from kshot.data.dataset import Normalization
+from kshot.data.dataset import Dataset, Normalization
 from kshot.data.episodes import Episodes, EpisodeSampler, TaskShape
 from kshot.errors import CheckpointError, ConfigError, DataError
 from kshot.learners import MultiTask, ProtoNet, Supervised
@@ -286,6 +288,20 @@ def test_a_learner_for_other_data_is_refused() -> None:
         toy_train(toy_learner(7))
     with pytest.raises(ConfigError, match=r"conv4 was built with in_channels=3, but toy/train has in_channels=1"):
         toy_train(MultiTask(Conv4(2, 3, 16), 12), toy_data_16())
+    with pytest.raises(ConfigError, match=r"built for 2 features an image and gives 8 for .*8 x 8; .*image_size=8"):
+        toy_train(MultiTask(flat_backbone(1, 2), 8))
+    with pytest.raises(ConfigError, match=r"Sequential cannot take .* 1 x 8 x 8: .*in_channels=1 and image_size=8"):
+        toy_train(MultiTask(flat_backbone(3, 2), 8))
+    split = make_split([10] * 8, size=32)
+    with pytest.raises(ConfigError, match=r"Conv4 was built for 2 features an image and gives 8 for the images of toy"):
+        toy_train(MultiTask(Conv4(2, 1), 8), Dataset("toy", split, split, split, split))
+
+
+def flat_backbone(channels: int, feature_size: int) -> Any:
+    """Somebody's own network, which has no option that says what images it takes."""
+    network = nn.Sequential(nn.Conv2d(channels, 2, 3, padding=1), nn.AdaptiveAvgPool2d(2), nn.Flatten())
+    network.feature_size = feature_size
+    return network
 
 
 def test_loggers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+
 from kshot.data.dataset import Split
 from kshot.errors import ConfigError
+from kshot.evaluation import device_of, evaluating
+from kshot.learners.base import FeatureLearner, Learner
 from kshot.training.loggers import check_loggers
 
 _AT_LEAST = {
@@ -59,14 +63,32 @@ def _check_factor(factor: float | Sequence[float], schedule: str) -> None:
         raise ConfigError(f"factor is {factor}, but the plateau schedule lowers the rate: it must be below 1")
 
 
-def check_fit(learner: Mapping[str, Any], backbone: Mapping[str, Any], split: Split) -> None:
-    """ConfigError where the options of learner and backbone name other sizes than the data have."""
+def check_fit(learner: Learner, config: Mapping[str, Any], split: Split) -> None:
+    """ConfigError where the learner, described by `config`, or its backbone was built for other sizes than the data."""
     channels, height, width = split.image_shape
     expected = {"in_channels": channels, "image_size": width} if height == width else {"in_channels": channels}
-    for section, sizes in ((learner, {"num_classes": split.num_classes}), (backbone, expected)):
+    for section, sizes in ((config["learner"], {"num_classes": split.num_classes}), (config["backbone"], expected)):
         for name, size in sizes.items():
             if section.get(name) not in (None, size):
                 raise ConfigError(
                     f"{section['name']} was built with {name}={section[name]}, but {split.dataset}/{split.name} has "
                     f"{name}={size}; build it with {name}={size}"
                 )
+    if isinstance(learner, FeatureLearner):
+        _check_features(learner, split)
+
+
+@torch.no_grad()
+def _check_features(learner: FeatureLearner, split: Split) -> None:
+    """Pass one black image through the backbone: what it was built for need not be among its options."""
+    channels, height, width = split.image_shape
+    name, promised = type(learner.backbone).__name__, learner.backbone.feature_size
+    advice = f"build it for them, with in_channels={channels} and image_size={width}"
+    images = f"the images of {split.dataset}/{split.name}, {channels} x {height} x {width}"
+    with evaluating(learner, "float32"):
+        try:
+            found = learner.backbone(torch.zeros(1, channels, height, width, device=device_of(learner))).shape[1]
+        except RuntimeError as error:
+            raise ConfigError(f"{name} cannot take {images}: {error}; {advice}") from error
+    if found != promised:
+        raise ConfigError(f"{name} was built for {promised} features an image and gives {found} for {images}; {advice}")

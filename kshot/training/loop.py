@@ -160,7 +160,7 @@ def train(
     weight_decay = default_weight_decay(optimizer) if weight_decay is None else weight_decay
     options = {name: value for name, value in locals().items() if name not in _NOT_OPTIONS}
     config = {"data": {"name": data.name}, **describe_learner(learner), "training": options}
-    check_fit(config["learner"], config["backbone"], split)
+    check_fit(learner, config, split)
     sampler = learner.sampler(split, TaskShape(ways, shots, queries), seed)
     augmentation = augmentation_for(split.normalization, split.image_shape[-1]) if augment else None
     validation_shape = TaskShape(validation_ways, validation_shots, validation_queries)
