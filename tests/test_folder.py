@@ -145,6 +145,17 @@ def test_a_long_list_of_unreadable_files_is_shortened(tmp_path: Path) -> None:
     assert str(caught.value).count(".png") >= 10
 
 
+def test_a_link_to_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
+    tree = write_tree(tmp_path / "tree")
+    (tree / "class3" / ".#lock").symlink_to("nowhere")  # an editor's, which is hidden
+    prepare(tree, tmp_path / "other")
+    (tree / "class3" / "9.png").symlink_to(tmp_path / "gone.png")
+    with pytest.raises(DataError, match=r"class3/9.png is a link to a file that is gone"):
+        data.load(f"folder:{tree}", tmp_path / "root")
+    with pytest.raises(DataError, match=r"class3/9.png is a link to a file that is gone"):
+        prepare(tree, tmp_path / "root")
+
+
 def test_too_few_classes_are_refused(tmp_path: Path) -> None:
     tree = write_tree(tmp_path / "tree", 5)
     with pytest.raises(DataError, match=r"has 5 class folders, and training needs at least 6.*kshot classify"):

@@ -119,6 +119,8 @@ def test_the_catalog_lists_what_is_prepared_and_survives_damage(tmp_path: Path) 
         ({"dataset": "nothing"}, "there is no dataset 'nothing'; choose one of: glyphs, cifar-fs"),
         ({"dataset": "cifar-fs", "size": 3}, "cifar-fs has no option 'size'; its options: none"),
         ({"dataset": "folder", "parts": ["a"]}, "no option 'parts'; its options: size, fractions, seed"),
+        ({"dataset": "glyphs", "source": "x"}, "glyphs reads no files; leave out the source"),
+        ({"dataset": "mixture", "source": "x", "parts": ["a", "b"]}, "mixture reads no files; leave out the source"),
         ({"dataset": "folder"}, "give the prepared dataset a name"),
         ({"dataset": "folder", "name": "cifar-fs"}, "name of a dataset of the catalog"),
         ({"dataset": "glyphs", "name": "cifar-fs"}, "name of a dataset of the catalog"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -84,13 +85,16 @@ def test_cifar_from_its_archive_with_the_right_checksum_alone(tmp_path: Path, mo
     assert not (tmp_path / "root").exists()
     monkeypatch.setattr(cifar, "MD5", checksum(archive, "md5"))
     monkeypatch.setattr(cifar, "URL", archive.as_uri())
+    (tmp_path / "downloads").mkdir()
+    shutil.copy(archive, tmp_path / "downloads")
+    data.prepare("cifar-fs", tmp_path / "downloads", root=tmp_path / "from-folder")
     data.prepare("cifar-fs", archive, root=tmp_path / "root")
     # Without a source the same file is fetched, from its address, and kept for the other split.
     data.prepare("cifar-fs", root=tmp_path / "other")
     assert (tmp_path / "other/downloads/cifar-100-python.tar.gz").exists()
     monkeypatch.setattr(cifar, "URL", (tmp_path / "gone/cifar-100-python.tar.gz").as_uri())
     data.prepare("fc100", root=tmp_path / "other")
-    for root in ("root", "other"):
+    for root in ("from-folder", "other"):
         dataset = data.load("cifar-fs", tmp_path / root)
         np.testing.assert_array_equal(dataset.test.images, data.load("cifar-fs", tmp_path / "root").test.images)
 

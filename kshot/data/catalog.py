@@ -81,6 +81,8 @@ def prepare(
     for option in options:
         if option not in allowed:
             raise ConfigError(f"{dataset} has no option {option!r}; its options: {', '.join(allowed) or 'none'}")
+    if source is not None and not SOURCES[dataset].reads_files:
+        raise ConfigError(f"{dataset} reads no files; leave out the source. {SOURCES[dataset].obtain}")
     if dataset == "mixture" and parts is None:
         raise ConfigError(
             "say which prepared datasets to mix: kshot data prepare mixture --parts A B --name my-mixture"

@@ -22,6 +22,7 @@ class Source(ABC):
     classes: how many, as a reader wants to see it
     obtain: where the files can be had, and which of them to hand over
     arguments: what ``kshot data prepare NAME`` needs besides
+    reads_files: whether it has files at all, which a user may hand over
     """
 
     name: ClassVar[str]
@@ -29,6 +30,7 @@ class Source(ABC):
     classes: ClassVar[str]
     obtain: ClassVar[str]
     arguments: ClassVar[str] = "--source PATH"
+    reads_files: ClassVar[bool] = True
 
     @abstractmethod
     def read(self, path: Path | None, root: Path) -> Contents:

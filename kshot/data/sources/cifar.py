@@ -31,7 +31,10 @@ NORMALIZATION = Normalization((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
 class Cifar100(Source):
     """The train and test images of CIFAR-100 together, 600 a class; a group is one of its 20 superclasses."""
 
-    obtain = f"It is downloaded from {URL} (169 MB) unless you pass that archive, or the folder {FOLDER}, as source."
+    obtain = (
+        f"It is downloaded from {URL} (169 MB) unless you pass that archive, the folder {FOLDER}, "
+        f"or a folder that holds either of them, as source."
+    )
     arguments = ""
 
     def read(self, path: Path | None, root: Path) -> Contents:
@@ -78,6 +81,9 @@ class FC100(Cifar100):
 @contextmanager
 def _opened(path: Path) -> Iterator[Callable[[str], Any]]:
     """A function that reads one of the pickles train, test and meta, from the archive or from the folder."""
+    inside = path / Path(URL).name
+    if inside.is_file() and not (path / FOLDER).is_dir():
+        path = inside
     if path.is_file():
         archives.refuse_other_checksum(path, MD5)
         with archives.open_tar(path, [f"{FOLDER}/{part}" for part in FIELDS]) as open_member:

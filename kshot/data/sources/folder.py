@@ -133,19 +133,24 @@ def subfolders(folder: Path) -> list[Path]:
 def image_files(folder: Path) -> list[Path]:
     """All files below a folder whose suffix is an image format's, sorted, without hidden ones."""
     suffixes = Image.registered_extensions()
-    return [path for path in _visible_files(folder) if path.suffix.lower() in suffixes]
+    return [path for path in _visible(folder) if path.is_file() and path.suffix.lower() in suffixes]
 
 
-def _visible_files(folder: Path) -> list[Path]:
-    return [
+def _visible(folder: Path) -> list[Path]:
+    """All that lies below a folder, sorted, without what is hidden; DataError for a link to what is gone."""
+    found = [
         path
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
+    for path in found:
+        if not path.exists():
+            raise DataError(f"{path} is a link to a file that is gone; remove it, or put the file back")
+    return found
 
 
 def _warn_of_others(tree: Path, images: set[Path]) -> None:
-    others = [path for path in _visible_files(tree) if path not in images]
+    others = [path for path in _visible(tree) if path.is_file() and path not in images]
     if others:
         warnings.warn(f"{len(others)} files in {tree} are no images and are left out, e.g. {others[0]}", stacklevel=3)
 
@@ -153,7 +158,7 @@ def _warn_of_others(tree: Path, images: set[Path]) -> None:
 def fingerprint(tree: Path) -> str:
     """Ten hexadecimal digits that change when a file of the tree is added, removed, renamed or written."""
     digest = hashlib.sha256(str(tree.resolve()).encode())
-    for path in sorted(tree.rglob("*")):
+    for path in _visible(tree):
         state = os.stat(path)
         digest.update(f"{path}\0{state.st_size}\0{state.st_mtime_ns}\0".encode())
     return digest.hexdigest()[:10]

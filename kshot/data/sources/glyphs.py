@@ -80,6 +80,7 @@ class Glyphs(Source):
     classes = "1483 / 129 / 232"
     obtain = "The fonts come with matplotlib."
     arguments = ""
+    reads_files = False
 
     def read(self, path: Path | None, root: Path) -> Contents:
         """Draw the characters; `path` is not used, for nothing has to be had."""

@@ -33,6 +33,7 @@ class Mixture(Source):
     classes = "the sum of its parts"
     obtain = "Prepare the parts first, and name them with --parts; no files are needed."
     arguments = "--parts A B --name my-mixture"
+    reads_files = False
 
     def __init__(self, parts: Sequence[str], size: int | None = None) -> None:
         if len(set(parts)) < 2 or len(set(parts)) < len(parts):
