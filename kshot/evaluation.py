@@ -189,7 +189,9 @@ def evaluate(
 ) -> Evaluation:
     """Accuracy of a learner on `tasks` tasks of a split: task i is the same for every learner and on every machine.
 
-    ways, shots, queries: classes a task, support and query images a class.
+    ways: classes a task.
+    shots: support images a class.
+    queries: query images a class.
     tasks: number of tasks; the interval shrinks with its square root.
     seed: names the set of tasks.
     adaptation: how a frozen feature learner learns a task, by name or instance; None for the learner's own.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -15,8 +16,10 @@ import yaml
 from kshot.backbones import backbones
 from kshot.cli import COMMANDS, main
 from kshot.cli.options import Options, parameters
+from kshot.cli.train import training_options
 from kshot.data.store import ClassInfo
 from kshot.data.writing import Contents, write
+from kshot.errors import ConfigError
 from kshot.evaluation import Evaluation, compare, evaluate
 from kshot.learners import learners
 from kshot.report.page import page
@@ -323,9 +326,40 @@ def test_recipes_lists_and_prints(say):
     assert yaml.safe_load(say("recipes", "mtl-cifar-fs-5shot")[1])["learner"]["name"] == "mtl"
 
 
-def test_switches_need_no_value(say):
+def test_lists_are_typed_as_words_or_in_brackets():
+    for words in (
+        ["--milestones", "20", "40"],
+        ["--milestones", "[20,40]"],
+        ["--milestones=[20, 40]"],
+        ["--set", "milestones=[20,40]"],
+        ["--set", "training.milestones=[20,40]"],
+    ):
+        options = training_options(words)[1]
+        assert options.parse(words).milestones == [20, 40]
+    words = ["--backbone", "resnet12", "--set", "backbone.widths=[64,128,256,512]", "--factor=[0.5,0.1]"]
+    given = training_options(words)[1].parse(words)
+    assert list(given.backbone.widths) == [64, 128, 256, 512]
+    assert given.factor == [0.5, 0.1]
+
+
+def test_help_speaks_the_language_of_the_command_line(say):
+    out = " ".join(say("train", "--help")[1].split())
+    assert "--compile {true,false}" in out
+    assert "default: false" in out
+    assert not {"default: False", "default: True", "default: None"} & set(re.findall(r"default: \w+", out))
+    assert "--factor+" not in out
+    assert len({text for name, *_, text in parameters(train) if name.endswith(("ways", "shots", "queries"))}) == 6
+    assert len({text for name, *_, text in parameters(evaluate) if name in ("ways", "shots", "queries")}) == 3
+
+
+def test_switches_need_no_value():
     options = Options("kshot test", "", [])
     options.add("--overwrite", bool, False, "a switch")
     options.add("--size", int, 3, "a number")
     assert options.parse(["--overwrite", "--size", "4"]).as_dict() == {"overwrite": True, "size": 4}
-    assert options.parse(["--overwrite", "false"]).overwrite is False
+    for word in ("false", "False", "no", "off"):
+        assert options.parse(["--overwrite", word]).overwrite is False
+        assert options.parse([f"--overwrite={word}"]).overwrite is False
+    assert options.parse(["--overwrite", "Yes"]).overwrite is True
+    with pytest.raises(ConfigError, match="--overwrite takes true or false, not 'maybe'"):
+        options.parse(["--overwrite=maybe"])

@@ -10,7 +10,7 @@ import argparse
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -19,17 +19,22 @@ import jsonargparse
 from kshot.errors import ConfigError
 
 ROOT_TEXT = "folder of prepared datasets; by default $KSHOT_ROOT, or else the platform's cache folder"
+_SWITCH = {"true": "true", "yes": "true", "on": "true", "false": "false", "no": "false", "off": "false"}
 NAME = ".name"  # `--learner mtl` is short for `--learner.name mtl`
 
 
 class _HelpFormatter(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the line breaks of examples, writes `--learner` for `--learner.name`, and choices only once."""
+    """Keeps the line breaks of examples, writes `--learner` for `--learner.name`, and choices only once.
+
+    True and false are written as they are typed, and jsonargparse's `--factor+`, which appends to a list, is left out.
+    """
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
-        return super()._format_action_invocation(action).replace(NAME, "")
+        return re.sub(r", --\S+\+ \S+", "", super()._format_action_invocation(action)).replace(NAME, "")
 
     def _expand_help(self, action: argparse.Action) -> str:
-        text = re.sub(r"type: Literal\[.*?\](, )?", "", super()._expand_help(action))
+        text = re.sub(r"type: (Literal\[.*?\]|bool)(, )?", "", super()._expand_help(action))
+        text = re.sub(r"default: (True|False)\b", lambda match: match[0].lower(), text)
         return re.sub(r"<class '(\w+)'>", r"\1", text)
 
 
@@ -52,6 +57,7 @@ class Options:
             allow_abbrev=False,
         )
         self._hints: dict[str, Any] = {}
+        self._several: set[str] = set()  # keys of options that take several values
 
     def add(self, name: str, hint: Any, default: Any, text: str, **options: Any) -> None:
         """One option `--name`, or a positional argument where `name` has no dashes."""
@@ -85,6 +91,7 @@ class Options:
         element, count = _elements(hint)
         if count is not None:
             settings["nargs"] = count
+            self._several.add(_key(option))
             if isinstance(settings.get("default"), tuple):
                 settings["default"] = list(settings["default"])
         self._hints[_key(option)] = element
@@ -101,25 +108,39 @@ class Options:
                 self._check_known(key, f"recipe: {key}")
             self._translating_errors(lambda: self.parser.parse_object(dict(defaults), defaults=True))
             self.parser.set_defaults(flat)
-        normal = [self._normal(argument, after) for argument, after in _with_next(expand_set(arguments))]
+        normal = list(self._normal(arguments))
         return self._translating_errors(lambda: self.parser.parse_args(normal))
 
-    def _normal(self, argument: str, after: str) -> str:
+    def _normal(self, arguments: Sequence[str]) -> Iterator[str]:
         """`--max_epochs` as `--max-epochs`, `--training.x` as `--x`, `--learner` as `--learner.name`; unknown: error.
 
-        A switch without a value, such as `--overwrite`, means true.
+        A switch without a value, such as `--overwrite`, means true. `--milestones=[20,40]` is `--milestones 20 40`.
         """
-        if not argument.startswith("--") or argument == "--":
-            return argument
-        name, equals, value = argument.partition("=")
+        words, key = list(expand_set(arguments)), ""
+        while words:
+            word = words.pop(0)
+            if not word.startswith("--") or word == "--":
+                yield from _items(word) if key in self._several else [word]
+                continue
+            name, equals, value = word.partition("=")
+            key = self._known_key(name)
+            option = f"--{key.replace('_', '-')}"
+            if self._hints.get(key) is bool:
+                if not equals:
+                    value = words.pop(0) if words and words[0].lower() in _SWITCH else "true"
+                yield f"{option}={_SWITCH.get(value.lower(), value)}"
+            elif equals and key in self._several:
+                yield from [option, *_items(value)]
+            else:
+                yield f"{option}{equals}{value}"
+
+    def _known_key(self, name: str) -> str:
         key = _key(name).removeprefix("training.")
         if key + NAME in self._hints:
             key += NAME
         if key != "help":
             self._check_known(key, name)
-        if self._hints.get(key) is bool and not equals and after not in ("true", "false"):
-            equals, value = "=", "true"
-        return f"--{key.replace('_', '-')}{equals}{value}"
+        return key
 
     def _check_known(self, key: str, shown: str) -> None:
         if key in self._hints:
@@ -211,10 +232,9 @@ def chosen(arguments: Sequence[str], names: Collection[str]) -> dict[str, str]:
     return found
 
 
-def _with_next(arguments: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Every argument with the one after it, the last one with an empty string."""
-    words = list(arguments)
-    yield from zip(words, [*words[1:], ""])
+def _items(word: str) -> list[str]:
+    """`[20,40]` as 20 and 40; anything else as it is."""
+    return [item.strip() for item in word[1:-1].split(",")] if word.startswith("[") and word.endswith("]") else [word]
 
 
 def _elements(hint: Any) -> tuple[Any, str | int | None]:

@@ -113,12 +113,15 @@ def train(
     ----------
     learner : what to train; it is moved to the device and changed in place.
     data : dataset with the classes to train and to validate on.
-    ways, shots, queries : classes a training task, and support and query images a class.
+    ways : classes a training task.
+    shots : support images a class of the training tasks.
+    queries : query images a class of the training tasks.
     meta_batch : tasks a step; None for the learner's own (W21: 6).
     tasks_per_epoch : tasks an epoch, rounded up to whole steps; None for the learner's own (W21: 1600).
     max_epochs : epochs at most.
     validation_tasks : validation tasks after each epoch, the same ones every time.
-    validation_ways, validation_shots : shape of the validation tasks; None for that of the training tasks.
+    validation_ways : classes a validation task; None for as many as a training task has.
+    validation_shots : support images a class of the validation tasks; None for as many as in training.
     validation_queries : query images a class of the validation tasks.
     patience : epochs without a better validation accuracy after which training stops; 0 never stops early.
     optimizer : sgdp, sgdw, adabound and adamp need the extra package: ``pip install kshot[optimizers]``.
