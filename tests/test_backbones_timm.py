@@ -11,6 +11,7 @@ from torch import nn
 
 from kshot.backbones import BatchNorm2d, Timm, batch_of_tasks
 from kshot.errors import ConfigError
+from kshot.training.runs import build_learner, describe_learner
 
 
 class BatchNormAct2d(nn.BatchNorm2d):
@@ -64,6 +65,17 @@ def test_builds_for_the_images_without_a_classifier(fake_timm):
         {"in_chans": 1, "pretrained": False, "num_classes": 0},
         {"in_chans": 3, "pretrained": True, "num_classes": 0, "img_size": 40},
     ]
+
+
+def test_pretrained_weights_are_not_fetched_where_a_checkpoint_follows(fake_timm):
+    fake = fake_timm()
+    backbone = {"name": "timm", "model": "resnet18", "in_channels": 3, "image_size": 20, "pretrained": True}
+    config = {"learner": {"name": "protonet"}, "backbone": backbone}
+    learner = build_learner(config, download=False)
+    assert not fake.calls[-1]["pretrained"]
+    assert describe_learner(learner)["backbone"] == backbone
+    build_learner(config)
+    assert fake.calls[-1]["pretrained"]
 
 
 def test_replaces_batch_norm_under_the_same_names(fake_timm):

@@ -20,7 +20,7 @@ from kshot.learners import Learner, learners
 from kshot.report.runs import read_config
 from kshot.report.tables import percent
 from kshot.training import TrainingResult, train
-from kshot.training.runs import build_learner
+from kshot.training.runs import RunFolder, build_learner
 
 _DESCRIPTION = """Train a learner and keep the weights with the best validation accuracy.
 
@@ -114,7 +114,8 @@ def _resume(folder: Path, arguments: Sequence[str]) -> None:
     given = options.parse(arguments, config["training"])
     data = datasets.load(config["data"]["name"], given.root)
     torch.manual_seed(given.seed)
-    _report(train(build_learner(config), data, run=folder, resume=True, **training_arguments(given)))
+    learner = build_learner(config, download=not RunFolder(folder).last.exists())
+    _report(train(learner, data, run=folder, resume=True, **training_arguments(given)))
 
 
 def _report(result: TrainingResult) -> None:

@@ -70,8 +70,11 @@ def _plain(value: Any) -> Any:
     raise ConfigError(f"{value!r} cannot be written to config.yaml; options must be numbers, strings or lists of them")
 
 
-def build_learner(config: Mapping[str, Any]) -> Learner:
-    """A new learner from the sections "learner" and "backbone" of a config; ConfigError where that cannot be."""
+def build_learner(config: Mapping[str, Any], download: bool = True) -> Learner:
+    """A new learner from the sections "learner" and "backbone" of a config; ConfigError where that cannot be.
+
+    download: fetch a backbone's pretrained weights; False where a checkpoint will replace them anyhow.
+    """
     if "unregistered" in config["backbone"]:
         raise ConfigError(
             f"the backbone {config['backbone']['unregistered']} is not registered, so the learner cannot be built from "
@@ -81,7 +84,11 @@ def build_learner(config: Mapping[str, Any]) -> Learner:
     learner_class = learners[options["learner"].pop("name")]
     if not options["backbone"]:
         return learner_class(**options["learner"])
-    backbone = backbones[options["backbone"].pop("name")](**options["backbone"])
+    backbone_class = backbones[options["backbone"].pop("name")]
+    fetched = {} if download or "pretrained" not in options["backbone"] else {"pretrained": False}
+    backbone = backbone_class(**options["backbone"] | fetched)
+    # what the run was built from, which a resumed run is compared with
+    backbone.options = backbone.options | options["backbone"]  # type: ignore[assignment,operator]
     return learner_class(backbone, **options["learner"])
 
 
@@ -229,7 +236,7 @@ def load_run(
     content = checkpoints.load(path, describe_learner(learner) if learner is not None else None)
     config = content["config"]
     if learner is None:
-        learner = build_learner(config)
+        learner = build_learner(config, download=False)
     checkpoints.load_weights(learner, content["learner"], path)
     learner.eval()
     return learner, data if data is not None else datasets.load(config["data"]["name"], root=root)
