@@ -88,7 +88,7 @@ def build_learner(config: Mapping[str, Any], download: bool = True) -> Learner:
     fetched = {} if download or "pretrained" not in options["backbone"] else {"pretrained": False}
     backbone = backbone_class(**options["backbone"] | fetched)
     # what the run was built from, which a resumed run is compared with
-    backbone.options = backbone.options | options["backbone"]  # type: ignore[assignment,operator]
+    backbone.options = backbone.options | options["backbone"]  # type: ignore[operator]
     return learner_class(backbone, **options["learner"])
 
 
