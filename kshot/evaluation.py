@@ -26,7 +26,9 @@ from kshot.learners.base import FeatureLearner, Learner, learners
 from kshot.solvers.adaptation import Adaptation, HeadAdaptation, adaptations
 
 _CHUNK_BYTES = 1 << 27  # features or images that one chunk of tasks may gather: keeps memory flat, stays in fast caches
+_PIXELS_AT_ONCE = 500 * 32 * 32  # of images that go through the backbone together; its maps grow with them
 _IMAGES_AT_ONCE = 500
+_PRECISIONS = ("float32", "bf16")
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,9 @@ def over_seeds(results: Sequence[Evaluation]) -> tuple[float, float]:
 
 @contextmanager
 def evaluating(learner: Learner, precision: Literal["float32", "bf16"]) -> Iterator[None]:
-    """The learner in evaluation mode and this precision, and afterwards as it was."""
+    """The learner in evaluation mode and this precision, and afterwards as it was; ConfigError for an unknown one."""
+    if precision not in _PRECISIONS:
+        raise ConfigError(f"there is no precision {precision!r}; choose one of: {', '.join(_PRECISIONS)}")
     was_training, had_precision = learner.training, learner.precision
     learner.eval()
     learner.precision = precision
@@ -165,10 +169,12 @@ def extract_features(
 ) -> Tensor:
     """Features (M, D) of every image of a split, each computed once, on the learner's device."""
     device, count = device_of(learner), len(split.images)
+    _, height, width = split.image_shape
+    at_once = max(1, min(_IMAGES_AT_ONCE, _PIXELS_AT_ONCE // (height * width)))
     pieces = []
     with evaluating(learner, precision), tqdm(total=count, unit="img", desc="features", disable=not progress) as bar:
-        for start in range(0, count, _IMAGES_AT_ONCE):
-            rows = np.arange(start, min(start + _IMAGES_AT_ONCE, count))
+        for start in range(0, count, at_once):
+            rows = np.arange(start, min(start + at_once, count))
             pieces.append(learner.features(normalize(split.gather(rows, device), split.normalization)))
             bar.update(len(rows))
     return torch.cat(pieces)
@@ -199,9 +205,18 @@ def evaluate(
     precision: what the backbone computes in.
     progress: show bars on the terminal.
 
-    Raises DataError where the split is too small for the shape, ConfigError for an adaptation that does not fit.
+    Raises DataError where the split is too small for the shape, ConfigError for an adaptation or features that do not
+    fit, and for options without sense.
     """
     started = time.perf_counter()
+    for name, number in (("queries", queries), ("tasks", tasks)):
+        if number < 1:
+            raise ConfigError(f"{name} is {number}, but must be at least 1: there is no accuracy without any")
+    if features is not None and len(features) != len(split.images):
+        raise ConfigError(
+            f"{len(features)} features were given, but {split.dataset}/{split.name} has {len(split.images)} images; "
+            f"give what extract_features returns for this split"
+        )
     sampler = EpisodeSampler(split, TaskShape(ways, shots, queries), seed)
     chosen = _adaptation_of(learner, adaptation)
     if isinstance(learner, FeatureLearner) and isinstance(chosen, HeadAdaptation):

@@ -138,3 +138,25 @@ def test_impossible_requests_are_refused(learner, toy_data):
         evaluate(learner, toy_data.test, ways=7)
     with pytest.raises(ConfigError, match="there is no adaptation 'magic'; choose one of: centroid"):
         evaluate(learner, toy_data.test, 3, 1, 5, adaptation="magic")
+    with pytest.raises(ConfigError, match="tasks is 0, but must be at least 1"):
+        evaluate(learner, toy_data.test, 3, 1, 5, tasks=0)
+    with pytest.raises(ConfigError, match="queries is 0, but must be at least 1"):
+        evaluate(learner, toy_data.test, 3, 1, 0)
+    with pytest.raises(ConfigError, match="no precision 'fp8'; choose one of: float32, bf16"):
+        evaluate(learner, toy_data.test, 3, 1, 5, precision="fp8")
+    with pytest.raises(ConfigError, match="288 features were given, but toy/test has 144 images"):
+        evaluate(learner, toy_data.test, 3, 1, 5, features=extract_features(learner, toy_data.train))
+
+
+@pytest.mark.parametrize(("size", "batches"), [(32, [500, 500, 40]), (84, [72] * 14 + [32]), (8, [500, 500, 40])])
+def test_features_are_extracted_from_so_many_pixels_at_a_time(size, batches, toy_split, monkeypatch):
+    split, seen = toy_split([1040], size=size), []
+    learner = MultiTask(Conv4(2, in_channels=1, image_size=32), 12)
+
+    def features(images):
+        seen.append(len(images))
+        return images.mean((2, 3))
+
+    monkeypatch.setattr(learner, "features", features)
+    assert extract_features(learner, split).shape == (1040, 1)
+    assert seen == batches
