@@ -24,6 +24,7 @@ _HOMES = {
         "ResNet18",
         "ResNet24",
         "ResNet50",
+        "Timm",
         "WideResNet",
         "backbones",
     ],

@@ -112,6 +112,9 @@ class Difference:
     mean: float
     ci95: float
 
+    def __str__(self) -> str:
+        return f"{100 * self.mean:+.2f} ± {100 * self.ci95:.2f} points, paired over the same tasks"
+
 
 def interval(values: NDArray[np.float64]) -> float:
     """Half-width of the 95% confidence interval of a mean, by Student's t; nan for fewer than two values."""

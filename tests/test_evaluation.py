@@ -104,6 +104,7 @@ def test_paired_difference_is_that_of_the_tasks():
         "a constant difference has no spread, though accuracies have"
     )
     assert first.ci95 > 0.1
+    assert str(difference) == "+10.00 ± 0.00 points, paired over the same tasks"
 
 
 def test_results_on_different_tasks_are_not_compared():
