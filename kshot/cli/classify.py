@@ -12,7 +12,7 @@ from kshot.cli.options import ROOT_TEXT, Options
 from kshot.errors import ConfigError
 from kshot.report import pictures
 from kshot.training import load_run
-from kshot.training.distributed import Processes
+from kshot.training.distributed import resolve_device
 
 _SHOWN = 40
 
@@ -41,7 +41,7 @@ def run(arguments: Sequence[str]) -> None:
     paths = images_at(given.images)
     folder = given.run or _newest_run(Path("runs"))
     learner, data = load_run(folder, root=given.root)
-    learner.to(Processes(given.device).device)
+    learner.to(resolve_device(given.device))
     print(f"features by {folder}, trained on {data.name}")
     classifier = PhotoClassifier(learner, data.train).fit(given.examples, progress=True)
     estimate = classifier.leave_one_out()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from tabulate import tabulate
 
 from kshot import data
 from kshot.cli.options import ROOT_TEXT, Options
+from kshot.data.dataset import SplitName
 from kshot.errors import ConfigError
 
 _HELP = """usage: kshot data list|prepare|verify|show [options]
@@ -100,7 +100,7 @@ def _show(arguments: Sequence[str]) -> None:
         positional="NAME",
     )
     options.add("name", str, None, "the prepared dataset")
-    options.add("--split", Literal["train", "val", "test", "train+val"], "test", "the classes to draw from")
+    options.add("--split", SplitName, "test", "the classes to draw from")
     options.add("--ways", int, 5, "classes a task")
     options.add("--shots", int, 5, "support images a class")
     options.add("--queries", int, 5, "query images a class")

@@ -6,19 +6,19 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
 
 from jsonargparse import Namespace
 
 from kshot.cli.options import ROOT_TEXT, Options, chosen, parameters
 from kshot.data import Dataset
+from kshot.data.dataset import SplitName
 from kshot.evaluation import Evaluation, describe_adaptation, evaluate, extract_features
 from kshot.learners import FeatureLearner, Learner
 from kshot.report.runs import groups_by_seed, published_for, read_config, read_evaluations, save_evaluation, weights_of
 from kshot.report.tables import Row, Style, seeds_line, table
 from kshot.solvers import Adaptation, HeadAdaptation, adaptations
 from kshot.training import load_run
-from kshot.training.distributed import Processes
+from kshot.training.distributed import resolve_device
 
 _FROM_COMMAND = {"learner", "split", "shots", "adaptation", "features", "progress"}
 
@@ -50,10 +50,8 @@ def evaluation_options(arguments: Sequence[str], command: str, description: str,
     """The options that `kshot evaluate` and `kshot compare` share."""
     options = Options(command, description, examples, positional="RUN [RUN ...]")
     options.add("runs", list[Path], None, "run folders, as kshot train wrote them")
-    options.add("--shots", list[int], [1, 5], "support images a class, one or more numbers")
-    options.add(
-        "--split", Literal["train", "val", "test", "train+val"], "test", "the classes that tasks are drawn from"
-    )
+    options.add("--shots", list[int], [5], "support images a class, one or more numbers")
+    options.add("--split", SplitName, "test", "the classes that tasks are drawn from")
     options.add("--style", Style, "text", "of the table; csv has one line a number")
     options.add("--root", Path | None, None, ROOT_TEXT)
     options.add("--device", str, "auto", 'where to compute: "auto" for a GPU where there is one, "cpu", "cuda:1"')
@@ -85,7 +83,7 @@ def evaluate_all(
     learner: Learner, data: Dataset, given: Namespace, shots: Sequence[int], title: str
 ) -> list[Evaluation]:
     """One learner at several numbers of shots, on features that are computed once."""
-    learner.to(Processes(given.device).device)
+    learner.to(resolve_device(given.device))
     split = data.split(given.split)
     print(f"evaluating {title} on {data.name}/{split.name}", file=sys.stderr)
     adaptation = _adaptation(given)

@@ -26,7 +26,7 @@ class Processes:
     """
 
     def __init__(self, device: str = "auto") -> None:
-        self.device = _resolve(device)
+        self.device = resolve_device(device)
         self.rank, self.count = 0, 1
         if not dist.is_available():
             return
@@ -102,7 +102,11 @@ class Processes:
             tensor.copy_(mean.view(tensor.shape))
 
 
-def _resolve(device: str) -> torch.device:
+def resolve_device(device: str) -> torch.device:
+    """The device of this name, "auto" for the GPU where there is one; ConfigError where there is no such device.
+
+    A GPU without a number is the one of torchrun's local rank, and becomes torch's current one.
+    """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
