@@ -205,6 +205,26 @@ def test_mistakes_are_named_without_a_traceback(say, words, message):
     assert not Path("runs").exists()
 
 
+def test_a_place_that_cannot_be_written_is_named(say, runs, tmp_path, monkeypatch):
+    assert say("evaluate", runs / "mtl-0", "--tasks", 6, "--queries", 4)[0] == 0
+    (tmp_path / "file").write_text("kept")
+    for out in ("file/page.html", "file/below/page.html"):
+        code, _, err = say("report", runs / "mtl-0", "--out", out)
+        assert code == 2
+        assert err.startswith("error: file")
+        assert "Traceback" not in err
+    (tmp_path / "page.html").write_text("kept")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("kshot.files.os.fsync", full)
+    code, _, err = say("report", runs / "mtl-0", "--out", "page.html")
+    assert code == 2
+    assert err.startswith("error: page.html: No space left on device")
+    assert [path.read_text() for path in sorted(tmp_path.iterdir())] == ["kept", "kept"]
+
+
 def test_interruption_says_how_to_go_on(say, monkeypatch):
     def stop(_: object) -> None:
         raise KeyboardInterrupt("continue with kshot train --resume runs/x")
@@ -267,6 +287,17 @@ def test_results_of_other_weights_are_not_used_again_and_copies_keep_theirs(say,
     assert read_evaluations(tmp_path / "mtl-0") == []
     assert say("compare", "mtl-0", "proto", *words)[2].count("evaluating") == 1
     assert [result.protocol.tasks for result in read_evaluations(tmp_path / "mtl-0")] == [42]
+
+
+def test_evaluation_under_torchrun_waits_for_nobody(say, runs, monkeypatch):
+    def join(*_: object) -> None:
+        raise AssertionError("joined the other processes")
+
+    monkeypatch.setattr("torch.distributed.init_process_group", join)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    code, out, _ = say("evaluate", runs / "mtl-0", "--tasks", 5, "--queries", 4)
+    assert code == 0
+    assert "5 ways, 5 shots, 4 queries a class, 5 tasks of tiny/test" in out
 
 
 def test_precisions_do_not_mix(say, runs, monkeypatch):

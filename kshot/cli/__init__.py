@@ -11,7 +11,7 @@ from importlib import import_module
 from kshot.errors import ConfigError, KshotError
 
 COMMANDS = {
-    "demo": "train three learners on glyphs, compare them on unseen scripts, write a picture (3 minutes)",
+    "demo": "train three learners on glyphs, compare them on unseen scripts (about two minutes on two cores)",
     "data": "list, prepare, verify and show datasets",
     "recipes": "list the recipes with their published values, or print one",
     "train": "train a learner, from a recipe or from options",
@@ -46,6 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(words)
     except KshotError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        place = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        print(f"error: {place}; check the path, its permissions and the free space", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         print(f"\nstopped{f': {stop}' if str(stop) else ''}", file=sys.stderr)
