@@ -83,12 +83,20 @@ class Evaluation:
         return f"{self.learner}: {100 * self.mean:.2f} ± {100 * self.ci95:.2f} % ({self.protocol})"
 
     def save(self, folder: Path) -> Path:
-        """Write everything, the accuracy of each task included, to a JSON file in `folder`; returns its path."""
+        """Write everything, the accuracy of each task included, to a JSON file in `folder`; returns its path.
+
+        ConfigError where it cannot be written; an earlier file is then untouched.
+        """
         at = self.protocol
         name = f"{at.split}-{at.ways}way-{at.shots}shot-{at.queries}query-{at.tasks}tasks-seed{at.seed}"
         path = folder / f"{name}-{self.adaptation}-{at.statistics}-{self.precision}.json"
         content = asdict(self) | {"mean": self.mean, "ci95": self.ci95, "accuracies": self.accuracies.tolist()}
-        write_json(path, content)
+        try:
+            write_json(path, content)
+        except OSError as error:
+            raise ConfigError(
+                f"the evaluation {path} cannot be written ({error}); free some space, or choose a folder that can be"
+            ) from error
         return path
 
     @classmethod

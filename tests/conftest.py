@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+import kshot.files
 from kshot.data.dataset import Dataset, Normalization, Split
 
 
@@ -43,6 +48,27 @@ def make_split(
 @pytest.fixture
 def toy_split() -> Callable[..., Split]:
     return make_split
+
+
+@pytest.fixture
+def full_disk() -> Callable[[str], AbstractContextManager[None]]:
+    """Within ``full_disk("metrics.csv")`` a file of this name can be opened, and takes only the first few bytes."""
+
+    @contextmanager
+    def fill(name: str) -> Iterator[None]:
+        class FullFile(io.FileIO):
+            def write(self, content: Any) -> int:
+                super().write(content[:5])
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        def open_on_full_disk(path: Path, mode: str) -> Any:
+            return FullFile(path, mode) if name in path.name else open(path, mode)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(kshot.files, "open", open_on_full_disk, raising=False)
+            yield
+
+    return fill
 
 
 @pytest.fixture

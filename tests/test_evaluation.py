@@ -134,6 +134,15 @@ def test_saved_result_is_read_back(tmp_path):
         Evaluation.load(path)
 
 
+def test_a_full_disk_leaves_the_previous_result(tmp_path, full_disk):
+    path = result([0.25, 0.5, 0.75, 1.0]).save(tmp_path)
+    before = path.read_bytes()
+    with full_disk(".json"), pytest.raises(ConfigError, match=r"1shot.*No space left on device.*free some space"):
+        result([0.5, 0.5, 0.5, 1.0]).save(tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == before
+
+
 def test_impossible_requests_are_refused(learner, toy_data):
     with pytest.raises(DataError, match="too few for 7 ways"):
         evaluate(learner, toy_data.test, ways=7)

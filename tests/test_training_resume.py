@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,19 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path, monkeypatch:
     assert {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()} == before
     assert (tmp_path / "metrics.csv").read_bytes() == rows
     assert len(toy_train(run=tmp_path, resume=True).history) == 3
+
+
+def test_a_full_disk_leaves_the_previous_metrics(tmp_path: Path, full_disk: Any) -> None:
+    toy_train(run=tmp_path, max_epochs=1)
+    rows = (tmp_path / "metrics.csv").read_bytes()
+    learner = at_step(toy_learner(), STEPS, lambda: stack.enter_context(full_disk("metrics.csv")))
+    with ExitStack() as stack, pytest.raises(CheckpointError, match=r"No space left.*checkpoints are intact: free"):
+        toy_train(learner, run=tmp_path, resume=True)
+    assert (tmp_path / "metrics.csv").read_bytes() == rows
+    assert not list(tmp_path.glob(".*"))
+    resumed = toy_train(run=tmp_path, resume=True)
+    assert len(resumed.history) == 3
+    assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 4
 
 
 def test_a_loss_that_is_not_finite_names_the_step(tmp_path: Path) -> None:
