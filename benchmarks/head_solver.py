@@ -22,8 +22,8 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from kshot.memory import keep_freed_memory
 from kshot.solvers import logistic_regression
-from kshot.training.memory import keep_freed_memory
 
 C = 3.0
 

@@ -22,8 +22,8 @@ from kshot.data.augmentation import augmentation_for, prepare_images
 from kshot.data.dataset import Dataset, Normalization, Split
 from kshot.data.episodes import EpisodeSampler, TaskShape
 from kshot.learners import MultiTask
+from kshot.memory import keep_freed_memory
 from kshot.training import train
-from kshot.training.memory import keep_freed_memory
 
 SHAPE, META_BATCH = TaskShape(5, 5, 5), 6
 

@@ -23,11 +23,12 @@ from kshot.data.episodes import EpisodeRows, EpisodeSampler, TaskShape
 from kshot.errors import ConfigError, DataError
 from kshot.files import write_json
 from kshot.learners.base import FeatureLearner, Learner, learners
+from kshot.memory import keep_freed_memory
 from kshot.solvers.adaptation import Adaptation, HeadAdaptation, adaptations
 
 _CHUNK_BYTES = 1 << 27  # features or images that one chunk of tasks may gather: keeps memory flat, stays in fast caches
-_PIXELS_AT_ONCE = 500 * 32 * 32  # of images that go through the backbone together; its maps grow with them
-_IMAGES_AT_ONCE = 500
+_PIXELS_AT_ONCE = 250 * 32 * 32  # of images that go through the backbone together; its maps grow with them
+_IMAGES_AT_ONCE = 250
 _PRECISIONS = ("float32", "bf16")
 
 
@@ -181,6 +182,8 @@ def extract_features(
     """Features (M, D) of every image of a split, each computed once, on the learner's device."""
     device, count = device_of(learner), len(split.images)
     _, height, width = split.image_shape
+    if device.type == "cpu":
+        keep_freed_memory()
     at_once = max(1, min(_IMAGES_AT_ONCE, _PIXELS_AT_ONCE // (height * width)))
     pieces = []
     with evaluating(learner, precision), tqdm(total=count, unit="img", desc="features", disable=not progress) as bar:

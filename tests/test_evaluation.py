@@ -158,7 +158,7 @@ def test_impossible_requests_are_refused(learner, toy_data):
         evaluate(learner, toy_data.test, 3, 1, 5, features=extract_features(learner, toy_data.train))
 
 
-@pytest.mark.parametrize(("size", "batches"), [(32, [500, 500, 40]), (84, [72] * 14 + [32]), (8, [500, 500, 40])])
+@pytest.mark.parametrize(("size", "batches"), [(32, [250] * 4 + [40]), (84, [36] * 28 + [32]), (8, [250] * 4 + [40])])
 def test_features_are_extracted_from_so_many_pixels_at_a_time(size, batches, toy_split, monkeypatch):
     split, seen = toy_split([1040], size=size), []
     learner = MultiTask(Conv4(2, in_channels=1, image_size=32), 12)

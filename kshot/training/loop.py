@@ -18,12 +18,12 @@ from kshot.data.dataset import Dataset, Split
 from kshot.data.episodes import TaskShape
 from kshot.errors import ConfigError, DivergenceError
 from kshot.learners.base import Learner
+from kshot.memory import keep_freed_memory
 from kshot.training.batches import StepTasks
 from kshot.training.checks import check_fit, check_options
 from kshot.training.distributed import Processes
 from kshot.training.interrupts import StopSignals, TrainingInterrupted
 from kshot.training.loggers import LoggerName, Loggers
-from kshot.training.memory import keep_freed_memory
 from kshot.training.optimizers import (
     OptimizerName,
     ScheduleName,
