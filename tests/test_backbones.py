@@ -103,8 +103,8 @@ def test_resnet_convolutions_start_from_he():
 @pytest.mark.parametrize("name", [name for name in OPTIONS if name != "wrn-28-10"])
 def test_evaluation_is_deterministic_and_knows_no_tasks(name):
     torch.manual_seed(0)
-    network = backbones[name](image_size=16, **OPTIONS[name]).eval()
-    images = torch.randn(6, 3, 16, 16)
+    network = backbones[name](image_size=16, **OPTIONS[name]).double().eval()
+    images = torch.randn(6, 3, 16, 16, dtype=torch.float64)
     features = network(images)
     with batch_of_tasks(3, np.arange(3, dtype=np.uint64)):
         assert torch.equal(network(images), features)
