@@ -16,6 +16,9 @@ import pytest
 import kshot.files
 from kshot.data.dataset import Dataset, Normalization, Split
 
+# Rounding depends on the number of threads, and several threads wait for each other where cores are shared.
+torch.set_num_threads(1)
+
 
 def make_split(
     counts: list[int],
