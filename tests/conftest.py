@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import kshot.files
 from kshot.data.dataset import Dataset, Normalization, Split
