@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,6 +26,11 @@ def build(name: str, **options: object) -> Learner:
     if "num_classes" in inspect.signature(cls).parameters:
         options = {"num_classes": CLASSES} | options
     return cls(Conv4(8, in_channels=1, image_size=16), **options)
+
+
+def with_support(episodes: Episodes, chosen: torch.Tensor) -> Episodes:
+    """The same tasks with these support images, in this order."""
+    return replace(episodes, support=episodes.support[:, chosen], support_labels=episodes.support_labels[:, chosen])
 
 
 def normalised(episodes: Episodes, split, dtype=torch.float32) -> Episodes:
@@ -95,27 +101,13 @@ def test_scores_follow_a_permutation_of_the_labels(name, unseen_episodes):
 def test_scores_do_not_depend_on_the_order_of_the_support_images(name, unseen_episodes):
     learner, order = build(name).double().eval(), torch.randperm(9, generator=torch.Generator().manual_seed(0))
     episodes = unseen_episodes.with_images(unseen_episodes.support.double(), unseen_episodes.query.double())
-    shuffled = Episodes(
-        episodes.support[:, order],
-        episodes.support_labels[:, order],
-        episodes.query,
-        episodes.query_labels,
-        episodes.classes,
-        episodes.keys,
-    )
+    shuffled = with_support(episodes, order)
     torch.testing.assert_close(learner.scores(shuffled), learner.scores(episodes), rtol=1e-5, atol=1e-5)
 
 
 def test_support_sets_may_be_unequal(trained, unseen_episodes):
     keep = torch.tensor([0, 1, 2, 3, 4, 6, 7])  # three, two and two images of the three classes
-    episodes = Episodes(
-        unseen_episodes.support[:, keep],
-        unseen_episodes.support_labels[:, keep],
-        unseen_episodes.query,
-        unseen_episodes.query_labels,
-        unseen_episodes.classes,
-        unseen_episodes.keys,
-    )
+    episodes = with_support(unseen_episodes, keep)
     accuracy = (trained.eval().scores(episodes).argmax(-1) == episodes.query_labels).float().mean()
     assert accuracy > 0.5
 

@@ -15,7 +15,7 @@ from kshot import data as datasets
 from kshot.backbones import Conv4
 from kshot.cli.options import ROOT_TEXT, Options
 from kshot.data import Dataset, EpisodeSampler, TaskShape
-from kshot.data.augmentation import normalize
+from kshot.data.augmentation import prepare_images
 from kshot.evaluation import Evaluation, evaluate, evaluating, extract_features
 from kshot.files import write_text
 from kshot.learners import FeatureLearner, MultiTask, ProtoNet, Supervised
@@ -130,9 +130,9 @@ def _picture(learner: FeatureLearner, data: Dataset, seed: int) -> pictures.Figu
     median = np.argsort(accuracies, kind="stable")[50:51]
     device = next(learner.parameters()).device
     episodes = EpisodeSampler(data.test, shape, seed).episodes(median, device)
-    seen = [normalize(images, data.test.normalization) for images in (episodes.support, episodes.query)]
+    seen = prepare_images(episodes, data.test.normalization)
     with evaluating(learner, "float32"):
-        predicted = learner.scores(episodes.with_images(*seen))[0].argmax(-1).cpu().numpy()
+        predicted = learner.scores(seen)[0].argmax(-1).cpu().numpy()
     names = [data.test.class_names[position].lower() for position in episodes.classes[0].tolist()]
     title = "Multi-task learning, one example of each unseen character: a task of median accuracy"
     return pictures.task_picture(episodes, names, predicted, title)
