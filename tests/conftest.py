@@ -17,7 +17,8 @@ import torch
 import kshot.files
 from kshot.data.dataset import Dataset, Normalization, Split
 
-# Rounding depends on the number of threads, and several threads wait for each other where cores are shared.
+# Rounding depends on the number of threads, and the processes that tests start use one; several also wait for each
+# other where cores are shared.
 torch.set_num_threads(1)
 
 

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -20,15 +19,6 @@ import kshot.training.checkpoints as checkpoints
 from kshot.errors import CheckpointError, ConfigError, DivergenceError
 from kshot.learners import ProtoNet
 from kshot.training import TrainingInterrupted
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Rounding depends on the number of threads; the processes that are killed use one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
