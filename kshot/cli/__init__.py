@@ -19,6 +19,7 @@ COMMANDS = {
     "compare": "measure runs on the same tasks, with paired differences",
     "report": "one self-contained HTML page about runs",
     "classify": "recognise your own classes from a few photographs of each",
+    "theory": "put the theory of multi-task and meta-learning to the test: kernels, predictors, bounds",
 }
 
 _HELP = """usage: kshot COMMAND [options]
