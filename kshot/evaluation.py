@@ -34,7 +34,11 @@ _PRECISIONS = ("float32", "bf16")
 
 @dataclass(frozen=True)
 class Protocol:
-    """What a number was measured on; two results with equal protocols were measured on the same tasks, in pairs."""
+    """What a number was measured on; two results with equal protocols were measured on the same tasks, in pairs.
+
+    within_groups: whether the classes of a task came from one group, where that was not as the split itself says; None
+        where it was.
+    """
 
     dataset: str
     split: str
@@ -44,11 +48,17 @@ class Protocol:
     tasks: int
     seed: int
     statistics: Literal["running", "transductive", "inductive"]
+    within_groups: bool | None = None
+
+    @property
+    def drawn(self) -> str:
+        """How the classes of a task were drawn, in words, where that was not as the split itself says."""
+        return {None: "", True: ", each within one group", False: ", across groups"}[self.within_groups]
 
     def __str__(self) -> str:
         return (
             f"{self.ways}-way {self.shots}-shot, {self.queries} queries a class, {self.tasks} tasks of "
-            f"{self.dataset}/{self.split}, {self.statistics} statistics, seed {self.seed}"
+            f"{self.dataset}/{self.split}{self.drawn}, {self.statistics} statistics, seed {self.seed}"
         )
 
 
@@ -90,7 +100,8 @@ class Evaluation:
         """
         at = self.protocol
         name = f"{at.split}-{at.ways}way-{at.shots}shot-{at.queries}query-{at.tasks}tasks-seed{at.seed}"
-        path = folder / f"{name}-{self.adaptation}-{at.statistics}-{self.precision}.json"
+        drawn = {None: "", True: "-within", False: "-across"}[at.within_groups]
+        path = folder / f"{name}{drawn}-{self.adaptation}-{at.statistics}-{self.precision}.json"
         content = asdict(self) | {"mean": self.mean, "ci95": self.ci95, "accuracies": self.accuracies.tolist()}
         try:
             write_json(path, content)
@@ -202,6 +213,7 @@ def evaluate(
     queries: int = 15,
     tasks: int = 2000,
     seed: int = 0,
+    within_groups: bool | None = None,
     adaptation: Adaptation | str | None = None,
     features: Tensor | None = None,
     precision: Literal["float32", "bf16"] = "float32",
@@ -214,6 +226,8 @@ def evaluate(
     queries: query images a class.
     tasks: number of tasks; the interval shrinks with its square root.
     seed: names the set of tasks.
+    within_groups: draw all classes of a task from one group (alphabet, superclass, domain), or from all of them; None
+        as the split says.
     adaptation: how a frozen feature learner learns a task, by name or instance; None for the learner's own.
     features: what `extract_features` returned, to be shared by several calls; None to compute it here.
     precision: what the backbone computes in.
@@ -231,7 +245,7 @@ def evaluate(
             f"{len(features)} features were given, but {split.dataset}/{split.name} has {len(split.images)} images; "
             f"give what extract_features returns for this split"
         )
-    sampler = EpisodeSampler(split, TaskShape(ways, shots, queries), seed)
+    sampler = EpisodeSampler(split, TaskShape(ways, shots, queries), seed, within_groups=within_groups)
     chosen = _adaptation_of(learner, adaptation)
     if isinstance(learner, FeatureLearner) and isinstance(chosen, HeadAdaptation):
         if features is None:
@@ -251,12 +265,19 @@ def evaluate(
     return Evaluation(
         learner=learners.name_of(learner),
         adaptation=describe_adaptation(chosen),
-        protocol=Protocol(split.dataset, split.name, ways, shots, queries, tasks, seed, "running"),
+        protocol=Protocol(
+            split.dataset, split.name, ways, shots, queries, tasks, seed, "running", departure(split, within_groups)
+        ),
         accuracies=accuracies,
         seconds=time.perf_counter() - started,
         own_adaptation=describe_adaptation(chosen) == describe_adaptation(getattr(learner, "adaptation", None)),
         precision=precision,
     )
+
+
+def departure(split: Split, within_groups: bool | None) -> bool | None:
+    """`within_groups` for a `Protocol`: None where the tasks are those that the split itself asks for."""
+    return None if within_groups == split.tasks_within_groups else within_groups
 
 
 def describe_adaptation(adaptation: Adaptation | None) -> str:

@@ -244,7 +244,7 @@ def test_evaluate_passes_options_to_the_adaptation(say, runs):
     words = ["--adaptation", "logistic", "--adaptation.c", "0.5", "--shots", "3", "--style", "csv", *MEASURE]
     code, out, _ = say("evaluate", runs / "mtl-0", *words)
     assert code == 0
-    assert "mtl-0,mtl,logistic-c=0.5,float32,tiny,test,5,3,4,30,0,running,0." in out
+    assert "mtl-0,mtl,logistic-c=0.5,float32,tiny,test,5,3,4,,30,0,running,0." in out
     path = next((runs / "mtl-0" / "evaluation").glob("*c=0.5*.json"))
     assert json.loads(path.read_text())["adaptation"] == "logistic-c=0.5"
 
@@ -303,6 +303,21 @@ def test_precisions_do_not_mix(say, runs, monkeypatch):
     monkeypatch.setattr("kshot.cli.evaluate.evaluate_all", None)
     assert say(*words)[:2] == (0, out)
     assert "Precision: float32." in page([runs / "mtl-0", runs / "proto"])
+
+
+def test_tasks_within_groups_do_not_mix_with_others(say, runs, monkeypatch):
+    words = ["compare", runs / "mtl-0", runs / "proto", "--shots", 2, "--tasks", 43, "--queries", 4]
+    code, out, _ = say(*words)
+    assert code == 0
+    code, other, err = say(*words, "--within-groups", "true")
+    assert code == 0
+    assert "43 tasks of tiny/test, each within one group" in other
+    assert err.count("evaluating") == 2
+    page([runs / "mtl-0", runs / "proto"])
+    monkeypatch.setattr("kshot.cli.evaluate.evaluate_all", None)
+    assert say(*words)[:2] == (0, out)
+    assert say(*words, "--within-groups", "false")[:2] == (0, out)
+    assert "true,43" in say(*words, "--within-groups", "--style", "csv")[1]
 
 
 def test_report_is_one_page_with_everything_in_it(say, runs):

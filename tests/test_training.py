@@ -170,6 +170,26 @@ def test_other_learners_train_by_the_same_loop(make: Any) -> None:
     assert math.isfinite(result.history[0]["loss"])
 
 
+@pytest.mark.parametrize(("within_groups", "pure"), [(True, True), (False, False), (None, False)])
+def test_training_and_validation_tasks_come_from_one_group(
+    within_groups: bool | None, pure: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: dict[str, list[Any]] = {"train": [], "val": []}
+    original = EpisodeSampler.rows
+
+    def rows(sampler: EpisodeSampler, numbers: Any) -> Any:
+        found = original(sampler, numbers)
+        drawn[sampler.split.name].extend(np.asarray(sampler.split.groups)[found.classes])
+        return found
+
+    monkeypatch.setattr(EpisodeSampler, "rows", rows)
+    splits = [make_split([10] * 8, name=name, groups=["a", "b"] * 4) for name in ("train", "val", "test", "train+val")]
+    toy_train(toy_learner(), Dataset("toy", *splits), max_epochs=1, within_groups=within_groups)
+    for groups in drawn.values():
+        assert len(groups) >= 8
+        assert all(len(set(task)) == 1 for task in groups) == pure
+
+
 def test_supervised_epochs_pass_over_each_image_once() -> None:
     learner, seen = Supervised(ToyBackbone(), num_classes=8), []
     original = learner.accumulate_gradients

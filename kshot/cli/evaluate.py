@@ -12,7 +12,7 @@ from jsonargparse import Namespace
 from kshot.cli.options import ROOT_TEXT, Options, chosen, parameters
 from kshot.data import Dataset
 from kshot.data.dataset import SplitName
-from kshot.evaluation import Evaluation, describe_adaptation, evaluate, extract_features
+from kshot.evaluation import Evaluation, departure, describe_adaptation, evaluate, extract_features
 from kshot.learners import FeatureLearner, Learner
 from kshot.report.runs import groups_by_seed, published_for, read_config, read_evaluations, save_evaluation, weights_of
 from kshot.report.tables import Row, Style, seeds_line, table
@@ -109,6 +109,7 @@ def _saved(folder: Path, learner: Learner, data: Dataset, given: Namespace) -> d
     """What was measured before with these options, by the number of shots."""
     adaptation = describe_adaptation(_adaptation(given) or getattr(learner, "adaptation", None))
     wanted = {"dataset": data.name} | {name: given[name] for name in ("split", "ways", "queries", "tasks", "seed")}
+    wanted["within_groups"] = departure(data.split(given.split), given.within_groups)
     return {
         result.protocol.shots: result
         for result in read_evaluations(folder)

@@ -19,7 +19,7 @@ import jsonargparse
 from kshot.errors import ConfigError
 
 ROOT_TEXT = "folder of prepared datasets; by default $KSHOT_ROOT, or else the platform's cache folder"
-_SWITCH = {"true": "true", "yes": "true", "on": "true", "false": "false", "no": "false", "off": "false"}
+_SWITCH = {"true": "true", "yes": "true", "on": "true", "false": "false", "no": "false", "off": "false", "null": "null"}
 NAME = ".name"  # `--learner mtl` is short for `--learner.name mtl`
 
 
@@ -33,7 +33,7 @@ class _HelpFormatter(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionH
         return re.sub(r", --\S+\+ \S+", "", super()._format_action_invocation(action)).replace(NAME, "")
 
     def _expand_help(self, action: argparse.Action) -> str:
-        text = re.sub(r"type: (Literal\[.*?\]|bool)(, )?", "", super()._expand_help(action))
+        text = re.sub(r"type: (Literal\[.*?\]|bool)( \| null)?(, )?", "", super()._expand_help(action))
         text = re.sub(r"default: (True|False)\b", lambda match: match[0].lower(), text)
         return re.sub(r"<class '(\w+)'>", r"\1", text)
 
@@ -125,7 +125,7 @@ class Options:
             name, equals, value = word.partition("=")
             key = self._known_key(name)
             option = f"--{key.replace('_', '-')}"
-            if self._hints.get(key) is bool:
+            if bool in (self._hints.get(key), *get_args(self._hints.get(key))):
                 if not equals:
                     value = words.pop(0) if words and words[0].lower() in _SWITCH else "true"
                 yield f"{option}={_SWITCH.get(value.lower(), value)}"
@@ -266,4 +266,6 @@ def _type_text(hint: Any) -> str:
     options = re.fullmatch(r"typing\.Literal\[(.*)\]", str(hint))
     if options:
         return f"one of {options[1]}"
+    if type(None) in get_args(hint):
+        return " or ".join([_type_text(part) for part in get_args(hint) if part is not type(None)] + ["null"])
     return str(hint).replace("typing.", "").replace("pathlib.", "")

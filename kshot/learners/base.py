@@ -58,9 +58,9 @@ class Learner(nn.Module):
         accuracy = (scores.detach().argmax(-1) == labels).float().mean()
         return {"loss": loss.detach(), "accuracy": accuracy}
 
-    def sampler(self, split: Split, shape: TaskShape, seed: int) -> Sampler:
-        """What training draws its tasks from."""
-        return EpisodeSampler(split, shape, seed)
+    def sampler(self, split: Split, shape: TaskShape, seed: int, within_groups: bool | None = None) -> Sampler:
+        """What training draws its tasks from; within_groups as for `EpisodeSampler`."""
+        return EpisodeSampler(split, shape, seed, within_groups=within_groups)
 
     def tasks_per_epoch(self, split: Split) -> int:
         """How many tasks make an epoch of training on `split` (W21: 1600)."""

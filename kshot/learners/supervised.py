@@ -44,8 +44,8 @@ class Supervised(FeatureLearner):
         """L2-normalised features (M, D) of images (M, C, H, W), as a task is learnt on."""
         return F.normalize(super().features(images), dim=-1)
 
-    def sampler(self, split: Split, shape: TaskShape, seed: int) -> ImageSampler:
-        """Images of the split in random order; the shape of tasks plays no part."""
+    def sampler(self, split: Split, shape: TaskShape, seed: int, within_groups: bool | None = None) -> ImageSampler:
+        """Images of the split in random order; the shape of tasks and the groups play no part."""
         return ImageSampler(split, seed)
 
     def tasks_per_epoch(self, split: Split) -> int:

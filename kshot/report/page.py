@@ -85,13 +85,13 @@ def _rows(runs: Sequence[Path]) -> list[Row]:
     return rows
 
 
-def _shared_keys(result: Evaluation) -> list[tuple[int, str, str, str, str, str, int, int, int, int]]:
+def _shared_keys(result: Evaluation) -> list[tuple[int, str, str, str, str, str, str, int, int, int, int]]:
     """The number of shots, and then what results in one table have in common, the number of tasks last.
 
     Rows may have the same adaptation, or each its learner's own, so that a result may have a key of either kind.
     """
     at = result.protocol
-    tasks = (at.dataset, at.split, at.statistics, at.ways, at.queries, at.seed, at.tasks)
+    tasks = (at.dataset, at.split, at.drawn, at.statistics, at.ways, at.queries, at.seed, at.tasks)
     adaptations = [result.adaptation, *([_OWN] if result.own_adaptation else [])]
     return [(at.shots, adaptation, result.precision, *tasks) for adaptation in adaptations]
 

@@ -73,11 +73,13 @@ def read_evaluations(run: Path) -> list[Evaluation]:
 def published_for(config: Mapping[str, Any], result: Evaluation) -> Published | None:
     """What a paper reports for this learner and backbone on tasks of this kind, or None.
 
-    The published values are those of each learner's own adaptation, so there is none beside another one.
+    The published values are those of each learner's own adaptation and of the dataset's own tasks, so there is none
+    beside another adaptation, or where `within_groups` was chosen.
     """
     backbone, at = config["backbone"], result.protocol
     if (
         not result.own_adaptation
+        or at.within_groups is not None
         or at.split != "test"
         or at.dataset != config["data"]["name"]
         or backbone.get("name") is None

@@ -93,8 +93,8 @@ def _protocol(row: Row) -> str:
     at = row.results[0].protocol
     shots = " and ".join(str(result.protocol.shots) for result in row.results)
     return (
-        f"{at.ways} ways, {shots} shots, {at.queries} queries a class, {at.tasks} tasks of {at.dataset}/{at.split}, "
-        f"{at.statistics} statistics, task seed {at.seed}"
+        f"{at.ways} ways, {shots} shots, {at.queries} queries a class, {at.tasks} tasks of {at.dataset}/{at.split}"
+        f"{at.drawn}, {at.statistics} statistics, task seed {at.seed}"
     )
 
 
@@ -147,6 +147,7 @@ def _record(row: Row, position: int, reference: Evaluation | None) -> Mapping[st
     record: dict[str, object] = {"name": row.name, "learner": result.learner, "adaptation": result.adaptation}
     record["precision"] = result.precision
     record |= {"dataset": at.dataset, "split": at.split, "ways": at.ways, "shots": at.shots, "queries": at.queries}
+    record |= {"within_groups": "" if at.within_groups is None else str(at.within_groups).lower()}
     record |= {"tasks": at.tasks, "seed": at.seed, "statistics": at.statistics}
     record |= {"accuracy": f"{result.mean:.6f}", "ci95": f"{result.ci95:.6f}"}
     if reference is not None:

@@ -20,6 +20,7 @@ def make_validation(
     shape: TaskShape,
     tasks: int,
     seed: int,
+    within_groups: bool | None,
     precision: Literal["float32", "bf16"],
     processes: Processes,
 ) -> Callable[[], tuple[float, float]]:
@@ -29,7 +30,7 @@ def make_validation(
     """
     if split is not None:
         try:
-            EpisodeSampler(split, shape, seed)
+            EpisodeSampler(split, shape, seed, within_groups=within_groups)
         except DataError as error:
             raise DataError(
                 f"validation on {shape} tasks is not possible: {error}, by "
@@ -39,7 +40,8 @@ def make_validation(
     def validate() -> tuple[float, float]:
         mean, ci95 = math.nan, math.nan
         if split is not None and processes.is_first:
-            result = evaluate(learner, split, shape.ways, shape.shots, shape.queries, tasks, seed, precision=precision)
+            numbers = (shape.ways, shape.shots, shape.queries, tasks, seed)
+            result = evaluate(learner, split, *numbers, within_groups=within_groups, precision=precision)
             mean, ci95 = result.mean, result.ci95
         mean, ci95 = processes.from_first([mean, ci95])
         return mean, ci95
