@@ -31,7 +31,7 @@ _HOMES = {
     "kshot.learners": ["FeatureLearner", "Learner", "MultiTask", "ProtoNet", "Supervised", "learners"],
     "kshot.solvers": ["adaptations"],
     "kshot.evaluation": ["Evaluation", "compare", "evaluate", "extract_features", "over_seeds"],
-    "kshot.training": ["TrainingResult", "load_run", "train"],
+    "kshot.training": ["TrainingResult", "load_learner", "load_run", "train"],
     "kshot.classification": ["PhotoClassifier"],
     "kshot.errors": ["KshotError"],
 }

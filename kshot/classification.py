@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from kshot.data.augmentation import normalize
-from kshot.data.dataset import Split
+from kshot.data.dataset import ImageForm, Split
 from kshot.data.images import read_images
 from kshot.data.sources.folder import image_files, subfolders
 from kshot.errors import ConfigError, DataError
@@ -76,12 +76,12 @@ class PhotoClassifier:
     """A head on the features of a trained learner, fitted to examples; classes may differ in how many they have.
 
     learner: a trained feature learner; its training classes need not be anything like the ones to recognise.
-    trained_on: a split of the dataset that it was trained on, which says how images have to look.
+    trained_on: how images have to look, as `load_learner` returns it; a split of the dataset says it, too.
 
     Raises ConfigError for a learner without features, or with an adaptation that changes the network.
     """
 
-    def __init__(self, learner: Learner, trained_on: Split) -> None:
+    def __init__(self, learner: Learner, trained_on: ImageForm | Split) -> None:
         if not isinstance(learner, FeatureLearner) or not isinstance(learner.adaptation, HeadAdaptation):
             raise ConfigError(
                 f"{type(learner).__name__} learns a task by changing its network; photographs are classified with a "

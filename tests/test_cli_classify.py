@@ -14,10 +14,11 @@ from scipy import stats
 from kshot.backbones import Conv4
 from kshot.classification import PhotoClassifier, images_at
 from kshot.cli import main
-from kshot.errors import ConfigError, DataError
+from kshot.data.dataset import ImageForm
+from kshot.errors import CheckpointError, ConfigError, DataError
 from kshot.learners import MultiTask
 from kshot.solvers import LogisticRegression, TuneAll
-from kshot.training import train
+from kshot.training import load_learner, load_run, train
 
 COUNTS = {"cat": 3, "dog": 5, "owl": 11, "yak": 1}
 
@@ -107,8 +108,7 @@ def test_command_line(photos, toy_data, monkeypatch, capsys):
     learner = MultiTask(Conv4(8, in_channels=1, image_size=16), num_classes=12)
     settings = {"max_epochs": 1, "tasks_per_epoch": 4, "meta_batch": 2, "validation_tasks": 4}
     train(learner, toy_data, run="runs/toy", progress=False, **settings)
-    monkeypatch.setattr("kshot.cli.classify.load_run", lambda run, root: (learner.eval(), toy_data))
-    assert main(["classify", "examples", "new", "--out", "out"]) == 0
+    assert main(["classify", "examples", "new", "--out", "out"]) == 0, "the dataset is nowhere, and not needed"
     out = capsys.readouterr().out
     assert "features by runs/toy, trained on toy" in out
     assert "of 19" in out
@@ -117,3 +117,24 @@ def test_command_line(photos, toy_data, monkeypatch, capsys):
     assert len(rows) == 8
     assert all(row["class"] in COUNTS and 0 <= float(row["probability"]) <= 1 for row in rows)
     assert Path("out/predictions.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_older_run_needs_its_dataset(toy_data, tmp_path, monkeypatch):
+    learner = MultiTask(Conv4(8, in_channels=1, image_size=16), num_classes=12)
+    settings = {"max_epochs": 1, "tasks_per_epoch": 4, "meta_batch": 2, "validation_tasks": 4}
+    train(learner, toy_data, run=tmp_path / "run", progress=False, **settings)
+    _, told = load_learner(tmp_path / "run")
+    forget_form(tmp_path / "run" / "checkpoints" / "best.pt")
+    assert load_run(tmp_path / "run", toy_data)[1] is toy_data
+    with pytest.raises(CheckpointError, match=r"does not say how its images have to look.*no dataset 'toy'"):
+        load_learner(tmp_path / "run", root=tmp_path)
+    monkeypatch.setattr("kshot.training.runs.datasets.load", lambda name, root: toy_data)
+    assert load_learner(tmp_path / "run")[1] == told
+    assert told == ImageForm("toy", toy_data.train.image_shape, toy_data.train.normalization)
+
+
+def forget_form(checkpoint: Path) -> None:
+    """What a run's checkpoint said before it told the form of the images."""
+    content = torch.load(checkpoint, weights_only=True)
+    content["config"]["data"] = {"name": "toy"}
+    torch.save(content, checkpoint)

@@ -118,7 +118,11 @@ def test_an_epoch_is_rounded_up_to_whole_steps() -> None:
 def test_what_a_run_says_about_itself(tmp_path: Path) -> None:
     toy_train(MultiTask(Conv4(2, 1, 16), 12, ways=3), toy_data_16(), run=tmp_path, max_epochs=1)
     config = yaml.safe_load((tmp_path / "config.yaml").read_text())
-    assert config["data"] == {"name": "toy"}
+    assert config["data"] == {
+        "name": "toy",
+        "image_shape": [1, 16, 16],
+        "normalization": {"mean": [0.5], "std": [0.25], "augment": "none"},
+    }
     assert config["backbone"]["name"] == "conv4"
     assert config["learner"]["name"] == "mtl"
     own = ("learner", "data", "run", "resume")

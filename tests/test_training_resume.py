@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import training_toys
 from training_toys import STEPS, ToyBackbone, at_step, toy_dataset, toy_learner, toy_train
 
 import kshot.training.checkpoints as checkpoints
+from kshot.data.dataset import Normalization
 from kshot.errors import CheckpointError, ConfigError, DivergenceError
 from kshot.learners import ProtoNet
 from kshot.training import TrainingInterrupted
@@ -110,6 +112,21 @@ def test_time_limit_stops_resumably(tmp_path: Path, undisturbed: Path) -> None:
 
 def test_more_epochs_continue_a_finished_run(tmp_path: Path, undisturbed: Path) -> None:
     toy_train(run=tmp_path, max_epochs=1)
+    toy_train(run=tmp_path, resume=True)
+    assert_same_run(tmp_path, undisturbed)
+
+
+def test_a_run_that_says_less_of_its_data_can_be_resumed(tmp_path: Path, undisturbed: Path) -> None:
+    """As versions of kshot wrote them that kept the dataset's name alone; what a run does say has to be so."""
+    toy_train(run=tmp_path, max_epochs=1)
+    last = tmp_path / "checkpoints" / "last.pt"
+    content = torch.load(last, weights_only=True)
+    data = toy_dataset()
+    other = replace(data, train=replace(data.train, normalization=Normalization((0.4,), (0.25,), "none")))
+    with pytest.raises(ConfigError, match=r"data.normalization was .*0\.5.* and is .*0\.4"):
+        toy_train(data=other, run=tmp_path, resume=True)
+    content["config"]["data"] = {"name": "toy"}
+    torch.save(content, last)
     toy_train(run=tmp_path, resume=True)
     assert_same_run(tmp_path, undisturbed)
 

@@ -11,7 +11,7 @@ from kshot.classification import PhotoClassifier, Predictions, images_at
 from kshot.cli.options import ROOT_TEXT, Options
 from kshot.errors import ConfigError
 from kshot.report import pictures
-from kshot.training import load_run
+from kshot.training import load_learner
 from kshot.training.distributed import resolve_device
 
 _SHOWN = 40
@@ -23,8 +23,9 @@ def run(arguments: Sequence[str]) -> None:
         "kshot classify",
         "Recognise your own classes from a few photographs of each.\n\n"
         "EXAMPLES is a folder with one folder a class, named like the class: 3, 5 or 11 photographs each, any format\n"
-        "and size. IMAGES are the files, or folders of files, to recognise. Any run of a feature learner serves; it\n"
-        "need not have seen your classes, but one that was trained on similar images recognises more.",
+        "and size. IMAGES are the files, or folders of files, to recognise. Any run of a feature learner serves, from\n"
+        "another machine, too, for its dataset is not needed. It need not have seen your classes, but one that was\n"
+        "trained on similar images recognises more.",
         [
             "kshot classify examples/ new_photos/ --run runs/mtl-cifar-fs-5shot-seed0",
             "kshot classify examples/ a.jpg b.jpg --out recognised",
@@ -40,10 +41,10 @@ def run(arguments: Sequence[str]) -> None:
     given = options.parse(arguments)
     paths = images_at(given.images)
     folder = given.run or _newest_run(Path("runs"))
-    learner, data = load_run(folder, root=given.root)
+    learner, form = load_learner(folder, root=given.root)
     learner.to(resolve_device(given.device))
-    print(f"features by {folder}, trained on {data.name}")
-    classifier = PhotoClassifier(learner, data.train).fit(given.examples, progress=True)
+    print(f"features by {folder}, trained on {form.dataset}")
+    classifier = PhotoClassifier(learner, form).fit(given.examples, progress=True)
     estimate = classifier.leave_one_out()
     predictions = classifier.predict(paths, progress=True)
     print(f"\n{_table(predictions)}\n")

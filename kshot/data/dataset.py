@@ -29,6 +29,15 @@ class Normalization:
     augment: Literal["photo", "none"] = "photo"
 
 
+@dataclass(frozen=True)
+class ImageForm:
+    """What a network was trained to see: images (channels, height, width) of a dataset, and their normalisation."""
+
+    dataset: str
+    image_shape: tuple[int, int, int]
+    normalization: Normalization
+
+
 @dataclass(frozen=True, eq=False)
 class Split:
     """The classes of one split.

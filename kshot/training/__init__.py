@@ -2,6 +2,6 @@
 
 from kshot.training.interrupts import TrainingInterrupted
 from kshot.training.loop import TrainingResult, train
-from kshot.training.runs import load_run
+from kshot.training.runs import load_learner, load_run
 
-__all__ = ["TrainingInterrupted", "TrainingResult", "load_run", "train"]
+__all__ = ["TrainingInterrupted", "TrainingResult", "load_learner", "load_run", "train"]

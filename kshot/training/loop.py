@@ -32,7 +32,7 @@ from kshot.training.optimizers import (
     make_schedule,
 )
 from kshot.training.progress import ProgressLine
-from kshot.training.runs import RunFolder, describe_learner
+from kshot.training.runs import RunFolder, describe_data, describe_learner
 from kshot.training.state import Counters, TrainingState
 from kshot.training.validation import make_validation
 
@@ -165,7 +165,7 @@ def train(
     validation_shots = shots if validation_shots is None else validation_shots
     weight_decay = default_weight_decay(optimizer) if weight_decay is None else weight_decay
     options = {name: value for name, value in locals().items() if name not in _NOT_OPTIONS}
-    config = {"data": {"name": data.name}, **describe_learner(learner), "training": options}
+    config = {"data": describe_data(data), **describe_learner(learner), "training": options}
     check_fit(learner, config, split)
     sampler = learner.sampler(split, TaskShape(ways, shots, queries), seed, within_groups)
     augmentation = augmentation_for(split.normalization, split.image_shape[-1]) if augment else None

@@ -9,6 +9,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
@@ -21,8 +22,8 @@ from torch import nn
 import kshot
 from kshot import data as datasets
 from kshot.backbones import backbones
-from kshot.data.dataset import Dataset
-from kshot.errors import CheckpointError, ConfigError
+from kshot.data.dataset import Dataset, ImageForm, Normalization
+from kshot.errors import CheckpointError, ConfigError, DataError
 from kshot.files import write_json, write_text
 from kshot.learners.base import Learner, learners
 from kshot.training import checkpoints
@@ -30,6 +31,13 @@ from kshot.training import checkpoints
 TIMING = ("seconds", "validation_seconds", "tasks_per_second", "images_per_second")
 # what may change between the start of a run and its continuation without changing a number of what was done
 _FREE_ON_RESUME = ("device", "loggers", "max_epochs", "patience", "progress", "time_limit")
+
+
+def describe_data(data: Dataset) -> dict[str, Any]:
+    """The section "data" of config.yaml: the dataset's name, and the form of its images, which outlives its files."""
+    split = data.train
+    form = {"image_shape": split.image_shape, "normalization": asdict(split.normalization)}
+    return {"name": data.name} | {name: _plain(value) for name, value in form.items()}
 
 
 def describe_learner(learner: Learner) -> dict[str, Any]:
@@ -134,10 +142,11 @@ class RunFolder:
 
     def _refuse_other_options(self, saved: dict[str, Any], own: dict[str, Any]) -> None:
         free = free_on_resume(own["training"])
+        not_described = own["data"].keys() - saved["data"].keys()  # by the version of kshot that started the run
         differing = [
             f"{section}.{name} was {saved[section].get(name)!r} and is {own[section].get(name)!r}"
             for section in ("data", "training")
-            for name in sorted(saved[section].keys() | own[section].keys())
+            for name in sorted(saved[section].keys() | own[section].keys() - not_described)
             if saved[section].get(name) != own[section].get(name) and name not in free
         ]
         if differing:
@@ -229,14 +238,48 @@ def load_run(
     learner: one to put the weights into, for a run whose backbone is not registered; None to build it.
     Raises CheckpointError where the run or its checkpoint is missing, damaged or of another learner.
     """
+    learner, config = _trained(run, checkpoint, learner)
+    return learner, data if data is not None else datasets.load(config["data"]["name"], root=root)
+
+
+def load_learner(
+    run: Path | str,
+    checkpoint: Literal["best", "last"] = "best",
+    root: Path | str | None = None,
+    learner: Learner | None = None,
+) -> tuple[Learner, ImageForm]:
+    """The trained learner of a run folder, as `load_run` returns it, and the images it takes; needs no dataset.
+
+    root: the folder of prepared datasets, for a run of an earlier version of kshot, which does not tell the form of its
+        images: it is then read from the dataset.
+    Raises CheckpointError as `load_run` does, and where neither the run nor a dataset tells the form of the images.
+    """
+    learner, config = _trained(run, checkpoint, learner)
+    data = config["data"]
+    if "normalization" in data:
+        stored = data["normalization"]
+        normalization = Normalization(tuple(stored["mean"]), tuple(stored["std"]), stored["augment"])
+        return learner, ImageForm(data["name"], tuple(data["image_shape"]), normalization)
+    try:
+        split = datasets.load(data["name"], root=root).train
+    except DataError as error:
+        raise CheckpointError(
+            f"{run} was trained by an earlier version of kshot and does not say how its images have to look, so its "
+            f"dataset must be at hand: {error}"
+        ) from error
+    return learner, ImageForm(data["name"], split.image_shape, split.normalization)
+
+
+def _trained(
+    run: Path | str, checkpoint: Literal["best", "last"], learner: Learner | None
+) -> tuple[Learner, dict[str, Any]]:
+    """The learner, built anew unless one is given, with the weights of a run, and the run's configuration."""
     folder = RunFolder(run)
     if not (folder.path / "config.yaml").is_file():
         raise CheckpointError(f"{folder.path} is no run folder: it has no config.yaml; check the path")
     path = folder.best if checkpoint == "best" else folder.last
     content = checkpoints.load(path, describe_learner(learner) if learner is not None else None)
-    config = content["config"]
     if learner is None:
-        learner = build_learner(config, download=False)
+        learner = build_learner(content["config"], download=False)
     checkpoints.load_weights(learner, content["learner"], path)
-    learner.eval()
-    return learner, data if data is not None else datasets.load(config["data"]["name"], root=root)
+    return learner.eval(), content["config"]
