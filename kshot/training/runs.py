@@ -142,11 +142,14 @@ class RunFolder:
 
     def _refuse_other_options(self, saved: dict[str, Any], own: dict[str, Any]) -> None:
         free = free_on_resume(own["training"])
-        not_described = own["data"].keys() - saved["data"].keys()  # by the version of kshot that started the run
+        names = {
+            "data": saved["data"].keys(),  # an earlier version of kshot told less of the data
+            "training": saved["training"].keys() | own["training"].keys(),
+        }
         differing = [
             f"{section}.{name} was {saved[section].get(name)!r} and is {own[section].get(name)!r}"
-            for section in ("data", "training")
-            for name in sorted(saved[section].keys() | own[section].keys() - not_described)
+            for section in names
+            for name in sorted(names[section])
             if saved[section].get(name) != own[section].get(name) and name not in free
         ]
         if differing:
