@@ -16,6 +16,8 @@ from kshot.backbones import backbones
 from kshot.cli import COMMANDS, main
 from kshot.cli.options import Options, parameters
 from kshot.cli.train import training_options
+from kshot.data import prepare
+from kshot.data.sources import SOURCES
 from kshot.data.store import ClassInfo
 from kshot.data.writing import Contents, write
 from kshot.errors import ConfigError
@@ -90,7 +92,15 @@ def test_help_teaches(say, words):
 
 
 def test_every_option_of_every_part_has_a_text():
-    parts = [*learners.values(), *backbones.values(), *adaptations.values(), train, evaluate]
+    parts = [
+        *learners.values(),
+        *backbones.values(),
+        *adaptations.values(),
+        *SOURCES.values(),
+        train,
+        evaluate,
+        prepare,
+    ]
     skipped = {"learner", "data", "split"}
     silent = [f"{part.__name__}.{name}" for part in parts for name, _, _, text in parameters(part) if not text.strip()]
     assert [name for name in silent if name.split(".")[1] not in skipped] == []
@@ -181,6 +191,10 @@ def test_an_existing_run_is_not_overwritten_and_can_be_resumed(say, runs):
         (["evaluate", "nowhere", "--adaptation", "magic"], "no adaptation 'magic'; choose one of"),
         (["compare", "nowhere"], "needs two runs or more"),
         (["report", "nowhere"], "nowhere is no run folder"),
+        (["data", "prepare", "cifar"], "no dataset 'cifar'; choose one of"),
+        (["data", "prepare", "cifar-fs", "--size", "3"], "no option --size; kshot data prepare cifar-fs --help"),
+        (["data", "prepare", "--name", "x", "folder", "--size", "big"], "--size takes a whole number, not 'big'"),
+        (["data", "prepare", "mixture", "--name", "x"], "required: parts; kshot data prepare mixture --help"),
         (["data", "lst"], "kshot data has no command 'lst'"),
         (["data", "show", "tiny", "--ways", "7"], "tiny/test has 6 classes, too few for 7 ways"),
         (["recipes", "nope"], "no recipe 'nope'"),
@@ -349,6 +363,8 @@ def test_data_commands(say, root):
     assert "tiny" in out
     assert "glyphs" in out
     assert "cifar-fs" in out
+    assert "--fractions" in say("data", "prepare", "folder", "--help")[1]
+    assert "--fractions" not in say("data", "prepare", "glyphs", "--help")[1]
     assert say("data", "verify", "tiny")[1].startswith("tiny: 240 images, classes: 8 train, 6 val, 6 test")
     assert say("data", "show", "tiny", "--shots", 2, "--queries", 2, "--tasks", 3)[0] == 0
     assert Path("tiny-test.png").read_bytes().startswith(b"\x89PNG")

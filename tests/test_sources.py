@@ -94,7 +94,7 @@ def test_every_source_says_what_it_is_and_how_to_get_it(tmp_path: Path) -> None:
         assert entry.classes
         assert entry.obtain
         assert (entry.prepared, entry.size_bytes) == (False, 0)
-        if name != "glyphs":
+        if not SOURCES[name].automatic:
             with pytest.raises(DataError, match=f"{name} is not prepared in .*kshot data prepare {name}"):
                 data.load(name, tmp_path)
 
@@ -121,6 +121,7 @@ def test_the_catalog_lists_what_is_prepared_and_survives_damage(tmp_path: Path) 
         ({"dataset": "folder", "parts": ["a"]}, "no option 'parts'; its options: size, fractions, seed"),
         ({"dataset": "glyphs", "source": "x"}, "glyphs reads no files; leave out the source"),
         ({"dataset": "mixture", "source": "x", "parts": ["a", "b"]}, "mixture reads no files; leave out the source"),
+        ({"dataset": "mixture", "name": "x"}, "mixture needs parts: kshot data prepare mixture --parts A B"),
         ({"dataset": "folder"}, "give the prepared dataset a name"),
         ({"dataset": "folder", "name": "cifar-fs"}, "name of a dataset of the catalog"),
         ({"dataset": "glyphs", "name": "cifar-fs"}, "name of a dataset of the catalog"),
@@ -143,8 +144,13 @@ def test_what_is_prepared_is_said_before_any_work(tmp_path: Path) -> None:
 
 def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
     prepare_part(tmp_path, "photos", (8, 8, 3), 0)
-    with pytest.raises(DataError, match=r"no dataset 'phots' in .*glyphs, cifar-fs.*, photos"):
+    with pytest.raises(DataError, match=r"no dataset 'phots' in .*folder:PATH, glyphs, cifar-fs.*, photos") as raised:
         data.load("phots", tmp_path)
+    assert "mixture" not in str(raised.value)
+    with pytest.raises(DataError, match="cifar-fs is loaded by its name alone, and not with a path such as x"):
+        data.load("cifar-fs:x", tmp_path)
+    with pytest.raises(DataError, match="no dataset 'phots:x'"):
+        data.load("phots:x", tmp_path)
 
 
 # Real images ---------------------------------------------------------------------------------------------------------

@@ -10,7 +10,9 @@ from tabulate import tabulate
 
 from kshot import data
 from kshot.cli.options import ROOT_TEXT, Options
+from kshot.data.catalog import source_named
 from kshot.data.dataset import SplitName
+from kshot.data.sources import SOURCES
 from kshot.errors import ConfigError
 
 _HELP = """usage: kshot data list|prepare|verify|show [options]
@@ -62,17 +64,23 @@ def _list(arguments: Sequence[str]) -> None:
 
 
 def _prepare(arguments: Sequence[str]) -> None:
+    dataset = next((word for word in arguments if word in SOURCES), None)
+    if dataset is None and arguments and not arguments[0].startswith("-"):
+        dataset = arguments[0]
     options = Options(
-        "kshot data prepare",
-        "Turn a dataset's files into the one form that everything else reads: a memory-mapped array with checksums.",
+        " ".join(["kshot data prepare", *([dataset] if dataset is not None else [])]),
+        "Turn a dataset's files into the one form that everything else reads: a memory-mapped array with checksums.\n\n"
+        "Some datasets have options of their own: kshot data prepare folder --help shows them.",
         [
             "kshot data prepare glyphs",
             "kshot data prepare cifar-fs --source ~/downloads/cifar-100-python.tar.gz",
             "kshot data prepare folder --name my-birds --source ~/photos/birds --size 84",
         ],
-        positional="NAME",
+        positional="NAME" if dataset is None else "",
     )
     options.add_signature(data.prepare, "options", positional=["dataset"])
+    if dataset is not None:
+        options.add_signature(source_named(dataset), f"options of {dataset}")
     given = options.parse(arguments).as_dict()
     folder = data.prepare(**given)
     print(f"prepared {folder.name} in {folder}")

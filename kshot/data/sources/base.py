@@ -14,8 +14,8 @@ from kshot.errors import DataError
 class Source(ABC):
     """Reads one dataset from its publisher's files.
 
-    A subclass is one file in this folder and one row in ``kshot.data.sources.SOURCES``. Its constructor's arguments are
-    the options that ``kshot.data.prepare`` passes on.
+    A subclass is one file in this folder and one row in ``kshot.data.sources.SOURCES``. Its constructor's arguments,
+    with their types and the texts of its docstring, are the options of ``kshot data prepare NAME``.
 
     name: what users call the dataset
     description: one line for ``kshot data list``
@@ -23,6 +23,9 @@ class Source(ABC):
     obtain: where the files can be had, and which of them to hand over
     arguments: what ``kshot data prepare NAME`` needs besides
     reads_files: whether it has files at all, which a user may hand over
+    automatic: whether loading it prepares it, which takes no files, no options, and seconds
+    needs_name: whether a user fills it with content of his own, and therefore names each prepared form
+    loads_paths: whether ``kshot.load("NAME:PATH")`` prepares what lies at a path, see `name_for`
     """
 
     name: ClassVar[str]
@@ -31,6 +34,9 @@ class Source(ABC):
     obtain: ClassVar[str]
     arguments: ClassVar[str] = "--source PATH"
     reads_files: ClassVar[bool] = True
+    automatic: ClassVar[bool] = False
+    needs_name: ClassVar[bool] = False
+    loads_paths: ClassVar[bool] = False
 
     @abstractmethod
     def read(self, path: Path | None, root: Path) -> Contents:
@@ -38,6 +44,11 @@ class Source(ABC):
 
         Raises DataError, before any pixel is written, where a file is missing, damaged, or of another version.
         """
+
+    @classmethod
+    def name_for(cls, path: Path) -> str:
+        """What the prepared form of the content of `path` is called; another name once the content has changed."""
+        raise DataError(f"{cls.name} is loaded by its name alone, and not with a path such as {path}")
 
     def required(self, path: Path | None) -> Path:
         """`path`, or DataError saying where the files can be had."""

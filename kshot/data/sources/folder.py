@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +42,8 @@ class Folder(Source):
     classes = "yours"
     obtain = "Put the images of each class into a folder of their own, all of them into one folder."
     arguments = "--source PATH --name my-images"
+    needs_name = True
+    loads_paths = True
 
     def __init__(
         self, size: int = 84, fractions: tuple[float, float, float] = (0.64, 0.16, 0.2), seed: int = 0
@@ -50,6 +53,13 @@ class Folder(Source):
         if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
             raise ConfigError(f"fractions are {fractions}, but must be three positive numbers with the sum 1")
         self.size, self.fractions, self.seed = size, fractions, seed
+
+    @classmethod
+    def name_for(cls, path: Path) -> str:
+        """The tree's own name with a fingerprint of its files; DataError where it is not a folder."""
+        if not path.is_dir():
+            raise DataError(f"{path} is not a folder; write folder:PATH with the folder that holds the class folders")
+        return f"{cls.name}-{re.sub('[^A-Za-z0-9._-]', '_', path.resolve().name)}-{fingerprint(path)}"
 
     def read(self, path: Path | None, root: Path) -> Contents:
         """List the images of every class; DataError where there are too few classes, or one without images."""

@@ -81,6 +81,7 @@ class Glyphs(Source):
     obtain = "The fonts come with matplotlib."
     arguments = ""
     reads_files = False
+    automatic = True
 
     def read(self, path: Path | None, root: Path) -> Contents:
         """Draw the characters; `path` is not used, for nothing has to be had."""

@@ -34,6 +34,7 @@ class Mixture(Source):
     obtain = "Prepare the parts first, and name them with --parts; no files are needed."
     arguments = "--parts A B --name my-mixture"
     reads_files = False
+    needs_name = True
 
     def __init__(self, parts: Sequence[str], size: int | None = None) -> None:
         if len(set(parts)) < 2 or len(set(parts)) < len(parts):
