@@ -6,18 +6,20 @@ import csv
 
 import pytest
 
-from kshot.cli import demo, main
+from kshot import demo
+from kshot.cli import main
 from kshot.evaluation import Evaluation
 from kshot.report.runs import read_evaluations
 
 
 @pytest.fixture
 def small(monkeypatch, toy_data):
-    monkeypatch.setattr(demo, "_TASKS", 20)
-    monkeypatch.setattr(demo, "_VALIDATION", {"validation_ways": 3, "validation_shots": 2, "validation_tasks": 4})
-    for name, settings in demo._TRAINING.items():
+    monkeypatch.setattr(demo, "TASKS", 20)
+    validation = {"validation_ways": 3, "validation_shots": 2, "validation_tasks": 4}
+    monkeypatch.setattr(demo, "SHARED", demo.SHARED | validation)
+    for name, settings in demo.TRAINING.items():
         changed = {"tasks_per_epoch": 12} if name == "supervised" else {"tasks_per_epoch": 2, "ways": 4}
-        monkeypatch.setitem(demo._TRAINING, name, settings | changed)
+        monkeypatch.setitem(demo.TRAINING, name, settings | changed)
     monkeypatch.setattr("kshot.cli.demo.datasets.load", lambda name, root: toy_data)
 
 
