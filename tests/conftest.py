@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import io
 import os
-from collections.abc import Callable, Iterator
+import shutil
+import types
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cli_toys import TINY, prepare_tiny
 
 import kshot.files
+from kshot.cli import main
 from kshot.data.dataset import Dataset, Normalization, Split
 
 # Rounding depends on the number of threads, and the processes that tests start use one; several also wait for each
@@ -93,3 +97,60 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("KSHOT_REAL_DATA names no folder of real images")
     return Path(folder)
+
+
+@pytest.fixture
+def scripted_validation(monkeypatch: pytest.MonkeyPatch) -> Callable[[Sequence[float]], list[tuple[Any, ...]]]:
+    """Replaces validation by given accuracies; returns the list of calls."""
+
+    def install(accuracies: Sequence[float]) -> list[tuple[Any, ...]]:
+        remaining = iter(accuracies)
+        calls: list[tuple[Any, ...]] = []
+
+        def evaluate(*args: Any, **kwargs: Any) -> types.SimpleNamespace:
+            calls.append(args)
+            return types.SimpleNamespace(mean=next(remaining), ci95=0.01)
+
+        monkeypatch.setattr("kshot.training.validation.evaluate", evaluate)
+        return calls
+
+    return install
+
+
+@pytest.fixture(scope="session")
+def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of prepared datasets that holds `tiny`."""
+    folder = tmp_path_factory.mktemp("root")
+    prepare_tiny(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained_runs(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    for name, learner, seed in (("mtl-0", "mtl", "0"), ("mtl-1", "mtl", "1"), ("proto", "protonet", "0")):
+        words = ["train", *TINY, "--learner", learner, "--seed", seed]
+        assert main([*words, "--root", str(tiny_root), "--run", str(folder / name)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(trained_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three trained runs without evaluations: mtl with two seeds, protonet."""
+    return Path(shutil.copytree(trained_runs, tmp_path_factory.mktemp("runs") / "copy"))
+
+
+@pytest.fixture
+def say(
+    tiny_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., tuple[int, str, str]]:
+    """Run a command in an empty folder: (exit code, stdout, stderr)."""
+    monkeypatch.setenv("KSHOT_ROOT", str(tiny_root))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: object) -> tuple[int, str, str]:
+        code = main([str(word) for word in words])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run

@@ -59,6 +59,12 @@ def toy_dataset() -> Dataset:
     return Dataset("toy", splits["train"], splits["val"], splits["test"], splits["train+val"])
 
 
+def toy_data_16() -> Dataset:
+    """Twelve classes of ten images, 16x16, which are in every split."""
+    splits = [make_split([10] * 12, name=name, size=16) for name in ("train", "val", "test", "train+val")]
+    return Dataset("toy", *splits)
+
+
 def toy_learner(num_classes: int = 8, statistics: Literal["task", "joint"] = "task") -> MultiTask:
     torch.manual_seed(0)
     return MultiTask(ToyBackbone(), num_classes=num_classes, ways=3, statistics=statistics)
@@ -66,6 +72,10 @@ def toy_learner(num_classes: int = 8, statistics: Literal["task", "joint"] = "ta
 
 def toy_train(learner: MultiTask | None = None, data: Dataset | None = None, **options: Any) -> TrainingResult:
     return train(learner or toy_learner(), data or toy_dataset(), **OPTIONS | options)
+
+
+def load_best_weights(run: Path) -> dict[str, Tensor]:
+    return torch.load(run / "checkpoints" / "best.pt", weights_only=True)["learner"]
 
 
 def at_step(learner: MultiTask, step: int, act: Any) -> MultiTask:

@@ -1,0 +1,109 @@
+"""`kshot evaluate` and `kshot compare` end to end: what is saved, used again, and kept apart."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+import numpy as np
+from cli_toys import MEASURE
+
+from kshot.evaluation import Evaluation, compare, evaluate
+from kshot.report.page import page
+from kshot.report.runs import read_evaluations
+from kshot.training import load_run
+
+
+def test_evaluate_saves_every_task_and_prints_intervals(say, runs):
+    code, out, _ = say("evaluate", runs / "mtl-0", runs / "mtl-1", "--shots", 1, 2, *MEASURE)
+    assert code == 0
+    assert "5 ways, 1 and 2 shots, 4 queries a class, 30 tasks of tiny/test" in out
+    assert "Over 2 training seeds (mtl-0, mtl-1): 1-shot" in out
+    saved = [Evaluation.load(path) for path in (runs / "mtl-0" / "evaluation").glob("*30tasks*.json")]
+    assert sorted(result.protocol.shots for result in saved) == [1, 2]
+    learner, data = load_run(runs / "mtl-0", root=None)
+    for result in saved:
+        assert f"{100 * result.mean:.2f} ± {100 * result.ci95:.2f}" in out
+        direct = evaluate(learner, data.test, shots=result.protocol.shots, queries=4, tasks=30)
+        np.testing.assert_array_equal(direct.accuracies, result.accuracies)
+
+
+def test_evaluate_passes_options_to_the_adaptation(say, runs):
+    words = ["--adaptation", "logistic", "--adaptation.c", "0.5", "--shots", "3", "--style", "csv", *MEASURE]
+    code, out, _ = say("evaluate", runs / "mtl-0", *words)
+    assert code == 0
+    assert "mtl-0,mtl,logistic-c=0.5,float32,tiny,test,5,3,4,,30,0,running,0." in out
+    path = next((runs / "mtl-0" / "evaluation").glob("*c=0.5*.json"))
+    assert json.loads(path.read_text())["adaptation"] == "logistic-c=0.5"
+
+
+def test_compare_prints_paired_differences_and_evaluates_only_what_is_missing(say, runs, monkeypatch):
+    words = ["compare", runs / "mtl-0", runs / "proto", "--shots", 2, "--tasks", 40, "--queries", 4]
+    code, out, err = say(*words)
+    assert code == 0
+    first, second = (
+        Evaluation.load(next((runs / name / "evaluation").glob("*2shot*40tasks*.json"))) for name in ("mtl-0", "proto")
+    )
+    difference = compare(second, first)
+    assert f"{100 * difference.mean:+.2f} ± {100 * difference.ci95:.2f}" in out
+    assert "2-shot, minus mtl-0" in out
+    assert err.count("evaluating") == 2
+    monkeypatch.setattr("kshot.cli.evaluate.evaluate_all", None)
+    assert say(*words)[:2] == (0, out)
+
+
+def test_results_of_other_weights_are_not_used_again_and_copies_keep_theirs(say, runs, tmp_path, monkeypatch):
+    words = ["--shots", 2, "--tasks", 42, "--queries", 4]
+    assert say("compare", runs / "mtl-0", runs / "proto", *words)[0] == 0
+    for name in ("mtl-0", "proto"):
+        shutil.copytree(runs / name, tmp_path / name, copy_function=shutil.copyfile)
+        os.utime(tmp_path / name / "checkpoints" / "best.pt", (2e9, 2e9))
+    with monkeypatch.context() as patch:
+        patch.setattr("kshot.cli.evaluate.evaluate_all", None)
+        assert say("compare", "mtl-0", "proto", *words)[0] == 0
+    shutil.copyfile(runs / "mtl-1" / "checkpoints" / "best.pt", tmp_path / "mtl-0" / "checkpoints" / "best.pt")
+    os.utime(tmp_path / "mtl-0" / "checkpoints" / "best.pt", (0, 0))
+    assert read_evaluations(tmp_path / "mtl-0") == []
+    assert say("compare", "mtl-0", "proto", *words)[2].count("evaluating") == 1
+    assert [result.protocol.tasks for result in read_evaluations(tmp_path / "mtl-0")] == [42]
+
+
+def test_evaluation_under_torchrun_waits_for_nobody(say, runs, monkeypatch):
+    def join(*_: object) -> None:
+        raise AssertionError("joined the other processes")
+
+    monkeypatch.setattr("torch.distributed.init_process_group", join)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    code, out, _ = say("evaluate", runs / "mtl-0", "--tasks", 5, "--queries", 4)
+    assert code == 0
+    assert "5 ways, 5 shots, 4 queries a class, 5 tasks of tiny/test" in out
+
+
+def test_precisions_do_not_mix(say, runs, monkeypatch):
+    words = ["compare", runs / "mtl-0", runs / "proto", "--shots", 2, "--tasks", 41, "--queries", 4]
+    code, out, _ = say(*words)
+    assert code == 0
+    assert "Precision: float32." in out
+    code, other, err = say(*words, "--precision", "bf16")
+    assert code == 0
+    assert "Precision: bf16." in other
+    assert err.count("evaluating") == 2
+    monkeypatch.setattr("kshot.cli.evaluate.evaluate_all", None)
+    assert say(*words)[:2] == (0, out)
+    assert "Precision: float32." in page([runs / "mtl-0", runs / "proto"])
+
+
+def test_tasks_within_groups_do_not_mix_with_others(say, runs, monkeypatch):
+    words = ["compare", runs / "mtl-0", runs / "proto", "--shots", 2, "--tasks", 43, "--queries", 4]
+    code, out, _ = say(*words)
+    assert code == 0
+    code, other, err = say(*words, "--within-groups", "true")
+    assert code == 0
+    assert "43 tasks of tiny/test, each within one group" in other
+    assert err.count("evaluating") == 2
+    page([runs / "mtl-0", runs / "proto"])
+    monkeypatch.setattr("kshot.cli.evaluate.evaluate_all", None)
+    assert say(*words)[:2] == (0, out)
+    assert say(*words, "--within-groups", "false")[:2] == (0, out)
+    assert "true,43" in say(*words, "--within-groups", "--style", "csv")[1]

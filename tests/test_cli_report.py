@@ -1,0 +1,53 @@
+"""`kshot report` end to end: the page, what it prefers, and places that cannot be written."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from cli_toys import MEASURE
+
+from kshot.report.page import page
+
+
+def test_report_is_one_page_with_everything_in_it(say, runs):
+    assert say("compare", runs / "mtl-0", runs / "proto", *MEASURE)[0] == 0
+    code, _out, _ = say("report", runs / "mtl-0", runs / "proto", "--out", "page.html")
+    assert code == 0
+    text = Path("page.html").read_text()
+    assert text.count("data:image/png;base64,") == 2
+    assert "http" not in text
+    assert "tasks of tiny/test" in text
+    assert "num_classes: 8" in text
+
+
+def test_report_prefers_the_learners_own_adaptation(say, runs, tmp_path):
+    for name in ("mtl-0", "mtl-1", "proto"):
+        shutil.copytree(runs / name, tmp_path / name, ignore=shutil.ignore_patterns("evaluation"))
+    measure = ["--shots", 5, "--tasks", 30, "--queries", 3]
+    assert say("compare", "mtl-0", "proto", *measure)[0] == 0
+    assert say("compare", "mtl-0", "mtl-1", "proto", *measure, "--adaptation", "ridge")[0] == 0
+    own = page([Path("mtl-0"), Path("proto")])
+    assert "Adaptation of mtl-0: logistic-c=3.0." in own
+    assert "Adaptation of proto: centroid." in own
+    assert "Adaptation: ridge-" in page([Path("mtl-0"), Path("mtl-1")]), "the only one that both were measured with"
+
+
+def test_a_place_that_cannot_be_written_is_named(say, runs, tmp_path, monkeypatch):
+    assert say("evaluate", runs / "mtl-0", "--tasks", 6, "--queries", 4)[0] == 0
+    (tmp_path / "file").write_text("kept")
+    for out in ("file/page.html", "file/below/page.html"):
+        code, _, err = say("report", runs / "mtl-0", "--out", out)
+        assert code == 2
+        assert err.startswith("error: file")
+        assert "Traceback" not in err
+    (tmp_path / "page.html").write_text("kept")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("kshot.files.os.fsync", full)
+    code, _, err = say("report", runs / "mtl-0", "--out", "page.html")
+    assert code == 2
+    assert err.startswith("error: page.html: No space left on device")
+    assert [path.read_text() for path in sorted(tmp_path.iterdir())] == ["kept", "kept"]

@@ -1,0 +1,82 @@
+"""What training refuses before it starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from conftest import make_split
+from torch import nn
+from training_toys import (
+    at_step,
+    toy_data_16,
+    toy_learner,
+    toy_train,
+)
+
+from kshot.backbones import Conv4
+from kshot.data.dataset import Dataset
+from kshot.errors import ConfigError, DataError
+from kshot.learners import MultiTask
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ways": 9}, "toy/train has 8 classes, too few for 9 ways"),
+        ({"validation_ways": 5}, "toy/val has 4 classes, too few for 5 ways; choose fewer.*by validation_ways"),
+        (
+            {"validation_queries": 15},
+            r"class 'val-class-0' has 10 images, but 2 shots \+ 15 queries need 17.*by .*validation_queries",
+        ),
+        ({"shots": 6, "queries": 6}, "toy/train: class 'train-class-0' has 10 images"),
+        ({"meta_batch": 0}, "meta_batch is 0, but must be at least 1"),
+        ({"max_epochs": 0}, "max_epochs is 0"),
+        ({"learning_rate": -1.0}, "learning_rate is -1.0"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
+        ({"validation_ways": 0}, "validation_ways is 0, but must be at least 2"),
+        ({"validation_shots": 0}, "validation_shots is 0, but must be at least 1"),
+        ({"optimizer": "sgd", "momentum": -1.0}, "momentum is -1.0, but must be at least 0"),
+        ({"optimizer": "sgd", "momentum": 1.0}, "momentum is 1.0, but must be below 1"),
+        ({"optimizer": "sgd", "momentum": 0.0, "nesterov": True}, "nesterov looks ahead along the momentum"),
+        ({"factor": 1.5}, "factor is 1.5, but the plateau schedule lowers the rate"),
+        ({"factor": 0.0}, "factor is 0.0, but must be above 0"),
+        ({"device": "gpu"}, "no device 'gpu'; choose auto, cpu"),
+        ({"optimizer": "adagrad"}, "no optimizer 'adagrad'; choose one of: radam"),
+        ({"optimizer": "adam", "nesterov": True}, "momentum and nesterov belong to sgd"),
+        ({"schedule": "linear"}, "no schedule 'linear'"),
+        ({"schedule": "step"}, "step needs them"),
+        ({"milestones": [3]}, "schedule is 'plateau' and milestones are"),
+        ({"schedule": "step", "milestones": [1, 2], "factor": [0.5]}, "1 factors were given for 2 milestones"),
+        ({"precision": "fp8"}, "no precision 'fp8'"),
+        ({"train_on": "train+val"}, r"holds nothing out.*patience=0"),
+        ({"train_on": "test+val"}, "no split 'test\\+val'"),
+        ({"resume": True}, "nothing to resume without a run folder"),
+        ({"loggers": ["tensorboard"]}, "loggers write into the run folder"),
+    ],
+)
+def test_bad_options_are_refused_before_work(options: dict[str, Any], message: str) -> None:
+    learner = at_step(toy_learner(), 1, lambda: pytest.fail("work had started"))
+    with pytest.raises((ConfigError, DataError), match=message):
+        toy_train(learner, **options)
+
+
+def test_a_learner_for_other_data_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"mtl was built with num_classes=7, but toy/train has num_classes=8"):
+        toy_train(toy_learner(7))
+    with pytest.raises(ConfigError, match=r"conv4 was built with in_channels=3, but toy/train has in_channels=1"):
+        toy_train(MultiTask(Conv4(2, 3, 16), 12), toy_data_16())
+    with pytest.raises(ConfigError, match=r"built for 2 features an image and gives 8 for .*8 x 8; .*image_size=8"):
+        toy_train(MultiTask(flat_backbone(1, 2), 8))
+    with pytest.raises(ConfigError, match=r"Sequential cannot take .* 1 x 8 x 8: .*in_channels=1 and image_size=8"):
+        toy_train(MultiTask(flat_backbone(3, 2), 8))
+    split = make_split([10] * 8, size=32)
+    with pytest.raises(ConfigError, match=r"Conv4 was built for 2 features an image and gives 8 for the images of toy"):
+        toy_train(MultiTask(Conv4(2, 1), 8), Dataset("toy", split, split, split, split))
+
+
+def flat_backbone(channels: int, feature_size: int) -> Any:
+    """Somebody's own network, which has no option that says what images it takes."""
+    network = nn.Sequential(nn.Conv2d(channels, 2, 3, padding=1), nn.AdaptiveAvgPool2d(2), nn.Flatten())
+    network.feature_size = feature_size
+    return network
