@@ -18,4 +18,15 @@ class CheckpointError(KshotError):
 
 
 class DivergenceError(KshotError):
-    """A loss or a feature is no longer a finite number; training keeps the last good checkpoint."""
+    """A loss or a feature is no longer a finite number; training keeps the last good checkpoint.
+
+    task: which task diverged, where one did: its place in the batch, until somebody who knows more puts its number.
+    """
+
+    def __init__(self, message: str, task: int | None = None) -> None:
+        super().__init__(message)
+        self.task = task
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return message if self.task is None else f"task {self.task}: {message}"

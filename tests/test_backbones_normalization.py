@@ -194,3 +194,33 @@ def test_joint_statistics_of_two_processes_equal_those_of_one(tmp_path: Path):
             torch.testing.assert_close(ours, theirs.grad, rtol=1e-8, atol=1e-9)
         for ours, theirs in zip(buffers, network.buffers()):
             torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_own_statistics_have_right_first_and_second_derivatives_in_evaluation(memory_format):
+    torch.manual_seed(0)
+    images = torch.randn(4, 3, 2, 3, dtype=torch.float64).contiguous(memory_format=memory_format).requires_grad_()
+    layer = BatchNorm2d(3).double().eval()
+    affinity = [torch.randn(3, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+
+    def normalise(images, weight, bias):
+        with batch_of_tasks(1, own_statistics=True):
+            return torch.func.functional_call(layer, {"weight": weight, "bias": bias}, images)
+
+    expected = functional.batch_norm(images, None, None, *affinity, True)
+    torch.testing.assert_close(normalise(images, *affinity), expected)
+    assert torch.autograd.gradcheck(normalise, (images, *affinity))
+    assert torch.autograd.gradgradcheck(normalise, (images, *affinity))
+    assert layer.num_batches_tracked == 0
+
+
+@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize("affine", [True, False])
+def test_own_statistics_of_several_tasks_are_those_of_each(traced, affine):
+    torch.manual_seed(0)
+    images, layer = torch.randn(8, 3, 4, 4), BatchNorm2d(3, affine=affine).eval()
+    with batch_of_tasks(2, own_statistics=True, traced=traced):
+        apart = layer(images)
+    with batch_of_tasks(1, own_statistics=True):
+        alone = torch.cat([layer(part) for part in images.split(4)])
+    torch.testing.assert_close(apart, alone)

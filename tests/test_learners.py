@@ -14,7 +14,8 @@ from torch import nn
 from kshot.backbones import Conv4, ResNet12, batch_of_tasks
 from kshot.data.augmentation import prepare_images
 from kshot.data.episodes import Episodes, EpisodeSampler, TaskShape
-from kshot.learners import FeatureLearner, Learner, MultiTask, Supervised, learners
+from kshot.errors import ConfigError
+from kshot.learners import FeatureLearner, InitializationLearner, Learner, MultiTask, Supervised, learners
 
 CLASSES = 12
 
@@ -25,6 +26,8 @@ def build(name: str, **options: object) -> Learner:
     cls = learners[name]
     if "num_classes" in inspect.signature(cls).parameters:
         options = {"num_classes": CLASSES} | options
+    if issubclass(cls, InitializationLearner):
+        options = {"ways": 3} | options
     return cls(Conv4(8, in_channels=1, image_size=16), **options)
 
 
@@ -84,6 +87,8 @@ def test_same_seed_gives_the_same_numbers(name, train_episodes, unseen_episodes)
 
 def test_scores_follow_a_permutation_of_the_labels(name, unseen_episodes):
     learner, permutation = build(name).double().eval(), torch.tensor([2, 0, 1])
+    if not learner.follows_label_permutations:
+        pytest.skip("its head has a row of its own for each label number, and says so")
     episodes = unseen_episodes.with_images(unseen_episodes.support.double(), unseen_episodes.query.double())
     renamed = Episodes(
         episodes.support,
@@ -147,7 +152,9 @@ def test_gradients_equal_those_of_a_plain_loop_over_tasks(name, train_episodes):
     for task in range(batch.tasks):
         tensors = (batch.support, batch.support_labels, batch.query, batch.query_labels, batch.classes)
         one = Episodes(*(tensor[task : task + 1] for tensor in tensors), keys=batch.keys[task : task + 1])
-        (looped.meta_loss(one) / batch.tasks).backward()
+        looped.accumulate_gradients(one)
+    for parameter in looped.parameters():
+        parameter.grad /= batch.tasks
     for (which, expected), actual in zip(looped.named_parameters(), batched.parameters()):
         torch.testing.assert_close(
             actual.grad, expected.grad, rtol=1e-9, atol=1e-11, msg=lambda m, w=which: f"{w}: {m}"
@@ -169,6 +176,33 @@ def test_features_of_an_image_do_not_depend_on_its_batch(name, unseen_episodes):
         pytest.skip("adapts its weights to a task")
     images = unseen_episodes.query.double().flatten(0, 1)
     torch.testing.assert_close(learner.features(images)[3:5], learner.features(images[3:5]))
+
+
+def test_both_execution_strategies_give_the_same_gradients_and_scores(name, train_episodes, unseen_episodes):
+    """One task after the other through ordinary kernels, or all at once under vmap."""
+    if not issubclass(learners[name], InitializationLearner):
+        pytest.skip("does not adapt weights")
+    batch = train_episodes()
+    batch = batch.with_images(batch.support.double(), batch.query.double())
+    unseen = unseen_episodes.with_images(unseen_episodes.support.double(), unseen_episodes.query.double())
+    one, all_ = (build(name, tasks_at_once=count).double() for count in (1, 6))
+    torch.testing.assert_close(one.accumulate_gradients(batch), all_.accumulate_gradients(batch))
+    for (which, expected), actual in zip(one.named_parameters(), all_.parameters()):
+        torch.testing.assert_close(
+            actual.grad, expected.grad, rtol=1e-9, atol=1e-11, msg=lambda m, w=which: f"{w}: {m}"
+        )
+    for learner in (one, all_):
+        learner.eval()
+    for statistics in one.statistics_offered:
+        one.statistics = all_.statistics = statistics
+        torch.testing.assert_close(one.scores(unseen), all_.scores(unseen), rtol=1e-9, atol=1e-11)
+
+
+def test_tasks_of_another_number_of_classes_are_refused(name, unseen_episodes):
+    if not issubclass(learners[name], InitializationLearner):
+        pytest.skip("learns tasks of any number of classes")
+    with pytest.raises(ConfigError, match="5-way tasks and cannot learn 3-way"):
+        build(name, ways=5).scores(unseen_episodes)
 
 
 # What is particular to one learner.

@@ -52,4 +52,5 @@ def _block(inputs: int, outputs: int) -> nn.Sequential:
     nn.init.xavier_uniform_(convolve.weight)
     if convolve.bias is not None:
         nn.init.zeros_(convolve.bias)
-    return nn.Sequential(convolve, BatchNorm2d(outputs), nn.ReLU(inplace=True), nn.MaxPool2d(2))
+    # ReLU and pooling commute, and after the pool there are four times fewer values
+    return nn.Sequential(convolve, BatchNorm2d(outputs), nn.MaxPool2d(2), nn.ReLU(inplace=True))

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 import torch.distributed as distributed
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-from kshot.backbones.task_batch import current_task_batch
+from kshot.backbones.task_batch import TaskBatch, current_task_batch
 
 _batch_norm = torch.ops.aten.native_batch_norm
 _batch_norm_backward = torch.ops.aten.native_batch_norm_backward
@@ -26,11 +27,16 @@ class BatchNorm2d(nn.BatchNorm2d):
     share a batch could not agree with a single process. With ours they do, by averaging buffers weighted by tasks.
 
     Within ``batch_of_tasks(B, joint=True)`` the statistics are those of all images of all tasks in all processes.
+
+    Within ``batch_of_tasks(B, own_statistics=True)`` each task is normalised by its own statistics in evaluation, too,
+    and the running statistics stay as they are: the mode of learners that adapt weights (Finn et al. 2017).
     """
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalise (B*M, C, H, W) over M, H and W for each task."""
         tasks = current_task_batch()
+        if tasks.own_statistics:
+            return self._untracked(images, tasks)
         if not self.training:
             return super().forward(images)
         if tasks.joint:
@@ -38,6 +44,18 @@ class BatchNorm2d(nn.BatchNorm2d):
         return super().forward(images) if tasks.count == 1 else self._per_task(images, tasks.count)
 
     def _per_task(self, images: Tensor, count: int) -> Tensor:
+        normalised, mean, variance = self._normalised(images, count)
+        self._track(mean.mean(0), variance.mean(0))
+        return normalised
+
+    def _untracked(self, images: Tensor, tasks: TaskBatch) -> Tensor:
+        if tasks.traced:  # neither torch's own kernels nor functions of ours can be traced with right derivatives
+            return _normalise_batched(images, self.weight, self.bias, self.eps, tasks.count)[0]
+        if tasks.count == 1 and self.affine:
+            return _NormaliseTwiceDifferentiable.apply(images, self.weight, self.bias, self.eps)
+        return self._normalised(images, tasks.count)[0]
+
+    def _normalised(self, images: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
         values = images.numel() // (count * self.num_features)
         if len(images) % count or values < 2:
             raise ValueError(
@@ -45,11 +63,8 @@ class BatchNorm2d(nn.BatchNorm2d):
                 "check the count given to batch_of_tasks and the images of a task"
             )
         if images.device.type == "cpu" and not torch.compiler.is_compiling():
-            normalised, mean, variance = _NormaliseSlices.apply(images, self.weight, self.bias, self.eps, count)
-        else:
-            normalised, mean, variance = _normalise_batched(images, self.weight, self.bias, self.eps, count)
-        self._track(mean.mean(0), variance.mean(0))
-        return normalised
+            return _NormaliseSlices.apply(images, self.weight, self.bias, self.eps, count)
+        return _normalise_batched(images, self.weight, self.bias, self.eps, count)
 
     def _joint(self, images: Tensor) -> Tensor:
         """Statistics over all processes, in two rounds since a sum of squares less a squared sum would cancel."""
@@ -124,6 +139,66 @@ class _NormaliseSlices(torch.autograd.Function):
             None,
             None,
         )
+
+
+class _NormaliseTwiceDifferentiable(torch.autograd.Function):
+    """torch's own kernel with a second derivative in four passes over the images, where torch's takes a dozen."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        normalised, mean, scale = _batch_norm(images, weight, bias, None, None, True, 0.0, eps)
+        ctx.save_for_backward(images, weight, mean, scale)
+        ctx.eps = eps
+        return normalised
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return *_NormaliseGradient.apply(gradient, *ctx.saved_tensors, ctx.eps), None
+
+
+class _NormaliseGradient(torch.autograd.Function):
+    """The gradient g -> (of images, of weight, of bias) of batch normalisation, as a function of its own.
+
+    With means over the n values of a channel, z the standardised images x, s their inverse deviation and w the weight,
+    the gradient of the images is w s (g - mean(g) - z mean(g z)). It is its own adjoint in g, and every mean that its
+    derivative needs is one that the kernel returns, but that of g times the incoming direction.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, gradient: Tensor, images: Tensor, weight: Tensor, mean: Tensor, scale: Tensor, eps: float
+    ) -> tuple[Tensor, ...]:
+        outcome = _batch_norm_backward(gradient, images, weight, None, None, mean, scale, True, eps, [True] * 3)
+        ctx.save_for_backward(gradient, images, weight, mean, scale, *outcome[1:])
+        ctx.eps = eps
+        return outcome
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, direction: Tensor, to_weight: Tensor, to_bias: Tensor) -> tuple[Tensor | None, ...]:
+        gradient, images, weight, mean, scale, *sums = ctx.saved_tensors
+        n = images.numel() // images.shape[1]
+        direction = direction.to(images.dtype)
+        moved, *direction_sums = _batch_norm_backward(
+            direction, images, weight, None, None, mean, scale, True, ctx.eps, [True] * 3
+        )
+        (gradient_z, gradient_mean), (direction_z, direction_mean) = (
+            (times_z / n, plain / n) for times_z, plain in (sums, direction_sums)
+        )
+        product = (direction * gradient).sum((0, 2, 3), dtype=scale.dtype) / n
+        product = product - direction_mean * gradient_mean - direction_z * gradient_z
+        common = weight * scale.square()
+        of_images = scale * (common * (2 * gradient_z * direction_z - product) - scale * to_weight * gradient_z)
+        of_gradient = scale * to_weight - common * direction_z
+        constant = common * (direction_mean * gradient_z + gradient_mean * direction_z)
+        constant = constant - scale * to_weight * gradient_mean - of_images * mean
+        channel = (1, -1, 1, 1)
+        second = torch.addcmul(constant.view(channel), images, of_images.view(channel))
+        second = second.addcmul_(direction, (-common * gradient_z).view(channel))
+        second = second.addcmul_(gradient, of_gradient.view(channel))
+        shift = (to_bias - scale * to_weight * mean).view(channel)
+        first = torch.addcmul(shift, images, (scale * to_weight).view(channel)) + moved
+        return first.to(gradient.dtype), second.to(images.dtype), scale * product * n, None, None, None
 
 
 def _normalise_batched(

@@ -27,6 +27,8 @@ class TaskBatch:
     keys: Tensor | None
     joint: bool
     total: int
+    own_statistics: bool = False
+    traced: bool = False
     draws: int = 0
 
 
@@ -41,7 +43,13 @@ def current_task_batch() -> TaskBatch:
 
 @contextmanager
 def batch_of_tasks(
-    count: int, keys: NDArray[np.uint64] | None = None, *, joint: bool = False, total: int | None = None
+    count: int,
+    keys: NDArray[np.uint64] | None = None,
+    *,
+    joint: bool = False,
+    total: int | None = None,
+    own_statistics: bool = False,
+    traced: bool = False,
 ) -> Iterator[None]:
     """Within this context the leading axis of the images, (B*M, C, H, W), holds B = `count` tasks of M images each.
 
@@ -53,6 +61,8 @@ def batch_of_tasks(
         processes' losses.
     total: tasks of this pass in all processes together, by which DropBlock's ramp advances; by default `count` times
         the number of processes, whose shares are equal.
+    own_statistics: BatchNorm takes the statistics of each task in evaluation, too, and leaves its running ones alone.
+    traced: the pass runs under a transform of torch.func, such as vmap; goes with `own_statistics`.
 
     Raises ValueError where the number of keys is not `count`.
     """
@@ -61,7 +71,8 @@ def batch_of_tasks(
         raise ValueError(f"{len(keys)} keys were given for {count} tasks; give one key for each task")
     before = _current
     words = None if keys is None else torch.from_numpy(np.array(keys, np.uint64).view(np.int64))
-    _current = TaskBatch(count, words, joint, count * _processes() if total is None else total)
+    everywhere = count * _processes() if total is None else total
+    _current = TaskBatch(count, words, joint, everywhere, own_statistics, traced)
     try:
         yield
     finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
 import numpy as np
@@ -69,6 +69,10 @@ class Episodes:
     def labels(self) -> Tensor:
         """Support and query labels side by side, (B, S+T)."""
         return torch.cat([self.support_labels, self.query_labels], 1)
+
+    def part(self, start: int, stop: int) -> Episodes:
+        """Tasks start..stop-1 of the batch."""
+        return Episodes(**{field.name: getattr(self, field.name)[start:stop] for field in fields(self)})
 
     def with_images(self, support: Tensor, query: Tensor) -> Episodes:
         """The same tasks with other tensors in place of the images: augmented ones, or features."""

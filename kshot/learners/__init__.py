@@ -1,8 +1,21 @@
 """Learners, one file an algorithm; ``learners`` maps the names that the command line knows to the classes."""
 
+from kshot.learners.anil import ANIL
 from kshot.learners.base import FeatureLearner, Learner, learners
+from kshot.learners.initialization import InitializationLearner
+from kshot.learners.maml import MAML
 from kshot.learners.multi_task import MultiTask
 from kshot.learners.protonet import ProtoNet
 from kshot.learners.supervised import Supervised
 
-__all__ = ["FeatureLearner", "Learner", "MultiTask", "ProtoNet", "Supervised", "learners"]
+__all__ = [
+    "ANIL",
+    "MAML",
+    "FeatureLearner",
+    "InitializationLearner",
+    "Learner",
+    "MultiTask",
+    "ProtoNet",
+    "Supervised",
+    "learners",
+]

@@ -20,6 +20,8 @@ from kshot.data.episodes import Episodes, EpisodeSampler, Sampler, TaskShape
 from kshot.registry import Registry
 from kshot.solvers.adaptation import Adaptation
 
+Statistics = Literal["running", "transductive", "inductive"]
+
 learners: Registry[Learner] = Registry("learner")
 
 
@@ -28,10 +30,17 @@ class Learner(nn.Module):
 
     meta_batch, tasks_per_epoch: what training uses unless it is told otherwise.
     precision: what the backbone computes in; heads and losses stay in float32.
+    statistics_offered: where BatchNorm statistics may come from at evaluation, the usual one first: "running",
+        "transductive" (the whole query set) or "inductive" (the support set plus one query image at a time).
+    statistics: the one of them that `scores` uses.
+    follows_label_permutations: whether scores are the same for every numbering of a task's classes.
     """
 
     meta_batch: ClassVar[int] = 6
     precision: Literal["float32", "bf16"] = "float32"
+    statistics_offered: ClassVar[tuple[Statistics, ...]] = ("running",)
+    statistics: Statistics = "running"
+    follows_label_permutations: ClassVar[bool] = True
     options: Mapping[str, object]
 
     def training_scores(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
@@ -43,8 +52,8 @@ class Learner(nn.Module):
         raise NotImplementedError
 
     def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross-entropy of scores (B, T, N) against labels (B, T)."""
-        return F.cross_entropy(scores.flatten(0, 1), labels.flatten())
+        """Mean over tasks of `task_losses`."""
+        return task_losses(scores, labels).mean()
 
     def meta_loss(self, episodes: Episodes) -> Tensor:
         """The training objective on a batch of tasks, averaged over tasks: a scalar."""
@@ -55,8 +64,10 @@ class Learner(nn.Module):
         scores, labels = self.training_scores(episodes)
         loss = self.loss(scores, labels)
         loss.backward()
-        accuracy = (scores.detach().argmax(-1) == labels).float().mean()
-        return {"loss": loss.detach(), "accuracy": accuracy}
+        return {"loss": loss.detach(), "accuracy": accuracy(scores.detach(), labels)}
+
+    def check_ways(self, ways: int) -> None:
+        """ConfigError where the learner cannot learn tasks of so many classes; most can learn any."""
 
     def sampler(self, split: Split, shape: TaskShape, seed: int, within_groups: bool | None = None) -> Sampler:
         """What training draws its tasks from; within_groups as for `EpisodeSampler`."""
@@ -94,3 +105,21 @@ def class_weights(num_classes: int, feature_size: int, ways: int) -> nn.Paramete
     weight = torch.empty(num_classes, feature_size)
     nn.init.kaiming_uniform_(weight, a=5**0.5)
     return nn.Parameter(weight * float(np.sqrt(num_classes / ways)))
+
+
+def task_losses(scores: Tensor, labels: Tensor) -> Tensor:
+    """The mean loss (B,) of each task's images.
+
+    Cross-entropy of scores (B, T, N) against class labels (B, T), or the squared error against real-valued labels
+    (B, T, N), averaged over T and N.
+    """
+    if labels.is_floating_point():
+        return (scores - labels).square().mean((1, 2))
+    return F.cross_entropy(scores.mT, labels, reduction="none").mean(1)
+
+
+def accuracy(scores: Tensor, labels: Tensor) -> Tensor:
+    """The share of images whose highest score is that of their label; nan for real-valued labels."""
+    if labels.is_floating_point():
+        return scores.new_tensor(float("nan"))
+    return (scores.argmax(-1) == labels).float().mean()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,8 +52,4 @@ class StepTasks:
             raw = self.sampler.episodes(numbers, self.device)
             block = prepare_images(raw, self.normalization, self.augmentation)
             for offset in range(0, len(numbers), self.share):
-                yield _tasks(block, offset, offset + self.share)
-
-
-def _tasks(episodes: Episodes, start: int, stop: int) -> Episodes:
-    return Episodes(**{part.name: getattr(episodes, part.name)[start:stop] for part in fields(Episodes)})
+                yield block.part(offset, offset + self.share)

@@ -1,0 +1,39 @@
+"""A network with other weights for every task: what learners that adapt weights call instead of the network itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from kshot.backbones.task_batch import batch_of_tasks
+
+Parameters = Mapping[str, Tensor]
+
+
+def shared_weights(network: nn.Module, tasks: int) -> dict[str, Tensor]:
+    """The parameters of a network as (B, ...) tensors that are the same for each of B tasks; gradients add up."""
+    return {name: weight.expand(tasks, *weight.shape) for name, weight in network.named_parameters()}
+
+
+def forward_per_task(network: nn.Module, parameters: Parameters, inputs: Tensor, groups: int = 1) -> Tensor:
+    """Outputs (B, M, ...) of a network for inputs (B, M, ...), task b with its own weights ``parameters[name][b]``.
+
+    BatchNorm takes the statistics of each task's own images, in training and in evaluation, and tracks none.
+
+    parameters: all parameters of the network by name, (B, ...) each.
+    groups: G, how many parts the M inputs of a task fall into, one after the other and of equal size, each of which is
+        normalised by itself.
+
+    A single task goes through the network's ordinary kernels, so that a loop over tasks costs no more than a loop;
+    several go through `torch.func.vmap`. First and second derivatives are exact either way.
+    """
+    if len(inputs) == 1:
+        own = {name: weight[0] for name, weight in parameters.items()}
+        with batch_of_tasks(groups, own_statistics=True):
+            return functional_call(network, own, (inputs[0],)).unsqueeze(0)
+    with batch_of_tasks(groups, own_statistics=True, traced=True):
+        return vmap(lambda own, images: functional_call(network, own, (images,)), randomness="different")(
+            dict(parameters), inputs
+        )

@@ -1,0 +1,85 @@
+"""Almost no inner loop (Raghu, Raghu, Bengio and Vinyals 2020)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kshot.backbones.registry import Backbone
+from kshot.backbones.task_batch import batch_of_tasks
+from kshot.backbones.task_weights import shared_weights
+from kshot.data.episodes import Episodes
+from kshot.errors import ConfigError
+from kshot.learners.base import learners, task_losses
+from kshot.learners.initialization import InitializationLearner
+from kshot.solvers.descent import Weights, gradient_descent
+
+
+@learners.register("anil")
+class ANIL(InitializationLearner):
+    """MAML whose inner loop adapts the head alone, so that one pass gives the features of all steps (W21 eqs. 3-4).
+
+    The body takes part in the outer update only, with the exact gradient through all inner steps.
+
+    backbone: images (M, C, H, W) -> features (M, D), with attribute ``feature_size`` = D.
+    ways: N, the rows of the head.
+    inner_rate: step size on the MEAN cross-entropy.
+    inner_steps, test_inner_steps: gradient steps a task in training and in evaluation.
+    """
+
+    meta_batch = 16
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        ways: int = 5,
+        inner_rate: float = 0.1,
+        inner_steps: int = 5,
+        test_inner_steps: int = 10,
+        tasks_at_once: int | None = None,
+    ) -> None:
+        super().__init__(backbone, ways, inner_steps, test_inner_steps, tasks_at_once)
+        if not inner_rate > 0:
+            raise ConfigError(f"inner_rate is {inner_rate}, but must be above 0")
+        self.inner_rate = inner_rate
+
+    def adapted(self, episodes: Episodes, steps: int) -> Weights:
+        """The head's weight (B, N, D) and bias (B, N) after `steps` on the support features of each task."""
+        return self.adapt(self.initial(episodes.tasks), self.features(episodes.support), episodes.support_labels, steps)
+
+    def adapt(self, head: Weights, features: Tensor, labels: Tensor, steps: int) -> Weights:
+        """Gradient descent of the heads on features (B, S, D), exact in training."""
+        return gradient_descent(
+            lambda weights, step: task_losses(_linear(weights, features), labels),
+            head,
+            self.inner_rate,
+            steps,
+            exact=self.training,
+        )
+
+    def initial(self, tasks: int) -> Weights:
+        """The head's initialisation, the same for each of B tasks."""
+        return shared_weights(self.network.head, tasks)
+
+    def outputs(self, weights: Weights, images: Tensor, groups: int = 1) -> Tensor:
+        """Scores (B, M, N) of images (B, M, ...) by each task's head on the common body."""
+        return _linear(weights, self.features(images, groups))
+
+    def features(self, images: Tensor, groups: int = 1) -> Tensor:
+        """Features (B, M, D) of images (B, M, ...), normalised within each of the `groups` of each task."""
+        tasks = len(images)
+        enabled = self.precision == "bf16"
+        with (
+            batch_of_tasks(tasks * groups, own_statistics=True),
+            torch.autocast(images.device.type, torch.bfloat16, enabled=enabled),
+        ):
+            features = self.backbone(images.flatten(0, 1)).unflatten(0, (tasks, -1))
+        return features.float() if enabled else features
+
+    def chunk_size(self, episodes: Episodes) -> int:
+        """All tasks: they share the body's weights, so there is nothing to hold for each but its head."""
+        return episodes.tasks
+
+
+def _linear(head: Weights, features: Tensor) -> Tensor:
+    return features @ head["weight"].mT + head["bias"].unsqueeze(1)

@@ -1,0 +1,164 @@
+"""Learners that adapt a copy of their weights to every task, by gradient steps from a learnt initialisation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from kshot.backbones.registry import Backbone
+from kshot.backbones.task_weights import forward_per_task, shared_weights
+from kshot.data.episodes import Episodes
+from kshot.errors import ConfigError, DivergenceError
+from kshot.learners.base import Learner, Statistics, accuracy, task_losses
+from kshot.solvers.descent import Weights
+
+Result = TypeVar("Result")
+
+_IMAGES_AT_ONCE = 1024  # of one task's query images that are judged one by one, each beside the support set
+
+
+class Classifier(nn.Module):
+    """A backbone with a linear head: images (M, C, H, W) -> scores (M, N)."""
+
+    def __init__(self, backbone: Backbone, outputs: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.Linear(backbone.feature_size, outputs)
+        nn.init.xavier_uniform_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores of the images."""
+        return self.head(self.backbone(images))
+
+
+class InitializationLearner(Learner):
+    """A learner whose every task adapts its own copy of the weights (W21 eqs. 1-2); the copies of B tasks are stacked.
+
+    An algorithm says in `adapted` how the weights of a task come about, and, where its update is not the gradient of
+    the query images' loss, in `accumulate_gradients` what the update is. BatchNorm always takes the statistics of the
+    images at hand, as in the releases of these algorithms. The rows of the head belong to label numbers: unlike
+    other learners', the scores do not follow a permutation of the labels.
+
+    backbone: images (M, C, H, W) -> features (M, D), with attribute ``feature_size`` = D.
+    ways: N, the rows of the head; tasks of another number of classes are refused.
+    inner_steps, test_inner_steps: gradient steps a task in training and in evaluation.
+    tasks_at_once: tasks whose weights are held at the same time, which bounds the memory; None for one after the other
+        on a CPU, where that is fastest, and all of a batch on a GPU. It changes rounding only.
+    """
+
+    meta_batch: ClassVar[int] = 4
+    statistics_offered: ClassVar[tuple[Statistics, ...]] = ("transductive", "inductive")
+    statistics: Statistics = "transductive"
+    follows_label_permutations: ClassVar[bool] = False
+
+    def __init__(
+        self, backbone: Backbone, ways: int, inner_steps: int, test_inner_steps: int, tasks_at_once: int | None
+    ) -> None:
+        super().__init__()
+        for name, number in (("inner_steps", inner_steps), ("test_inner_steps", test_inner_steps)):
+            if number < 0:
+                raise ConfigError(f"{name} is {number}, but must be at least 0")
+        if tasks_at_once is not None and tasks_at_once < 1:
+            raise ConfigError(f"tasks_at_once is {tasks_at_once}, but must be at least 1")
+        self.network = Classifier(backbone, ways)
+        self.ways, self.inner_steps, self.test_inner_steps = ways, inner_steps, test_inner_steps
+        self.tasks_at_once = tasks_at_once
+
+    @property
+    def backbone(self) -> Backbone:
+        """The backbone within the network."""
+        return self.network.backbone
+
+    def adapted(self, episodes: Episodes, steps: int) -> Weights:
+        """All weights of the network after `steps` on the support set of each task, (B, ...) for each name."""
+        raise NotImplementedError
+
+    def initial(self, tasks: int) -> Weights:
+        """The initialisation, the same for each of B tasks, (B, ...) for each name."""
+        return shared_weights(self.network, tasks)
+
+    def outputs(self, weights: Weights, images: Tensor, groups: int = 1) -> Tensor:
+        """Scores (B, M, N) of images (B, M, ...), task by task with its weights; `groups` as in `forward_per_task`."""
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            outputs = forward_per_task(self.network, weights, images, groups)
+        return outputs.float() if outputs.dtype in (torch.bfloat16, torch.float16) else outputs
+
+    def support_losses(self, episodes: Episodes, weights: Weights) -> Tensor:
+        """The mean loss (B,) of each task's support images under its weights."""
+        return task_losses(self.outputs(weights, episodes.support), episodes.support_labels)
+
+    def training_scores(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
+        """Scores (B, T, N) of the query images under the adapted weights, and their labels (B, T)."""
+        self.check_ways(episodes.ways)
+        return torch.cat(self.by_chunk(self._query_scores, episodes)), episodes.query_labels
+
+    def _query_scores(self, episodes: Episodes) -> Tensor:
+        return self.outputs(self.adapted(episodes, self.inner_steps), episodes.query)
+
+    def accumulate_gradients(self, episodes: Episodes) -> dict[str, Tensor]:
+        """Add the gradient of the objective to ``.grad``, chunk by chunk; returns "loss" and "accuracy", detached."""
+
+        def backward(part: Episodes) -> Tensor:
+            share = part.tasks / episodes.tasks
+            scores, labels = self.training_scores(part)
+            loss = share * self.loss(scores, labels)
+            loss.backward()
+            return torch.stack([loss.detach(), share * accuracy(scores.detach(), labels)])
+
+        loss, correct = torch.stack(self.by_chunk(backward, episodes)).sum(0)
+        return {"loss": loss, "accuracy": correct}
+
+    def scores(self, episodes: Episodes) -> Tensor:
+        """Scores (B, T, N) of the query images, learnt from the support images alone; see `statistics`."""
+        self.check_ways(episodes.ways)
+        return torch.cat(self.by_chunk(self._scores, episodes))
+
+    def _scores(self, episodes: Episodes) -> Tensor:
+        with torch.enable_grad():
+            weights = self.adapted(episodes, self.test_inner_steps)
+        with torch.no_grad():
+            weights = {name: weight.detach() for name, weight in weights.items()}
+            if self.statistics == "transductive":
+                return self.outputs(weights, episodes.query)
+            return self._one_by_one(weights, episodes)
+
+    def _one_by_one(self, weights: Weights, episodes: Episodes) -> Tensor:
+        """Scores of the query images, each normalised by the statistics of the support set and of itself alone."""
+        support, query = episodes.support, episodes.query
+        size = support.shape[1] + 1
+        pieces = []
+        for some in query.split(max(1, _IMAGES_AT_ONCE // size), dim=1):
+            beside = support[:, None].expand(-1, some.shape[1], *support.shape[1:])
+            images = torch.cat([beside, some[:, :, None]], 2).flatten(1, 2)
+            scores = self.outputs(weights, images, groups=some.shape[1])
+            pieces.append(scores.unflatten(1, (-1, size))[:, :, -1])
+        return torch.cat(pieces, 1)
+
+    def check_ways(self, ways: int) -> None:
+        """ConfigError where the head has not as many rows as tasks have classes."""
+        if ways != self.ways:
+            raise ConfigError(
+                f"{type(self).__name__} was built for {self.ways}-way tasks and cannot learn {ways}-way ones; "
+                f"evaluate with ways={self.ways}, or train another learner with ways={ways}"
+            )
+
+    def by_chunk(self, function: Callable[[Episodes], Result], episodes: Episodes) -> list[Result]:
+        """The results of `function` on the tasks, as many at once as may be; a DivergenceError names the task."""
+        size = self.tasks_at_once or self.chunk_size(episodes)
+        results = []
+        for start in range(0, episodes.tasks, size):
+            try:
+                results.append(function(episodes.part(start, start + size)))
+            except DivergenceError as error:
+                if error.task is not None:
+                    error.task += start
+                raise
+        return results
+
+    def chunk_size(self, episodes: Episodes) -> int:
+        """How many tasks to hold at once where nobody has said: one on a CPU, all on a GPU."""
+        return 1 if episodes.support.device.type == "cpu" else episodes.tasks

@@ -1,0 +1,82 @@
+"""Inner problems solved by gradient steps, for a batch of tasks whose weights are stacked: (B, ...) for each name.
+
+The loss of each task depends on its own weights alone, so the gradient of the SUM over tasks holds every task's own
+gradient; nothing here knows whether there is one task or a hundred.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from kshot.errors import DivergenceError
+
+Weights = dict[str, Tensor]
+TaskLosses = Callable[[Weights, int], Tensor]  # (weights, number of the step) -> (B,) losses
+Rates = float | Mapping[str, Tensor]  # one for all, or (B, ...) for each name
+
+_LOSS_BOUND = 1e8  # of a task: what lies above has left every scale on which a loss means something
+
+
+def gradient_descent(losses: TaskLosses, weights: Weights, rates: Rates, steps: int, *, exact: bool) -> Weights:
+    """The weights after `steps` times ``w - rate * gradient of the task's own loss`` (Finn et al. 2017, eq. 1).
+
+    losses: the loss (B,) of each task as a function of the weights and of the number of the step.
+    weights: where to start, (B, ...) for each name; only these are changed.
+    rates: learning rate for the MEAN loss of a task; or one for each weight, (B, ...) under the same names.
+    exact: keep the graph, so that derivatives of the result include those of the gradients; without, a step counts
+        as a constant added to the weights (first order).
+
+    Raises DivergenceError, whose `task` is the place in the batch, where a loss is not finite or beyond 1e8.
+    """
+    seen = []
+    for step in range(steps):
+        values = losses(weights, step)
+        seen.append(values.detach())
+        gradients = torch.autograd.grad(values.sum(), list(weights.values()), create_graph=exact)
+        weights = {
+            name: weight - (rates if isinstance(rates, (int, float)) else rates[name]) * gradient
+            for (name, weight), gradient in zip(weights.items(), gradients)
+        }
+    check_losses(seen)
+    return weights
+
+
+def adam_descent(
+    losses: TaskLosses, weights: Weights, rate: float, steps: int, decay: float = 0.999, eps: float = 1e-8
+) -> Weights:
+    """The weights after `steps` of Adam without momentum (beta1 = 0), each task with moments of its own, from zero.
+
+    The result is detached: Reptile and Meta-MinibatchProx (Nichol et al. 2018; Zhou et al. 2019) never differentiate
+    through the inner steps. Arguments and errors are those of `gradient_descent`.
+    """
+    weights = {name: weight.detach().clone().requires_grad_() for name, weight in weights.items()}
+    squares = [torch.zeros_like(weight) for weight in weights.values()]
+    seen = []
+    for step in range(steps):
+        values = losses(weights, step)
+        seen.append(values.detach())
+        gradients = torch.autograd.grad(values.sum(), list(weights.values()))
+        with torch.no_grad():
+            for weight, gradient, square in zip(weights.values(), gradients, squares):
+                square.mul_(decay).addcmul_(gradient, gradient, value=1 - decay)
+                unbiased = square / (1 - decay ** (step + 1))
+                weight.addcdiv_(gradient, unbiased.sqrt_().add_(eps), value=-rate)
+    check_losses(seen)
+    return {name: weight.detach() for name, weight in weights.items()}
+
+
+def check_losses(seen: list[Tensor]) -> None:
+    """DivergenceError where a loss of an inner problem, (B,) for each step, is not finite or beyond every scale."""
+    if not seen:
+        return
+    losses = torch.stack(seen)
+    bad = ~(losses.abs() < _LOSS_BOUND)
+    if bad.any():
+        step, task = bad.nonzero()[0].tolist()
+        raise DivergenceError(
+            f"the inner loop diverged: the loss was {losses[step, task]:.3g} after {step} steps; lower the inner rate",
+            task=task,
+        )
