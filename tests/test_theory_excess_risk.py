@@ -1,0 +1,338 @@
+"""Exact risks against plain integration, the bounds against what they are proved from, and the experiment itself."""
+
+from __future__ import annotations
+
+import csv
+import io
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from kshot.errors import ConfigError
+from kshot.theory import excess_risk, experiments
+from kshot.theory.bounds import MEASURED, Bounds, fair_coin, measure
+from kshot.theory.excess_risk import ExcessRisk
+from kshot.theory.excess_risk_report import verdict
+from kshot.theory.initializations import Initializations, Training, estimated_optima, maml, tsa_maml
+from kshot.theory.task_mixture import Family, Linear, Logistic, TaskMixture, Tasks
+
+FAMILIES = pytest.mark.parametrize("family", [Linear(0.7), Logistic()], ids=lambda family: family.name)
+SMALL = {"steps": (0, 1, 4), "tasks": 300, "seeds": (0, 1)}
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def vectors(count: int, dimension: int, length: float, seed: int = 0) -> Tensor:
+    drawn = torch.randn(count, dimension, generator=generator(seed), dtype=torch.float64)
+    return length * torch.nn.functional.normalize(drawn, dim=1)
+
+
+def mixture_of(family: Family, groups: int = 3, dimension: int = 5) -> TaskMixture:
+    return TaskMixture.random(family, groups, dimension, 4.0, 1.0, generator())
+
+
+@pytest.fixture(scope="module")
+def findings():
+    return ExcessRisk(**SMALL).run()
+
+
+# The mixture and its risk
+
+
+def sphere(dimension: int) -> tuple[np.ndarray, np.ndarray]:
+    """Points (P, 2), the first two coordinates, and weights of a product rule in spherical coordinates."""
+    if dimension == 1:
+        return np.array([[1.0, 0.0], [-1.0, 0.0]]), np.array([0.5, 0.5])
+    if dimension == 2:
+        angles = 2 * np.pi * np.arange(4000) / 4000
+        return np.stack([np.cos(angles), np.sin(angles)], 1), np.full(4000, 1 / 4000)
+    nodes, weights = np.polynomial.legendre.leggauss(160)
+    angles, weights = np.pi * (nodes + 1) / 2, weights / 2
+    polar, azimuth = np.meshgrid(angles, angles, indexing="ij")
+    points = np.stack([np.cos(polar), np.sin(polar) * np.cos(azimuth)], -1)
+    density = np.outer(weights * np.sin(angles) ** (dimension - 2), weights * np.sin(angles) ** (dimension - 3))
+    return points.reshape(-1, 2), (density / density.sum()).ravel()
+
+
+def integrated_excess_risk(family: Family, theta: np.ndarray, optimum: np.ndarray) -> float:
+    """The mean over inputs AND targets of the difference of the two losses."""
+    points, weights = sphere(len(theta))
+    basis = np.linalg.qr(np.stack([optimum, theta], 1))[0]
+    coordinates = points[:, : basis.shape[1]] if len(theta) > 1 else points[:, :1]
+    s, t = (coordinates @ (basis.T @ vector)[: coordinates.shape[1]] for vector in (theta, optimum))
+    if isinstance(family, Linear):
+        return float(weights @ ((s - t) ** 2 / 2))
+    probability = 1 / (1 + np.exp(-t))
+    cost_of_one, cost_of_zero = (np.logaddexp(0, sign * s) - np.logaddexp(0, sign * t) for sign in (-1, 1))
+    return float(weights @ (probability * cost_of_one + (1 - probability) * cost_of_zero))
+
+
+@FAMILIES
+@pytest.mark.parametrize("dimension", [1, 2, 3, 4, 5, 12])
+@pytest.mark.parametrize("length", [0.5, 4.0, 9.0])
+def test_excess_risk_is_the_integral(family: Family, dimension: int, length: float) -> None:
+    theta, optimum = vectors(4, dimension, length), vectors(4, dimension, 3.0, seed=1)
+    expected = [integrated_excess_risk(family, *pair) for pair in zip(theta.numpy(), optimum.numpy())]
+    np.testing.assert_allclose(family.excess_risk(theta, optimum), expected, rtol=1e-7, atol=1e-12)
+    np.testing.assert_allclose(Family.excess_risk(family, theta, optimum), expected, rtol=1e-7, atol=1e-12)
+
+
+@FAMILIES
+def test_the_optimum_has_the_least_risk(family: Family) -> None:
+    optimum = vectors(3, 5, 4.0)
+    tasks = Tasks(family, optimum, torch.zeros(3, 1, 5), torch.zeros(3, 1))
+    assert tasks.excess_risk(optimum).abs().max() < 1e-12
+    assert tasks.population_gradient(optimum).abs().max() < 1e-7
+    assert (tasks.excess_risk(optimum + 0.1 * vectors(3, 5, 1.0, seed=2)) > 1e-5).all()
+
+
+@FAMILIES
+def test_population_gradient_by_finite_differences(family: Family) -> None:
+    theta, optimum = vectors(2, 4, 2.0), vectors(2, 4, 3.0, seed=1)
+    tasks = Tasks(family, optimum, torch.zeros(2, 1, 4), torch.zeros(2, 1))
+    steps = 1e-5 * torch.eye(4, dtype=torch.float64)
+    differences = [(tasks.excess_risk(theta + step) - tasks.excess_risk(theta - step)) / 2e-5 for step in steps]
+    torch.testing.assert_close(tasks.population_gradient(theta), torch.stack(differences, 1), rtol=1e-6, atol=1e-9)
+
+
+def test_an_optimum_at_the_origin_has_no_direction_but_a_risk() -> None:
+    theta, zero = vectors(2, 5, 2.0), torch.zeros(2, 5, dtype=torch.float64)
+    nearly = 1e-9 * vectors(2, 5, 1.0, seed=3)
+    torch.testing.assert_close(Logistic().excess_risk(theta, zero), Logistic().excess_risk(theta, nearly))
+
+
+@FAMILIES
+def test_sampled_tasks_are_what_the_mixture_says(family: Family) -> None:
+    mixture = mixture_of(family)
+    tasks = mixture.sample(3000, 7, generator())
+    assert tasks.optimum.shape == (3000, 5)
+    assert tasks.targets.shape == (3000, 7)
+    torch.testing.assert_close(tasks.inputs.norm(dim=2), torch.ones(3000, 7, dtype=torch.float64))
+    distances, group = torch.cdist(tasks.optimum, mixture.centres).min(1)
+    torch.testing.assert_close(distances, torch.ones_like(distances))
+    np.testing.assert_allclose(group.bincount() / 3000, 1 / 3, atol=0.04)
+    torch.testing.assert_close(mixture.centres @ mixture.centres.T, 16 * torch.eye(3, dtype=torch.float64))
+    expected = family.mean((tasks.inputs * tasks.optimum.unsqueeze(1)).sum(2))
+    errors = tasks.targets - expected
+    assert errors.mean().abs() < 0.02
+    assert errors.abs().max() <= (0.7 if isinstance(family, Linear) else 1)
+    again = mixture.sample(3000, 7, generator())
+    assert torch.equal(tasks.targets, again.targets)
+
+
+@FAMILIES
+def test_gradient_steps_equal_a_plain_loop_over_tasks(family: Family) -> None:
+    tasks, start, rate = mixture_of(family).sample(4, 6, generator()), vectors(4, 5, 1.0), 0.8 / family.smoothness
+    path = tasks.adapted(start, rate, 3)
+    for task in range(4):
+        theta = start[task].clone().requires_grad_()
+        for step in range(4):
+            torch.testing.assert_close(path[step, task], theta.detach())
+            losses = [
+                (x @ theta - y).square() / 2 - y.square() / 2
+                if isinstance(family, Linear)
+                else torch.nn.functional.binary_cross_entropy_with_logits(x @ theta, y)
+                for x, y in zip(tasks.inputs[task], tasks.targets[task])
+            ]
+            loss = torch.stack(losses).mean()
+            torch.testing.assert_close(tasks.loss(path[step])[task], loss.detach())
+            theta = (theta - rate * torch.autograd.grad(loss, theta)[0]).detach().requires_grad_()
+
+
+# Constants and bounds
+
+
+@FAMILIES
+def test_lipschitz_constant_holds_on_the_way_and_is_reached(family: Family) -> None:
+    tasks, rate = mixture_of(family).sample(200, 3, generator()), 1 / family.smoothness
+    start = tasks.optimum + vectors(200, 5, 2.0)
+    for step, theta in enumerate(tasks.adapted(start, rate, 6)):
+        scores = (tasks.inputs @ theta.unsqueeze(2)).squeeze(2)
+        assert (family.mean(scores) - tasks.targets).abs().max() <= family.lipschitz(2.0, rate * step)
+    worst = torch.nn.functional.normalize(start - tasks.optimum, dim=1)
+    scores, true_scores = ((worst * weights).sum(1) for weights in (50 * start, tasks.optimum))
+    if isinstance(family, Linear):
+        scores = (worst * start).sum(1)
+        steepest = (scores - (true_scores - family.noise)).abs()
+        torch.testing.assert_close(steepest, torch.full_like(steepest, family.lipschitz(2.0, 0.0)))
+    else:
+        assert scores.abs().sigmoid().max() > 0.999 * family.lipschitz(2.0, 0.0)
+
+
+def test_bounds_are_the_formulas() -> None:
+    bounds = Bounds(lipschitz=3.0, smoothness=0.5, rate=0.8, shots=4, steps=2)
+    rho = 1 + 2 * 0.8 * 0.5
+    assert bounds.generalization() == pytest.approx(2 * 9 * (rho**2 - 1) / (4 * 0.5))
+    assert bounds.optimization(5.0) == pytest.approx(5 / 1.6)
+    assert bounds.gradient(0.3) == pytest.approx(8 * 9 * (rho**2 - 1) ** 2 / 16 + 0.6)
+    assert bounds.convex_generalization() == pytest.approx(2 * 0.8 * 9 * 2 / 4)
+    assert bounds.convex_optimization(5.0) == pytest.approx(5 / 3.2)
+
+
+def test_bounds_beyond_float64_are_infinite() -> None:
+    for steps in (1000, 2000):
+        assert Bounds(1.0, 1.0, 1.0, 10, steps).gradient(0.0) == float("inf")
+    assert Bounds(1.0, 1.0, 1.0, 10, 2000).generalization() == float("inf")
+
+
+@FAMILIES
+def test_one_other_sample_moves_the_weights_no_further_than_the_bounds_say(family: Family) -> None:
+    """What the first terms are proved from: with G, the distance bounds the risk beyond the risk on the samples."""
+    mixture, rate, shots, steps = mixture_of(family), 1 / family.smoothness, 5, 8
+    tasks = mixture.sample(500, shots, generator())
+    start = tasks.optimum + vectors(500, 5, 1.5)
+    inputs, targets = tasks.inputs.clone(), tasks.targets.clone()
+    inputs[:, 0] = vectors(500, 5, 1.0, seed=4)
+    targets[:, 0] = family.draw((inputs[:, 0] * tasks.optimum).sum(1), generator(5))
+    other = Tasks(family, tasks.optimum, inputs, targets)
+    apart = (tasks.adapted(start, rate, steps) - other.adapted(start, rate, steps)).norm(dim=2).amax(1)
+    assert apart[1] > 0.05 / family.smoothness
+    for count in range(steps + 1):
+        bounds = Bounds(family.lipschitz(1.5, rate * count), family.smoothness, rate, shots, count)
+        assert apart[count] * bounds.lipschitz <= bounds.convex_generalization() + 1e-12
+        assert bounds.convex_generalization() <= bounds.generalization()
+
+
+def test_measured_gaps_add_up_and_bounds_stand_beside_them() -> None:
+    tasks = mixture_of(Logistic()).sample(50, 10, generator())
+    start = torch.zeros_like(tasks.optimum)
+    rows = list(measure(tasks, start, 4.0, 10, [0, 3]))
+    for row, steps in zip(rows, (0, 3)):
+        theta = tasks.adapted(start, 4.0, steps)[-1]
+        assert row["excess_risk"] == pytest.approx(float(tasks.excess_risk(theta).mean()))
+        assert row["generalization_gap"] + row["optimization_gap"] == pytest.approx(row["excess_risk"])
+        assert row["optimization_gap"] == pytest.approx(float((tasks.loss(theta) - tasks.loss(tasks.optimum)).mean()))
+        assert row["squared_distance"] == pytest.approx(float(tasks.optimum.square().sum(1).mean()))
+        assert row["squared_gradient"] == pytest.approx(float(tasks.population_gradient(theta).square().sum(1).mean()))
+        assert row["empirical_squared_gradient"] == pytest.approx(float(tasks.gradient(theta).square().sum(1).mean()))
+        bounds = Bounds(1.0, 0.25, 4.0, 10, steps)
+        assert row["theorem1"] == pytest.approx(bounds.generalization() + bounds.optimization(row["squared_distance"]))
+        assert row["theorem2"] == pytest.approx(bounds.gradient(row["empirical_squared_gradient"]))
+
+
+@pytest.mark.parametrize("shots", [1, 3, 6])
+def test_fair_coin_is_the_sum_over_all_samples(shots: int) -> None:
+    outcomes = torch.tensor(list(product([0.0, 1.0], repeat=shots)), dtype=torch.float64)
+    count = len(outcomes)
+    tasks = Tasks(Logistic(), torch.zeros(count, 1).double(), torch.ones(count, shots, 1).double(), outcomes)
+    (expected,) = measure(tasks, torch.zeros(count, 1).double(), 4.0, shots, [1])
+    assert fair_coin(shots) == pytest.approx(expected)
+    probability = 1 / (1 + np.exp(-4 * (outcomes.mean(1).numpy() - 0.5)))
+    assert expected["squared_gradient"] == pytest.approx(np.mean((probability - 0.5) ** 2))
+
+
+def test_theorem2_fails_on_many_tosses_of_a_fair_coin() -> None:
+    many, few = fair_coin(1000), fair_coin(20)
+    assert many["squared_gradient"] == pytest.approx(1 / 4000, rel=0.01)
+    assert many["squared_gradient"] > 5 * many["theorem2"]
+    assert few["squared_gradient"] < few["theorem2"]
+
+
+# Learning initialisations
+
+
+def test_maml_and_tsa_maml_find_the_middle_and_the_centres() -> None:
+    mixture, training = mixture_of(Linear()), Training(shots=10, rate=1.0)
+    one = maml(mixture, training, generator())
+    assert (one.points[0] - mixture.centres.mean(0)).norm() < 0.5
+    assert torch.equal(one.origin, one.points[0])
+    several = tsa_maml(mixture, training, one, 3, generator())
+    nearest = torch.cdist(mixture.centres, several.points).min(1)
+    assert nearest.values.max() < 0.3
+    assert sorted(nearest.indices.tolist()) == [0, 1, 2]
+    tasks = mixture.sample(500, 10, generator(1))
+    groups = torch.cdist(tasks.optimum, mixture.centres).argmin(1)
+    right = nearest.indices[groups] == several.chosen(tasks, 1.0)
+    assert right.float().mean() > 0.98
+    torch.testing.assert_close(several.starts(tasks, 1.0)[right], several.points[nearest.indices[groups]][right])
+
+
+def test_tsa_maml_with_one_group_is_maml_from_the_mean_of_the_estimated_optima() -> None:
+    mixture, training = mixture_of(Linear()), Training(shots=10, rate=1.0)
+    one = maml(mixture, training, generator())
+    same = tsa_maml(mixture, training, one, 1, generator(1))
+    assert (same.points - one.points).norm() < 0.3
+    assert not same.chosen(mixture.sample(5, 10, generator()), 1.0).any()
+
+
+def test_estimated_optima_are_twenty_steps_from_the_origin() -> None:
+    tasks, origin = mixture_of(Linear()).sample(3, 10, generator()), vectors(1, 5, 1.0)[0]
+    expected = tasks.adapted(origin.repeat(3, 1), 0.5, 20)[-1]
+    assert torch.equal(estimated_optima(tasks, origin, 0.5), expected)
+    points = torch.stack([expected[2], expected[0], expected[1]])
+    assert Initializations(points, origin).chosen(tasks, 0.5).tolist() == [1, 2, 0]
+
+
+# The experiment
+
+
+def test_experiment_measures_every_cell(findings) -> None:
+    rows = list(csv.DictReader(io.StringIO(findings.csv())))
+    mixture = [row for row in rows if row["regression"] != "fair coin"]
+    cells = {(row["regression"], row["learner"], int(row["steps"])) for row in mixture}
+    assert cells == set(product(["linear", "logistic"], ["MAML", "TSA-MAML"], [0, 1, 4]))
+    assert all(float(row[f"{name}_ci95"]) > 0 for row in mixture for name in MEASURED)
+
+
+def test_experiment_finds_what_the_theory_says(findings) -> None:
+    for row in findings.rows:
+        assert row["excess_risk"] <= row["theorem1"]
+        assert row["regression"] == "fair coin" or row["excess_risk"] <= row["convex"]
+        if row["learner"] == "MAML":
+            assert row["optimization_gap"] <= row["convex_optimization"] <= row["theorem1_optimization"]
+    for regression in ("linear", "logistic"):
+        one, several = (
+            next(row for row in findings.rows if (row["regression"], row["learner"]) == (regression, learner))
+            for learner in ("MAML", "TSA-MAML")
+        )
+        assert several["squared_distance"] < 0.6 * one["squared_distance"]
+        assert several["excess_risk"] < 0.6 * one["excess_risk"]
+    assert "Theorem 1 holds in all 12 cells" in findings.verdict
+    assert "Theorem 2 holds in all 12 cells of the mixture, and FAILS for a step" in findings.verdict
+
+
+def test_verdict_says_so_where_a_bound_is_broken(findings) -> None:
+    broken = [
+        {**row, "theorem1": 0.0} if (row["steps"], row["learner"]) == (4, "MAML") else row for row in findings.rows
+    ]
+    assert "Theorem 1 FAILS in 2 of 12 cells" in verdict(broken, "protocol")
+
+
+def test_a_bound_within_the_interval_is_not_broken(findings) -> None:
+    wide = [{**row, "theorem1": 0.0, "excess_risk_ci95": 2 * float(row["excess_risk"]) + 1e-9} for row in findings.rows]
+    assert "Theorem 1 holds in all 12 cells" in verdict(wide, "protocol")
+
+
+def test_same_options_give_the_same_findings(findings, monkeypatch) -> None:
+    monkeypatch.setattr(excess_risk, "_FAMILIES", (Linear(),))
+    again = ExcessRisk(**SMALL).run().rows
+    assert again == [row for row in findings.rows if row["regression"] != "logistic"]
+
+
+def test_picture_can_be_drawn(findings, tmp_path) -> None:
+    findings.figure().savefig(tmp_path / "picture.png", dpi=40)
+    assert (tmp_path / "picture.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": ()}, "steps"),
+        ({"steps": (1, -1)}, "steps"),
+        ({"seeds": (1, 1)}, "seeds"),
+        ({"rate": 1.5}, "rate"),
+        ({"rate": float("nan")}, "rate"),
+        ({"shots": 0}, "shots"),
+        ({"tasks": 0}, "tasks"),
+        ({"groups": 6}, "groups"),
+        ({"initializations": 1001}, "k-means"),
+    ],
+)
+def test_bad_options_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        experiments["excess-risk"](**options)
