@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps
 
 from kshot.data.augmentation import PhotoAugmentation
+from kshot.memory import keep_freed_memory
 
 ENHANCERS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
 
@@ -55,6 +56,7 @@ def compare(size: int, padding: int, tasks: int, per_task: int, repeats: int) ->
 
 def main() -> None:
     print(describe_machine())
+    keep_freed_memory()  # as training does before its first step
     for tasks, per_task in ((1, 64), (6, 50)):
         compare(32, 4, tasks, per_task, repeats=30)
     for tasks, per_task in ((1, 64), (6, 50)):

@@ -30,6 +30,7 @@ _COUNTERS_PER_IMAGE = 8
 _ORDERS = np.asarray(list(itertools.permutations(range(3))))  # of brightness 0, contrast 1, saturation 2
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, the grayscale of PIL and of torchvision
 _PIXELS_IN_CACHE = 1 << 17
+_PIXELS_ON_GPU = 1 << 26  # padded by their own size and in three colours they are still counted by 32 bits
 _PUBLISHED_PADDING = {32: 4, 84: 8}
 
 
@@ -94,17 +95,15 @@ class PhotoAugmentation:
         lookups = _lookups(parameters, self.padding, height, width, images.device)
         rounds = torch.from_numpy(_blend_coefficients(parameters, height * width)).to(images.device, non_blocking=True)
         count = tasks * images_per_task
-        augmented = torch.empty(
-            (count, channels, height, width), device=images.device, memory_format=torch.channels_last
-        )
+        augmented = torch.empty((count, height * width, channels), device=images.device)
         flat = images.flatten(0, 1)
         # On a CPU a few images at a time, so that what lies between two steps stays in the cache.
-        chunk = count if images.is_cuda else max(1, _PIXELS_IN_CACHE // (height * width))
+        chunk = max(1, (_PIXELS_ON_GPU if images.is_cuda else _PIXELS_IN_CACHE) // (height * width))
         for start in range(0, count, chunk):
             part = slice(start, start + chunk)
-            cropped = _crop_and_flip(flat[part], self.padding, lookups[0][part], lookups[1][part])
-            augmented[part] = _jitter(cropped, rounds[:, :, part])
-        return augmented.unflatten(0, (tasks, images_per_task))
+            planes = _crop_and_flip(flat[part], self.padding, lookups[0][part], lookups[1][part])
+            _jitter(planes.float(), rounds[:, :, part], augmented[part])
+        return augmented.view(tasks, images_per_task, height, width, channels).movedim(-1, -3)
 
     def parameters(self, keys: NDArray[np.uint64], images_per_task: int) -> AugmentationParameters:
         """What the M images of each of B tasks go through; a pure function of keys (B,) and of the position 0..M-1."""
@@ -195,45 +194,51 @@ def _lookups(
 
 
 def _crop_and_flip(images: Tensor, padding: int, rows: Tensor, columns: Tensor) -> Tensor:
-    """(n, H, W, C) -> (n, H, W, C): each pixel of the result is looked up once, in the list of all pixels."""
+    """(n, H, W, C) -> (C, n, H*W) uint8: each number of the result is looked up once, in the list of all numbers.
+
+    Colour planes rather than interleaved colours, because all that follows then runs along contiguous memory; to look
+    up single bytes costs less than to look up pixels of three bytes and to part their colours afterwards.
+    """
     padded = F.pad(images, (0, 0, padding, padding, padding, padding))
     count, padded_height, padded_width, channels = padded.shape
     image = torch.arange(count, device=images.device, dtype=torch.int32)[:, None]
     pixels = ((image * padded_height + rows) * padded_width)[:, :, None] + columns[:, None, :]
-    return padded.view(-1, channels).index_select(0, pixels.view(-1)).view(images.shape)
+    first, numbers = pixels.mul_(channels).view(-1), padded.view(-1)
+    planes = [numbers[channel:].index_select(0, first) for channel in range(channels)]
+    return torch.stack(planes).view(channels, count, -1)
 
 
-def _jitter(images: Tensor, rounds: Tensor) -> Tensor:
-    """(n, H, W, C) uint8 -> (n, C, H, W) float32 in 0..1, each operation clamped as in torchvision.
+def _jitter(x: Tensor, rounds: Tensor, out: Tensor) -> None:
+    """(C, n, H*W) float32 in 0..255 -> out (n, H*W, C) in 0..1, each operation clamped as in torchvision; x is used up.
 
     Brightness, contrast and saturation blend an image x with black, with the mean of its grayscale image g, and with g:
     all are own * x + gray * g + mean * sum(g), so that three rounds serve every order of the three, image by image.
     """
-    # Colour planes rather than interleaved colours, because the grayscale image then reads contiguous memory.
-    x = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
     for number, (own, gray, mean) in enumerate(rounds):
+        if number > 0:
+            x.clamp_(0, 255)
         luminance = _luminance(x)
         # Whole levels, as in PIL: their sum is exact in any order up to 256x256 pixels, whatever shares the batch.
-        average = luminance.round().sum((1, 2, 3), keepdim=True).mul_(mean)
+        average = luminance.round().sum(1, keepdim=True).mul_(mean)
         x.mul_(own).add_(luminance.mul_(gray).add_(average))
-        x.clamp_(0, 255 if number < len(rounds) - 1 else 1)
-    return x
+    for channel, plane in enumerate(x):
+        torch.clamp(plane, 0, 1, out=out[:, :, channel])
 
 
 def _luminance(x: Tensor) -> Tensor:
-    """Grayscale image (n, 1, H, W) as a new tensor.
+    """Grayscale image (n, H*W) of colour planes (C, n, H*W), as a new tensor.
 
     Products and sums one by one: whether the remainder of a vectorised loop rounds like its body when the two are fused
     (``add(alpha=...)``) is up to the compiler that built torch, and the result must not depend on the other images.
     """
-    if x.shape[1] == 1:
-        return x.clone()
-    red, green, blue = (x[:, i : i + 1] * weight for i, weight in enumerate(_LUMA))
+    if len(x) == 1:
+        return x[0].clone()
+    red, green, blue = (plane * weight for plane, weight in zip(x, _LUMA))
     return red.add_(green).add_(blue)
 
 
 def _blend_coefficients(parameters: AugmentationParameters, pixels: int) -> NDArray[np.float32]:
-    """(3 rounds, 3 coefficients own, gray and mean, n, 1, 1, 1) for sums over this many pixels.
+    """(3 rounds, 3 coefficients own, gray and mean, n, 1) for sums over this many pixels.
 
     The last round also takes 0..255 to 0..1.
     """
@@ -247,4 +252,4 @@ def _blend_coefficients(parameters: AugmentationParameters, pixels: int) -> NDAr
     order = _ORDERS[parameters.order.reshape(-1)].T
     rounds = np.take_along_axis(operations, order[:, None, :], 0)
     rounds[-1] /= 255
-    return rounds.astype(np.float32)[..., None, None, None]
+    return rounds.astype(np.float32)[..., None]
