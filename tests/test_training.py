@@ -82,6 +82,20 @@ def test_training_on_train_and_val_keeps_the_last_weights(tmp_path: Path) -> Non
     assert torch.equal(learner.weight, last["weight"])
 
 
+def test_clipping_bounds_the_steps_of_training() -> None:
+    """With SGD at rate 1 and one step, no weight moves further than the value that gradients are clipped at."""
+    start = toy_learner().state_dict()
+    options = {"optimizer": "sgd", "momentum": 0.0, "learning_rate": 1.0, "max_epochs": 1, "tasks_per_epoch": 2}
+    moved = {}
+    for clip in (None, 1e-3):
+        learner = toy_learner()
+        toy_train(learner, clip_gradient_value=clip, **options)
+        parameters = dict(learner.named_parameters())
+        moved[clip] = max((weight - start[name]).abs().max().item() for name, weight in parameters.items())
+    assert moved[None] > 0.01
+    assert moved[1e-3] == pytest.approx(1e-3, rel=1e-2)
+
+
 def test_the_global_generator_is_left_alone() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)

@@ -39,6 +39,8 @@ from kshot.learners import MultiTask
         ({"optimizer": "sgd", "momentum": -1.0}, "momentum is -1.0, but must be at least 0"),
         ({"optimizer": "sgd", "momentum": 1.0}, "momentum is 1.0, but must be below 1"),
         ({"optimizer": "sgd", "momentum": 0.0, "nesterov": True}, "nesterov looks ahead along the momentum"),
+        ({"clip_gradient_value": 0.0}, "clip_gradient_value is 0.0, but must be above 0"),
+        ({"clip_gradient_value": float("nan")}, "clip_gradient_value is nan"),
         ({"factor": 1.5}, "factor is 1.5, but the plateau schedule lowers the rate"),
         ({"factor": 0.0}, "factor is 0.0, but must be above 0"),
         ({"device": "gpu"}, "no device 'gpu'; choose auto, cpu"),

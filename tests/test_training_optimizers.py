@@ -31,6 +31,14 @@ def descend(optimizer: torch.optim.Optimizer, weight: nn.Parameter) -> torch.Ten
     return weight.detach()
 
 
+def test_gradients_are_clipped_entry_by_entry() -> None:
+    weight = nn.Parameter(torch.zeros(4))
+    optimizer = make_optimizer("sgd", [weight], 1.0, momentum=0.0, clip_gradient_value=10.0)
+    weight.grad = torch.tensor([3.0, -4.0, 25.0, -1e6])
+    optimizer.step()
+    torch.testing.assert_close(weight.detach(), torch.tensor([-3.0, 4.0, -10.0, 10.0]))
+
+
 @pytest.mark.parametrize("name", EXPECTED)
 def test_optimisers_are_those_of_torch(name: Any) -> None:
     cls, options = EXPECTED[name]

@@ -88,6 +88,7 @@ def train(
     weight_decay: float | None = None,
     momentum: float = 0.9,
     nesterov: bool = False,
+    clip_gradient_value: float | None = None,
     schedule: ScheduleName = "plateau",
     plateau_patience: int = 4,
     factor: float | list[float] = 0.1,
@@ -131,6 +132,8 @@ def train(
     learning_rate : rate of the first epoch; adamax runs at twice this rate, as in the release of W21.
     weight_decay : None for 0.01 with adamw and 0 with all others.
     momentum, nesterov : of sgd, sgdp and sgdw.
+    clip_gradient_value : cut every entry of a step's gradient to [-value, value], as MAML's release does at 10; None for
+        no clipping.
     schedule : "plateau" multiplies the rate by `factor` after `plateau_patience` epochs without a better validation
         accuracy, "step" at each of the `milestones`; "cosine" lowers it to 0 over `max_epochs`.
     plateau_patience : epochs that the plateau schedule waits.
@@ -178,7 +181,9 @@ def train(
         )
         tasks = StepTasks(sampler, split.normalization, augmentation, meta_batch, processes)
         _prepare(learner, [split, held_out], processes.device, precision, channels_last, compile)
-        updater = make_optimizer(optimizer, learner.parameters(), learning_rate, weight_decay, momentum, nesterov)
+        updater = make_optimizer(
+            optimizer, learner.parameters(), learning_rate, weight_decay, momentum, nesterov, clip_gradient_value
+        )
         rates = make_schedule(schedule, updater, max_epochs, plateau_patience, factor, milestones or ())
         folder = RunFolder(run) if run is not None else None
         state = TrainingState(learner, updater, rates, config, folder, processes.is_first)

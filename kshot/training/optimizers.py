@@ -35,12 +35,14 @@ def make_optimizer(
     weight_decay: float | None = None,
     momentum: float = DEFAULT_MOMENTUM,
     nesterov: bool = False,
+    clip_gradient_value: float | None = None,
 ) -> Optimizer:
     """The optimiser of this name over the parameters that need a gradient.
 
     learning_rate: adamax runs at twice this rate, as in the release of W21.
     weight_decay: None for the optimiser's own default, see `default_weight_decay`.
     momentum, nesterov: of sgd, sgdp and sgdw; the Adam family keeps its betas of 0.9 and 0.999.
+    clip_gradient_value: every entry of the gradient is cut to [-value, value] before each step; None for no clipping.
     Raises ConfigError for options that the optimiser does not have, and where the extra package is missing.
     """
     if name not in _FROM_TORCH | _FROM_EXTRA:
@@ -53,7 +55,10 @@ def make_optimizer(
     elif nesterov or momentum != DEFAULT_MOMENTUM:
         raise ConfigError(f"momentum and nesterov belong to {', '.join(_WITH_MOMENTUM)}; leave them out for {name}")
     trained = [parameter for parameter in parameters if parameter.requires_grad]
-    return _optimizer_class(name)(trained, **options)
+    optimizer = _optimizer_class(name)(trained, **options)
+    if clip_gradient_value is not None:
+        optimizer.register_step_pre_hook(lambda *_: nn.utils.clip_grad_value_(trained, clip_gradient_value))
+    return optimizer
 
 
 def _optimizer_class(name: OptimizerName) -> type[Optimizer]:
