@@ -19,8 +19,8 @@ from torch import Tensor
 
 import kshot
 from kshot.data.episodes import Episodes
-from kshot.evaluation import compare, interval
 from kshot.learners import MultiTask, learners
+from kshot.results import compare, interval
 
 
 @learners.register("mtl-with-label-fault")

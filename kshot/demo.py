@@ -17,12 +17,13 @@ from kshot.backbones import Conv4
 from kshot.data.augmentation import prepare_images
 from kshot.data.dataset import Dataset
 from kshot.data.episodes import EpisodeSampler, TaskShape
-from kshot.evaluation import Evaluation, device_of, evaluate, evaluating, extract_features
+from kshot.evaluation import device_of, evaluate, evaluating, extract_features
 from kshot.files import write_text
 from kshot.learners import FeatureLearner, MultiTask, ProtoNet, Supervised
 from kshot.report import pictures
 from kshot.report.runs import save_evaluation, weights_of
 from kshot.report.tables import Row, table
+from kshot.results import Evaluation
 from kshot.training import train
 
 DATASET = "glyphs"

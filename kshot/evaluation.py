@@ -1,29 +1,25 @@
-"""The protocol: the same tasks for every learner, accuracy with its interval, paired differences between learners."""
+"""The protocol: the same tasks for every learner, its features or its images, its way to learn a task."""
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import stats
 from torch import Tensor
 from tqdm import tqdm
 
 from kshot.data.augmentation import normalize, prepare_images
 from kshot.data.dataset import Split
 from kshot.data.episodes import EpisodeRows, EpisodeSampler, TaskShape
-from kshot.errors import ConfigError, DataError
-from kshot.files import write_json
-from kshot.learners.base import FeatureLearner, Learner, learners
+from kshot.errors import ConfigError, DivergenceError
+from kshot.learners.base import FeatureLearner, Learner, Statistics, learners
 from kshot.memory import keep_freed_memory
+from kshot.results import Evaluation, Protocol
 from kshot.solvers.adaptation import Adaptation, HeadAdaptation, adaptations
 
 _CHUNK_BYTES = 1 << 27  # features or images that one chunk of tasks may gather: keeps memory flat, stays in fast caches
@@ -32,150 +28,34 @@ _IMAGES_AT_ONCE = 250
 _PRECISIONS = ("float32", "bf16")
 
 
-@dataclass(frozen=True)
-class Protocol:
-    """What a number was measured on; two results with equal protocols were measured on the same tasks, in pairs.
-
-    within_groups: whether the classes of a task came from one group, where that was not as the split itself says; None
-        where it was.
-    """
-
-    dataset: str
-    split: str
-    ways: int
-    shots: int
-    queries: int
-    tasks: int
-    seed: int
-    statistics: Literal["running", "transductive", "inductive"]
-    within_groups: bool | None = None
-
-    @property
-    def drawn(self) -> str:
-        """How the classes of a task were drawn, in words, where that was not as the split itself says."""
-        return {None: "", True: ", each within one group", False: ", across groups"}[self.within_groups]
-
-    def __str__(self) -> str:
-        return (
-            f"{self.ways}-way {self.shots}-shot, {self.queries} queries a class, {self.tasks} tasks of "
-            f"{self.dataset}/{self.split}{self.drawn}, {self.statistics} statistics, seed {self.seed}"
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class Evaluation:
-    """Accuracies (tasks,) float64 in 0..1, one a task in the order of task numbers, and how they came about.
-
-    adaptation: how tasks were learnt, name and options; own_adaptation says whether that is the learner's own way.
-    precision: what the backbone computed in.
-    weights: what identifies the checkpoint that was measured; None for a learner that came from none.
-    """
-
-    learner: str
-    adaptation: str
-    protocol: Protocol
-    accuracies: NDArray[np.float64]
-    seconds: float
-    own_adaptation: bool = True
-    precision: Literal["float32", "bf16"] = "float32"
-    weights: str | None = None
-
-    @property
-    def mean(self) -> float:
-        """Mean accuracy over tasks, 0..1."""
-        return float(self.accuracies.mean())
-
-    @property
-    def ci95(self) -> float:
-        """Half-width of the 95% confidence interval of the mean over tasks."""
-        return interval(self.accuracies)
-
-    def __str__(self) -> str:
-        return f"{self.learner}: {100 * self.mean:.2f} ± {100 * self.ci95:.2f} % ({self.protocol})"
-
-    def save(self, folder: Path) -> Path:
-        """Write everything, the accuracy of each task included, to a JSON file in `folder`; returns its path.
-
-        ConfigError where it cannot be written; an earlier file is then untouched.
-        """
-        at = self.protocol
-        name = f"{at.split}-{at.ways}way-{at.shots}shot-{at.queries}query-{at.tasks}tasks-seed{at.seed}"
-        drawn = {None: "", True: "-within", False: "-across"}[at.within_groups]
-        path = folder / f"{name}{drawn}-{self.adaptation}-{at.statistics}-{self.precision}.json"
-        content = asdict(self) | {"mean": self.mean, "ci95": self.ci95, "accuracies": self.accuracies.tolist()}
-        try:
-            write_json(path, content)
-        except OSError as error:
-            raise ConfigError(
-                f"the evaluation {path} cannot be written ({error}); free some space, or choose a folder that can be"
-            ) from error
-        return path
-
-    @classmethod
-    def load(cls, path: Path) -> Evaluation:
-        """Read what `save` wrote; DataError where the file is not such a result."""
-        try:
-            content = json.loads(Path(path).read_text())
-            known = {field.name: content[field.name] for field in fields(cls) if field.name in content}
-            accuracies = np.asarray(content["accuracies"], np.float64)
-            return cls(**known | {"protocol": Protocol(**content["protocol"]), "accuracies": accuracies})
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise DataError(
-                f"{path} is not an evaluation that kshot wrote ({error}); evaluate the run again"
-            ) from error
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Mean over tasks of accuracy(first) - accuracy(second) on the same tasks, and its 95% half-width."""
-
-    mean: float
-    ci95: float
-
-    def __str__(self) -> str:
-        return f"{100 * self.mean:+.2f} ± {100 * self.ci95:.2f} points, paired over the same tasks"
-
-
-def interval(values: NDArray[np.float64]) -> float:
-    """Half-width of the 95% confidence interval of a mean, by Student's t; nan for fewer than two values."""
-    count = len(values)
-    if count < 2:
-        return float("nan")
-    return float(stats.t.ppf(0.975, count - 1) * values.std(ddof=1) / np.sqrt(count))
-
-
-def compare(first: Evaluation, second: Evaluation) -> Difference:
-    """The paired difference of two results; ConfigError where they were not measured on the same tasks."""
-    own, other = (asdict(result.protocol) | {"statistics": ""} for result in (first, second))
-    differing = [name for name in own if own[name] != other[name]]
-    if differing:
-        raise ConfigError(
-            f"{first.learner} and {second.learner} were measured on different tasks (they differ in "
-            f"{', '.join(differing)}); evaluate both with the same options"
-        )
-    difference = first.accuracies - second.accuracies
-    return Difference(float(difference.mean()), interval(difference))
-
-
-def over_seeds(results: Sequence[Evaluation]) -> tuple[float, float]:
-    """Mean and 95% half-width over several trainings of one learner: each training's mean is one observation."""
-    means = np.asarray([result.mean for result in results])
-    return float(means.mean()), interval(means)
-
-
 @contextmanager
-def evaluating(learner: Learner, precision: Literal["float32", "bf16"]) -> Iterator[None]:
-    """The learner in evaluation mode and this precision, and afterwards as it was; ConfigError for an unknown one."""
+def evaluating(
+    learner: Learner, precision: Literal["float32", "bf16"], statistics: Statistics | None = None
+) -> Iterator[None]:
+    """The learner in evaluation mode, in this precision and with these statistics, and afterwards as it was.
+
+    statistics: None for those that the learner usually takes.
+    Raises ConfigError for an unknown precision, and statistics that the learner does not offer.
+    """
     if precision not in _PRECISIONS:
         raise ConfigError(f"there is no precision {precision!r}; choose one of: {', '.join(_PRECISIONS)}")
-    was_training, had_precision = learner.training, learner.precision
+    before = learner.training, learner.precision, learner.statistics_at_test
     learner.eval()
-    learner.precision = precision
+    learner.precision, learner.statistics_at_test = precision, _statistics_of(learner, statistics)
     try:
         yield
     finally:
-        learner.train(was_training)
-        learner.precision = had_precision
+        learner.train(before[0])
+        _, learner.precision, learner.statistics_at_test = before
+
+
+def _statistics_of(learner: Learner, statistics: Statistics | None) -> Statistics:
+    offered = learner.statistics_offered
+    if statistics is not None and statistics not in offered:
+        raise ConfigError(
+            f"{type(learner).__name__} was not trained for {statistics} statistics; choose one of: {', '.join(offered)}"
+        )
+    return statistics or offered[0]
 
 
 def device_of(learner: Learner) -> torch.device:
@@ -217,6 +97,7 @@ def evaluate(
     adaptation: Adaptation | str | None = None,
     features: Tensor | None = None,
     precision: Literal["float32", "bf16"] = "float32",
+    statistics: Statistics | None = None,
     progress: bool = False,
 ) -> Evaluation:
     """Accuracy of a learner on `tasks` tasks of a split: task i is the same for every learner and on every machine.
@@ -231,6 +112,8 @@ def evaluate(
     adaptation: how a frozen feature learner learns a task, by name or instance; None for the learner's own.
     features: what `extract_features` returned, to be shared by several calls; None to compute it here.
     precision: what the backbone computes in.
+    statistics: where BatchNorm statistics come from, for learners that adapt weights: the whole query set
+        ("transductive") or the support set plus one query image at a time ("inductive"); None for the learner's usual.
     progress: show bars on the terminal.
 
     Raises DataError where the split is too small for the shape, ConfigError for an adaptation or features that do not
@@ -245,6 +128,7 @@ def evaluate(
             f"{len(features)} features were given, but {split.dataset}/{split.name} has {len(split.images)} images; "
             f"give what extract_features returns for this split"
         )
+    learner.check_ways(ways)
     sampler = EpisodeSampler(split, TaskShape(ways, shots, queries), seed, within_groups=within_groups)
     chosen = _adaptation_of(learner, adaptation)
     if isinstance(learner, FeatureLearner) and isinstance(chosen, HeadAdaptation):
@@ -255,24 +139,41 @@ def evaluate(
         score = _from_images(learner, split, chosen)
         task_bytes = split.images[0].nbytes * 4 * ways * (shots + queries)
     chunk = max(1, min(tasks, _CHUNK_BYTES // task_bytes))
-    accuracies = np.empty(tasks)
-    with evaluating(learner, precision), tqdm(total=tasks, unit="task", desc="tasks", disable=not progress) as bar:
+    accuracies, groups = np.empty(tasks), list[str]()
+    with (
+        evaluating(learner, precision, statistics),
+        tqdm(total=tasks, unit="task", desc="tasks", disable=not progress) as bar,
+    ):
+        used = learner.statistics_at_test
         for start in range(0, tasks, chunk):
             rows = sampler.rows(np.arange(start, min(start + chunk, tasks)))
-            predicted = score(rows).argmax(-1).cpu().numpy()
+            with _naming_tasks_from(start):
+                predicted = score(rows).argmax(-1).cpu().numpy()
             accuracies[start : start + chunk] = (predicted == rows.labels()[1]).mean(1)
+            groups += [split.groups[first] for first in rows.classes[:, 0]]
             bar.update(len(rows.classes))
+    drawn = departure(split, within_groups)
     return Evaluation(
         learner=learners.name_of(learner),
         adaptation=describe_adaptation(chosen),
-        protocol=Protocol(
-            split.dataset, split.name, ways, shots, queries, tasks, seed, "running", departure(split, within_groups)
-        ),
+        protocol=Protocol(split.dataset, split.name, ways, shots, queries, tasks, seed, used, drawn),
         accuracies=accuracies,
         seconds=time.perf_counter() - started,
         own_adaptation=describe_adaptation(chosen) == describe_adaptation(getattr(learner, "adaptation", None)),
         precision=precision,
+        groups=groups if sampler.within_groups else None,
     )
+
+
+@contextmanager
+def _naming_tasks_from(start: int) -> Iterator[None]:
+    """A task that diverges is named by its number, of which the first of the batch is `start`."""
+    try:
+        yield
+    except DivergenceError as error:
+        if error.task is not None:
+            error.task += start
+        raise
 
 
 def departure(split: Split, within_groups: bool | None) -> bool | None:

@@ -8,8 +8,8 @@ import pytest
 
 from kshot import demo
 from kshot.cli import main
-from kshot.evaluation import Evaluation
 from kshot.report.runs import read_evaluations
+from kshot.results import Evaluation
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@ import shutil
 import numpy as np
 from cli_toys import MEASURE
 
-from kshot.evaluation import Evaluation, compare, evaluate
+from kshot.evaluation import evaluate
 from kshot.report.page import page
 from kshot.report.runs import read_evaluations
+from kshot.results import Evaluation, compare
 from kshot.training import load_run
 
 
@@ -107,3 +108,20 @@ def test_tasks_within_groups_do_not_mix_with_others(say, runs, monkeypatch):
     assert say(*words)[:2] == (0, out)
     assert say(*words, "--within-groups", "false")[:2] == (0, out)
     assert "true,43" in say(*words, "--within-groups", "--style", "csv")[1]
+
+
+def test_learners_that_adapt_weights_get_a_row_for_each_kind_of_statistics(say, runs, tmp_path):
+    words = ["--data", "tiny", "--learner", "maml", "--backbone.width", "4", "--max-epochs", "1"]
+    sizes = ["--tasks-per-epoch", "4", "--validation-tasks", "2", "--shots", "1", "--queries", "2"]
+    assert say("train", *words, *sizes, "--validation-queries", "2", "--run", tmp_path / "maml")[0] == 0
+    code, out, _ = say("evaluate", tmp_path / "maml", "--shots", 1, "--tasks", 3, "--queries", 2)
+    assert code == 0
+    assert "maml, transductive" in out
+    assert "maml, inductive" in out
+    assert "Protocol of maml, inductive: 5 ways, 1 shots, 2 queries a class, 3 tasks of tiny/test, inductive" in out
+    code, out, _ = say("compare", tmp_path / "maml", "--shots", 1, "--tasks", 3, "--queries", 2)
+    assert code == 0
+    assert "1-shot, minus maml, transductive" in out
+    code, out, _ = say("evaluate", tmp_path / "maml", "--statistics", "inductive", "--tasks", 3, "--queries", 2)
+    assert code == 0
+    assert "transductive" not in out

@@ -15,8 +15,9 @@ from kshot.backbones import Conv4
 from kshot.data.augmentation import normalize, prepare_images
 from kshot.data.episodes import EpisodeSampler, TaskShape
 from kshot.errors import ConfigError, DataError
-from kshot.evaluation import Evaluation, Protocol, compare, evaluate, extract_features, interval, over_seeds
+from kshot.evaluation import evaluate, extract_features
 from kshot.learners import MultiTask
+from kshot.results import Evaluation, Protocol, compare, interval, over_seeds
 from kshot.solvers.adaptation import adaptations
 
 

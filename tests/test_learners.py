@@ -194,7 +194,7 @@ def test_both_execution_strategies_give_the_same_gradients_and_scores(name, trai
     for learner in (one, all_):
         learner.eval()
     for statistics in one.statistics_offered:
-        one.statistics = all_.statistics = statistics
+        one.statistics_at_test = all_.statistics_at_test = statistics
         torch.testing.assert_close(one.scores(unseen), all_.scores(unseen), rtol=1e-9, atol=1e-11)
 
 

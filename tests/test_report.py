@@ -12,11 +12,11 @@ import yaml
 
 from kshot.data.episodes import EpisodeSampler, TaskShape
 from kshot.errors import CheckpointError, ConfigError, DataError
-from kshot.evaluation import Evaluation, Protocol, compare, over_seeds
 from kshot.recipes import Published
 from kshot.report import pictures
 from kshot.report.runs import groups_by_seed, published_for, read_config, read_metrics
 from kshot.report.tables import Row, percent, seeds_line, table
+from kshot.results import Evaluation, Protocol, compare, over_seeds
 
 HOW = {"adaptation", "own_adaptation"}  # fields of an evaluation, all others are of its protocol
 

@@ -24,7 +24,7 @@ def run(arguments: Sequence[str]) -> None:
         ],
     )
     given = options.parse(arguments)
-    if len(given.runs) < 2:
+    rows = [row for folder in given.runs for row in measured(folder, given, reuse=True)]
+    if len(rows) < 2:
         raise ConfigError("kshot compare needs two runs or more; for one run there is kshot evaluate")
-    rows = [measured(folder, given, reuse=True) for folder in given.runs]
     print(f"\n{table(rows, paired=True, style=given.style)}")

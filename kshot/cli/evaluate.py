@@ -12,15 +12,17 @@ from jsonargparse import Namespace
 from kshot.cli.options import ROOT_TEXT, Options, chosen, parameters
 from kshot.data import Dataset
 from kshot.data.dataset import SplitName
-from kshot.evaluation import Evaluation, departure, describe_adaptation, evaluate, extract_features
+from kshot.evaluation import departure, describe_adaptation, evaluate, extract_features
 from kshot.learners import FeatureLearner, Learner
+from kshot.learners.base import Statistics
 from kshot.report.runs import groups_by_seed, published_for, read_config, read_evaluations, save_evaluation, weights_of
 from kshot.report.tables import Row, Style, seeds_line, table
+from kshot.results import Evaluation
 from kshot.solvers import Adaptation, HeadAdaptation, adaptations
 from kshot.training import load_run
 from kshot.training.distributed import resolve_device
 
-_FROM_COMMAND = {"learner", "split", "shots", "adaptation", "features", "progress"}
+_FROM_COMMAND = {"learner", "split", "shots", "adaptation", "features", "statistics", "progress"}
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -40,10 +42,11 @@ def run(arguments: Sequence[str]) -> None:
     )
     given = options.parse(arguments)
     rows = [measured(folder, given) for folder in given.runs]
-    print(f"\n{table(rows, style=given.style)}")
+    print(f"\n{table([row for several in rows for row in several], style=given.style)}")
     if given.style != "csv":
         for members in groups_by_seed(given.runs):
-            print(seeds_line([rows[position] for position in members]))
+            for alike in zip(*(rows[position] for position in members)):
+                print(seeds_line(alike))
 
 
 def evaluation_options(arguments: Sequence[str], command: str, description: str, examples: Sequence[str]) -> Options:
@@ -56,6 +59,11 @@ def evaluation_options(arguments: Sequence[str], command: str, description: str,
     options.add("--root", Path | None, None, ROOT_TEXT)
     options.add("--device", str, "auto", 'where to compute: "auto" for a GPU where there is one, "cpu", "cuda:1"')
     options.add_signature(evaluate, "tasks", skip=_FROM_COMMAND)
+    text = (
+        "where BatchNorm statistics come from, for learners that adapt weights: transductive (the whole query set), "
+        "inductive (the support set plus one query image); null for all that a learner offers"
+    )
+    options.add("--statistics", list[Statistics] | None, None, text)
     known = ", ".join(sorted(adaptations))
     text = f"how a task is learnt from features: {known}; null for the learner's own"
     options.add("--adaptation.name", str | None, None, text)
@@ -65,22 +73,29 @@ def evaluation_options(arguments: Sequence[str], command: str, description: str,
     return options
 
 
-def measured(folder: Path, given: Namespace, reuse: bool = False) -> Row:
-    """One run at every number of shots; with `reuse`, what was measured before with the same options stays."""
+def measured(folder: Path, given: Namespace, reuse: bool = False) -> list[Row]:
+    """One run at every number of shots, a row for each kind of statistics.
+
+    reuse: keep what was measured before with the same options.
+    """
     config, weights = read_config(folder), weights_of(folder)
     learner, data = load_run(folder, root=given.root)
-    saved = _saved(folder, learner, data, given) if reuse else {}
-    missing = [shots for shots in given.shots if shots not in saved]
-    if missing:
-        saved.update(zip(missing, evaluate_all(learner, data, given, missing, title=folder.name)))
-        for shots in missing:
-            save_evaluation(folder, saved[shots], weights)
-    results = [saved[shots] for shots in given.shots]
-    return Row(folder.name, results, [published_for(config, result) for result in results])
+    rows = []
+    for statistics in given.statistics or learner.statistics_offered:
+        saved = _saved(folder, learner, data, given, statistics) if reuse else {}
+        missing = [shots for shots in given.shots if shots not in saved]
+        if missing:
+            saved.update(zip(missing, evaluate_all(learner, data, given, missing, statistics, title=folder.name)))
+            for shots in missing:
+                save_evaluation(folder, saved[shots], weights)
+        results = [saved[shots] for shots in given.shots]
+        name = folder.name if len(learner.statistics_offered) == 1 else f"{folder.name}, {statistics}"
+        rows.append(Row(name, results, [published_for(config, result) for result in results]))
+    return rows
 
 
 def evaluate_all(
-    learner: Learner, data: Dataset, given: Namespace, shots: Sequence[int], title: str
+    learner: Learner, data: Dataset, given: Namespace, shots: Sequence[int], statistics: Statistics, title: str
 ) -> list[Evaluation]:
     """One learner at several numbers of shots, on features that are computed once."""
     learner.to(resolve_device(given.device))
@@ -91,12 +106,8 @@ def evaluate_all(
     if isinstance(learner, FeatureLearner) and isinstance(adaptation or learner.adaptation, HeadAdaptation):
         features = extract_features(learner, split, given.precision, progress=True)
     options = {name: given[name] for name, *_ in parameters(evaluate) if name not in _FROM_COMMAND}
-    results = []
-    for count in shots:
-        results.append(
-            evaluate(learner, split, shots=count, adaptation=adaptation, features=features, progress=True, **options)
-        )
-    return results
+    options |= {"adaptation": adaptation, "features": features, "statistics": statistics}
+    return [evaluate(learner, split, shots=count, progress=True, **options) for count in shots]
 
 
 def _adaptation(given: Namespace) -> Adaptation | None:
@@ -105,10 +116,13 @@ def _adaptation(given: Namespace) -> Adaptation | None:
     return adaptations[name](**options) if name is not None else None
 
 
-def _saved(folder: Path, learner: Learner, data: Dataset, given: Namespace) -> dict[int, Evaluation]:
+def _saved(
+    folder: Path, learner: Learner, data: Dataset, given: Namespace, statistics: Statistics
+) -> dict[int, Evaluation]:
     """What was measured before with these options, by the number of shots."""
     adaptation = describe_adaptation(_adaptation(given) or getattr(learner, "adaptation", None))
     wanted = {"dataset": data.name} | {name: given[name] for name in ("split", "ways", "queries", "tasks", "seed")}
+    wanted["statistics"] = statistics
     wanted["within_groups"] = departure(data.split(given.split), given.within_groups)
     return {
         result.protocol.shots: result

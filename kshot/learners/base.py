@@ -32,14 +32,14 @@ class Learner(nn.Module):
     precision: what the backbone computes in; heads and losses stay in float32.
     statistics_offered: where BatchNorm statistics may come from at evaluation, the usual one first: "running",
         "transductive" (the whole query set) or "inductive" (the support set plus one query image at a time).
-    statistics: the one of them that `scores` uses.
+    statistics_at_test: the one of them that `scores` uses.
     follows_label_permutations: whether scores are the same for every numbering of a task's classes.
     """
 
     meta_batch: ClassVar[int] = 6
     precision: Literal["float32", "bf16"] = "float32"
     statistics_offered: ClassVar[tuple[Statistics, ...]] = ("running",)
-    statistics: Statistics = "running"
+    statistics_at_test: Statistics = "running"
     follows_label_permutations: ClassVar[bool] = True
     options: Mapping[str, object]
 

@@ -52,7 +52,7 @@ class InitializationLearner(Learner):
 
     meta_batch: ClassVar[int] = 4
     statistics_offered: ClassVar[tuple[Statistics, ...]] = ("transductive", "inductive")
-    statistics: Statistics = "transductive"
+    statistics_at_test: Statistics = "transductive"
     follows_label_permutations: ClassVar[bool] = False
 
     def __init__(
@@ -113,7 +113,7 @@ class InitializationLearner(Learner):
         return {"loss": loss, "accuracy": correct}
 
     def scores(self, episodes: Episodes) -> Tensor:
-        """Scores (B, T, N) of the query images, learnt from the support images alone; see `statistics`."""
+        """Scores (B, T, N) of the query images, learnt from the support images alone; see `statistics_at_test`."""
         self.check_ways(episodes.ways)
         return torch.cat(self.by_chunk(self._scores, episodes))
 
@@ -122,7 +122,7 @@ class InitializationLearner(Learner):
             weights = self.adapted(episodes, self.test_inner_steps)
         with torch.no_grad():
             weights = {name: weight.detach() for name, weight in weights.items()}
-            if self.statistics == "transductive":
+            if self.statistics_at_test == "transductive":
                 return self.outputs(weights, episodes.query)
             return self._one_by_one(weights, episodes)
 

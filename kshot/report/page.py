@@ -11,10 +11,10 @@ from pathlib import Path
 import yaml
 
 from kshot.errors import DataError
-from kshot.evaluation import Evaluation
 from kshot.report import pictures
 from kshot.report.runs import groups_by_seed, published_for, read_config, read_evaluations, read_metrics
 from kshot.report.tables import Row, notes, seeds_line, table_columns
+from kshot.results import Evaluation
 
 _OWN = "the learner's own"
 _STYLE = """

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from kshot import recipes
 from kshot.errors import CheckpointError, DataError
-from kshot.evaluation import Evaluation
 from kshot.files import checksum
 from kshot.recipes import Published
+from kshot.results import Evaluation
 from kshot.training.runs import free_on_resume
 
 _RESNET_WIDTHS = [64, 160, 320, 640]  # of the networks that the published tables call by their plain names

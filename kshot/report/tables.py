@@ -11,8 +11,10 @@ from typing import Literal, get_args
 from tabulate import tabulate
 
 from kshot.errors import ConfigError
-from kshot.evaluation import Evaluation, compare, over_seeds
 from kshot.recipes import Published
+from kshot.results import Evaluation, compare, over_seeds
+
+_GROUPS_SHOWN = 10
 
 Style = Literal["text", "markdown", "csv"]
 
@@ -64,6 +66,7 @@ def notes(rows: Sequence[Row]) -> list[str]:
         *_lines("Adaptation", rows, _adaptation),
         *_lines("Precision", rows, _precision),
         *_lines("Protocol", rows, _protocol),
+        *_group_lines(rows),
     ]
     sources = [value for row in rows for value in row.published if value]
     if sources:
@@ -79,6 +82,20 @@ def _lines(title: str, rows: Sequence[Row], describe: Callable[[Row], str]) -> l
     if len(groups) == 1:
         return [f"{title}: {text}." for text in groups]
     return [f"{title} of {', '.join(names)}: {text}." for text, names in groups.items()]
+
+
+def _group_lines(rows: Sequence[Row]) -> list[str]:
+    """The accuracy on the tasks of each group, where tasks keep to few groups, as those of a mixture of datasets do."""
+    lines = []
+    for row in rows:
+        for result in row.results:
+            parts = result.by_group()
+            if 1 < len(parts) <= _GROUPS_SHOWN:
+                cells = [
+                    f"{name} {percent(part.mean, part.ci95)} ({part.protocol.tasks})" for name, part in parts.items()
+                ]
+                lines.append(f"{row.name}, {result.protocol.shots}-shot by group (tasks): {', '.join(cells)}.")
+    return lines
 
 
 def _adaptation(row: Row) -> str:
