@@ -132,8 +132,7 @@ def train(
     learning_rate : rate of the first epoch; adamax runs at twice this rate, as in the release of W21.
     weight_decay : None for 0.01 with adamw and 0 with all others.
     momentum, nesterov : of sgd, sgdp and sgdw.
-    clip_gradient_value : cut every entry of a step's gradient to [-value, value], as MAML's release does at 10; None for
-        no clipping.
+    clip_gradient_value : cut each entry of the gradient to [-value, value], as MAML's release does at 10; None: no cut.
     schedule : "plateau" multiplies the rate by `factor` after `plateau_patience` epochs without a better validation
         accuracy, "step" at each of the `milestones`; "cosine" lowers it to 0 over `max_epochs`.
     plateau_patience : epochs that the plateau schedule waits.
