@@ -168,6 +168,8 @@ def train(
     weight_decay = default_weight_decay(optimizer) if weight_decay is None else weight_decay
     options = {name: value for name, value in locals().items() if name not in _NOT_OPTIONS}
     config = {"data": describe_data(data), **describe_learner(learner), "training": options}
+    learner.check_ways(ways)
+    learner.check_ways(validation_ways)
     check_fit(learner, config, split)
     sampler = learner.sampler(split, TaskShape(ways, shots, queries), seed, within_groups)
     augmentation = augmentation_for(split.normalization, split.image_shape[-1]) if augment else None
@@ -243,6 +245,9 @@ def _train_epoch(
         try:
             measured = learner.accumulate_gradients(episodes)
         except DivergenceError as error:  # a solver met what the loss would have shown a moment later
+            step = first + counters.step
+            if error.task is not None:
+                error.task = int(tasks.numbers(step, step + 1)[error.task])
             raise state.diverged(f"training failed ({error})", counters.step + 1) from error
         metrics = torch.stack([measured["loss"], measured["accuracy"]])
         processes.average(learner, metrics)
