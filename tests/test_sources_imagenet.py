@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import pickle
 from pathlib import Path
@@ -125,6 +126,13 @@ def test_mini_imagenet_refuses_other_counts_and_shapes(tmp_path: Path, monkeypat
 
 TIERED = {"train": (3, 9), "val": (2, 5), "test": (2, 4)}
 
+# What cv2.imencode(".png", image) returned for 84x84 pixels of blue 10, green 100, red 200, in this order, as cv2.imread
+# returns the pixels of a photograph.
+PNG_OF_OPENCV = base64.b85decode(
+    "iBL{Q4GJ0x0000DNk~Le0000~0000~2m$~A0Fw!amH+?%a!Eu%RCwC$&oKc2FbDu3-Dyt48fz_lga+hv#Z@m3lb4s5mzS59mzS59mzS59mzS59"
+    "mzS59mzS59mzS59mzS59mzS59mzS59mzS59mzS59mzS59mzS59mzS59mzS59mzS59mzS59mzS59-}3<+{sG>3J>9<m0000<MNUMnLSTX"
+)
+
 
 @pytest.fixture
 def small_tiered(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,6 +173,16 @@ def test_tiered_imagenet(tmp_path: Path) -> None:
             assert split.groups[label] == (f"{part} machine" if label % 2 else f"{part} bird")
     assert dataset.train.class_names == ("crane (train class 0)", "train 1", "train 2")
     assert dataset.val.class_names[0] == "owl"
+
+
+@pytest.mark.usefixtures("small_tiered")
+def test_images_that_opencv_encoded_have_red_first(tmp_path: Path) -> None:
+    write_tiered(tmp_path)
+    path = tmp_path / "val_images_png.pkl"
+    encoded = pickle.loads(path.read_bytes())
+    path.write_bytes(pickle.dumps([np.frombuffer(PNG_OF_OPENCV, np.uint8)[:, None], *encoded[1:]], 2))
+    data.prepare("tiered-imagenet", tmp_path, root=tmp_path / "root")
+    assert (data.load("tiered-imagenet", tmp_path / "root").val.images[0] == (200, 100, 10)).all()
 
 
 @pytest.mark.usefixtures("small_tiered")
