@@ -126,8 +126,8 @@ def test_mini_imagenet_refuses_other_counts_and_shapes(tmp_path: Path, monkeypat
 
 TIERED = {"train": (3, 9), "val": (2, 5), "test": (2, 4)}
 
-# What cv2.imencode(".png", image) returned for 84x84 pixels of blue 10, green 100, red 200, in this order, as cv2.imread
-# returns the pixels of a photograph.
+# What cv2.imencode(".png", image) returned for 84x84 pixels of blue 10, green 100 and red 200, in the order in which
+# cv2.imread returns the colours of a photograph.
 PNG_OF_OPENCV = base64.b85decode(
     "iBL{Q4GJ0x0000DNk~Le0000~0000~2m$~A0Fw!amH+?%a!Eu%RCwC$&oKc2FbDu3-Dyt48fz_lga+hv#Z@m3lb4s5mzS59mzS59mzS59mzS59"
     "mzS59mzS59mzS59mzS59mzS59mzS59mzS59mzS59mzS59mzS59mzS59mzS59mzS59mzS59mzS59-}3<+{sG>3J>9<m0000<MNUMnLSTX"

@@ -118,9 +118,9 @@ def _batches(folder: Path, labels: dict[Part, _Labels]) -> Iterator[Batch]:
 
 def _decoded(path: Path, number: int, item: Any) -> NDArray[np.uint8]:
     # The authors read ImageNet by cv2.imread, which orders colours blue, green, red, and encoded those arrays by
-    # cv2.imencode, which takes this order and writes PNGs with the usual one: any reader of PNGs finds the right colours.
-    # Only who decodes by cv2.imdecode, as the authors' own decompress() does, has blue first again. MetaOptNet trained
-    # on what that function wrote, with means and deviations for red first.
+    # cv2.imencode, which takes this order and writes PNGs with the usual one: any reader of PNGs finds red first. Only
+    # who decodes by cv2.imdecode, as the authors' own decompress() does, has blue first again; the means and deviations
+    # of NORMALIZATION are for red first.
     try:
         return decode(item if isinstance(item, bytes) else np.asarray(item, np.uint8).tobytes(), SIDE)
     except Exception as error:  # Pillow's decoders raise many kinds; all mean that the image is damaged
