@@ -16,8 +16,12 @@ SHAPES = {  # side of the images, and training classes
     "tiered-imagenet": (84, 351),
     "cifar-fs": (32, 64),
     "fc100": (32, 60),
+    "group-aircraft-bird-fungi": (84, 6),
+    "group-car-bird-fungi": (84, 6),
 }
-MTL_CELLS = [f"mtl-{data}-{shots}shot" for data in SHAPES for shots in (1, 5)]
+MTL_CELLS = [
+    f"mtl-{data}-{shots}shot" for data in ("mini-imagenet", "tiered-imagenet", "cifar-fs", "fc100") for shots in (1, 5)
+]
 
 
 def fake(toy_split, name: str) -> Dataset:
@@ -40,32 +44,77 @@ def test_recipe_builds_its_learner(name, toy_split):
     learner = new_learner(given, data)
     size, classes = SHAPES[names["data"]]
     with torch.no_grad():
-        assert learner.eval().features(torch.zeros(1, 3, size, size)).dim() == 2
+        assert learner.eval().backbone(torch.zeros(1, 3, size, size)).dim() == 2
     if names["learner"] == "mtl":
         assert learner.weight.shape[0] == classes
     arguments = training_arguments(given)
-    for option, value in recipe.options["training"].items():
-        assert arguments[option] == value
-    if given.ways == 5:
+    for section in ("learner", "training"):
+        for option, value in recipe.options[section].items():
+            assert arguments[option] == value if section == "training" else given.learner[option] == value
+    if "way-" in name:
+        assert f"{given.ways}way-{given.validation_shots or given.shots}shot" in name
+    elif given.ways == 5:
         assert (given.validation_shots or given.shots) == (1 if "1shot" in name else 5)
 
 
 @pytest.mark.parametrize("name", MTL_CELLS)
 def test_published_value_is_that_of_the_paper(name):
-    recipe = recipes.load(name)
+    (value,) = recipes.load(name).published
     shots = 1 if "1shot" in name else 5
-    row = recipes.published(recipe.options["data"]["name"], 5, shots, "mtl", "resnet12")
-    assert (row.accuracy, row.ci95, row.source) == (
-        recipe.published.accuracy,
-        recipe.published.ci95,
-        recipe.published.source,
-    )
+    row = recipes.published(recipes.load(name).options["data"]["name"], 5, shots, "mtl", "resnet12")
+    assert (row.accuracy, row.ci95, row.source) == (value.accuracy, value.ci95, value.source)
+
+
+REPRODUCED = {"maml", "fomaml"}  # of the learners in Z21's tables
+
+
+def test_every_cell_of_the_paper_has_a_recipe_that_shows_its_values():
+    """Of Z21's tables 1 to 3: the values of the recipes are those of the tables' rows, each row once."""
+    shown = [value for name in recipes.names() for value in recipes.load(name).published if value.paper == "Z21"]
+    rows = [row for row in recipes.published_rows() if row["paper"] == "Z21" and row["learner"] in REPRODUCED]
+    expected = [(row["table"], float(row["accuracy"]), float(row["ci95"])) for row in rows]
+    assert sorted((value.table, value.accuracy, value.ci95) for value in shown) == sorted(expected)
+
+
+def test_values_of_a_cell_say_what_they_were_measured_on():
+    values = recipes.load("fomaml-cifar-fs-10way-5shot").published
+    assert [str(value) for value in values] == ["51.35 ± 1.16", "53.23 ± 1.12"]
+    assert values[0].protocol == "fomaml with conv4-32, 10-way 5-shot, inductive statistics"
+    assert values[1].source == "Z21 table 2"
+
+
+def test_cells_share_what_they_do_not_change():
+    text = """# A comment.
+data: {name: cifar-fs}
+backbone: {name: conv4, width: 32}
+learner: {name: maml, inner_rate: 0.05}
+training: {ways: 5, shots: 5}
+cells:
+  5way: {}
+  10way:
+    learner: {inner_rate: 0.1}
+    training: {ways: 10}
+    published: [Z21 table 2]
+"""
+    first, second = recipes.recipes_of("maml", text)
+    assert (first.name, second.name) == ("maml-5way", "maml-10way")
+    assert first.options["learner"] == {"name": "maml", "inner_rate": 0.05}
+    assert second.options["learner"] == {"name": "maml", "inner_rate": 0.1}
+    assert second.options["training"] == {"ways": 10, "shots": 5}
+    assert (first.published, len(second.published)) == ((), 2)
+    assert second.text.startswith("# A comment.\n")
+    (alone,) = recipes.recipes_of("maml-10way", second.text)
+    assert alone == second
+    with pytest.raises(ConfigError, match="recipe maml-10way: unknown section trainings"):
+        list(recipes.recipes_of("maml", text.replace("    training", "    trainings")))
 
 
 def test_published_rows():
     assert len(recipes.published_rows()) == 192
     assert str(recipes.published("cifar-fs", 5, 5, "mtl", "resnet12")) == "84.1 ± 0.1"
     assert recipes.published("cifar-fs", 5, 1, "maml", "conv4-32", "transductive").paper == "Z21"
+    assert str(recipes.published("mini-imagenet", 5, 1, "maml", "conv4-32", "transductive")) == "48.7 ± 1.84"
+    assert recipes.published("mini-imagenet", 5, 1, "maml", "conv4-32", "inductive") is None
     assert recipes.published("cifar-fs", 5, 5, "mtl", "conv4-64") is None
 
 

@@ -90,9 +90,25 @@ def test_table_says_of_each_row_what_it_was_measured_on(style):
     ],
 )
 def test_published_value_of_the_same_network_only(backbone, split, value):
-    config = {"data": {"name": "cifar-fs"}, "backbone": backbone}
+    config = {"data": {"name": "cifar-fs"}, "backbone": backbone, "learner": {"name": "mtl"}}
     assert str(published_for(config, result(0, split=split))) == value
     assert published_for(config, result(0, split=split, own_adaptation=False)) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "statistics", "value"),
+    [
+        ({}, "transductive", "72.75 ± 0.71"),
+        ({}, "inductive", "68.91 ± 0.74"),
+        ({"first_order": True}, "transductive", "66.96 ± 1.27"),
+        ({"layers": "head"}, "transductive", "None"),
+        ({"learn_rates": True}, "transductive", "None"),
+    ],
+)
+def test_published_value_of_the_same_variant_and_statistics_only(options, statistics, value):
+    config = {"data": {"name": "cifar-fs"}, "backbone": {"name": "conv4", "width": 32}}
+    config["learner"] = {"name": "maml", "first_order": False, "layers": "all", "learn_rates": False} | options
+    assert str(published_for(config, result(0, statistics=statistics))) == value
 
 
 @pytest.fixture

@@ -29,9 +29,10 @@ def run(arguments: Sequence[str]) -> None:
         return
     rows = []
     for recipe in map(recipes.load, recipes.names()):
-        value = recipe.published
-        described = [value, f"{value.protocol}; {value.source}"] if value else ["", ""]
-        rows.append([recipe.name, recipe.options["backbone"]["name"], *described])
+        named = [recipe.name, recipe.options["backbone"]["name"]]
+        described = [[value, f"{value.protocol}; {value.source}"] for value in recipe.published] or [["", ""]]
+        rows += [[*(named if i == 0 else ["", ""]), *texts] for i, texts in enumerate(described)]
     headers = ["recipe", "backbone", "published, %", "of what, and where"]
     print(tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True))
-    print("\nW21 is Wang, Zhao and Li (ICML 2021). Train a recipe with: kshot train --recipe NAME")
+    print("\nW21 is Wang, Zhao and Li (ICML 2021), Z21 is Zhou et al. (UAI 2021).")
+    print("Train a recipe with: kshot train --recipe NAME")

@@ -1,14 +1,15 @@
-"""Recipes: one YAML file for each cell of a published table, and the published numbers themselves.
+"""Recipes: YAML that reproduces the cells of published tables, with the published values.
 
-A recipe holds the options of `kshot train` by the names of its sections (data, backbone, learner, training), and under
-``published`` the value that a reader wants to see beside the result. ``published.csv`` holds the tables of the papers:
-W21 is Wang, Zhao and Li (ICML 2021), Z21 is Zhou et al. (UAI 2021).
+A recipe holds the options of `kshot train` by the names of its sections (data, backbone, learner, training). A file may
+hold several that differ little: its ``cells`` map names to the options of each, on top of the common ones, and the
+recipe ``CELL`` of ``FILE.yaml`` is called ``FILE-CELL``. ``published`` is a value as `Published` describes it, or a
+list of tables such as "Z21 table 2", whose values are looked up.
 """
 
 from __future__ import annotations
 
-import csv
 import difflib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -17,86 +18,105 @@ from typing import Any
 import yaml
 
 from kshot.errors import ConfigError
+from kshot.recipes.papers import (
+    Published,
+    backbone_in_papers,
+    learner_in_papers,
+    published,
+    published_in,
+    published_rows,
+)
 
 SECTIONS = ("data", "backbone", "learner", "training")
 
-
-@dataclass(frozen=True)
-class Published:
-    """A number of a paper: accuracy and the half-width of its 95% interval, both in percent, and where it stands.
-
-    protocol: what was measured and how, beginning with the learner and its backbone, which need not be the recipe's.
-    """
-
-    paper: str
-    table: str | None
-    accuracy: float
-    ci95: float | None
-    protocol: str
-
-    def __str__(self) -> str:
-        return f"{self.accuracy:g}" if self.ci95 is None else f"{self.accuracy:g} ± {self.ci95:g}"
-
-    @property
-    def source(self) -> str:
-        """The paper, and its table where that is known."""
-        return self.paper if self.table is None else f"{self.paper} table {self.table}"
+__all__ = [
+    "Published",
+    "Recipe",
+    "backbone_in_papers",
+    "learner_in_papers",
+    "load",
+    "names",
+    "published",
+    "published_rows",
+]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe by its name: nested options by section, the published value, and the file as its author wrote it."""
+    """A recipe by its name: nested options by section, the published values, and its YAML with what its author says.
+
+    A table has several values for one recipe where it has several kinds of statistics, or the domains of a mixture.
+    """
 
     name: str
     options: dict[str, dict[str, Any]]
-    published: Published | None
+    published: tuple[Published, ...]
     text: str
 
 
 def names() -> list[str]:
     """The names of all recipes, sorted."""
-    return sorted(file.name.removesuffix(".yaml") for file in _folder().iterdir() if file.name.endswith(".yaml"))
+    return sorted(_recipes())
 
 
 def load(name: str) -> Recipe:
     """The recipe of this name; ConfigError, with the nearest name, where there is none."""
-    if name not in names():
+    if name not in _recipes():
         close = difflib.get_close_matches(name, names(), n=1)
         near = f"did you mean {close[0]}? " if close else ""
         raise ConfigError(f"there is no recipe {name!r}; {near}kshot recipes lists them all")
-    text = (_folder() / f"{name}.yaml").read_text(encoding="utf-8")
-    content = yaml.safe_load(text)
-    published = content.pop("published", None)
-    unknown = set(content) - set(SECTIONS)
-    if unknown:
-        raise ConfigError(f"recipe {name}: unknown section {', '.join(sorted(unknown))}; use {', '.join(SECTIONS)}")
-    return Recipe(name, content, Published(**published) if published else None, text)
+    return _recipes()[name]
 
 
 @cache
-def published_rows() -> tuple[dict[str, str], ...]:
-    """The rows of published.csv: paper, table, dataset, ways, shots, learner, backbone, statistics, accuracy, ci95."""
-    with (_folder() / "published.csv").open(encoding="utf-8", newline="") as file:
-        return tuple(csv.DictReader(file))
+def _recipes() -> dict[str, Recipe]:
+    folder = resources.files("kshot.recipes")
+    files = [file for file in folder.iterdir() if file.name.endswith(".yaml")]
+    found = [
+        recipe
+        for file in files
+        for recipe in recipes_of(file.name.removesuffix(".yaml"), file.read_text(encoding="utf-8"))
+    ]
+    return {recipe.name: recipe for recipe in found}
 
 
-def published(
-    dataset: str, ways: int, shots: int, learner: str, backbone: str, statistics: str = "running"
-) -> Published | None:
-    """The published accuracy of a learner with a backbone such as "resnet12" or "conv4-32", or None.
-
-    A row of a paper that names no statistics counts as "running".
-    """
-    wanted = (dataset, str(ways), str(shots), learner, backbone, statistics)
-    for row in published_rows():
-        at = (row["dataset"], row["ways"], row["shots"], row["learner"], row["backbone"])
-        if (*at, row["statistics"] or "running") == wanted:
-            statistics = row["statistics"] or "running"
-            protocol = f"{learner} with {backbone}, {ways}-way {shots}-shot, {statistics} statistics"
-            ci95 = float(row["ci95"]) if row["ci95"] else None
-            return Published(row["paper"], row["table"], float(row["accuracy"]), ci95, protocol)
-    return None
+def recipes_of(name: str, text: str) -> Iterator[Recipe]:
+    """The recipe of a file, or those of its cells; ConfigError for a section that no recipe has."""
+    common = yaml.safe_load(text)
+    cells = common.pop("cells", None)
+    if cells is None:
+        yield _recipe(name, common, text)
+        return
+    comment = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
+    for cell, own in cells.items():
+        content = _merged(common, own)
+        yield _recipe(f"{name}-{cell}", content, comment + yaml.safe_dump(content, sort_keys=False))
 
 
-def _folder() -> Any:
-    return resources.files("kshot.recipes")
+def _recipe(name: str, content: Mapping[str, Any], text: str) -> Recipe:
+    options = {section: value for section, value in content.items() if section != "published"}
+    unknown = set(options) - set(SECTIONS)
+    if unknown:
+        raise ConfigError(f"recipe {name}: unknown section {', '.join(sorted(unknown))}; use {', '.join(SECTIONS)}")
+    return Recipe(name, options, _values(content.get("published"), options), text)
+
+
+def _values(entry: Any, options: Mapping[str, Mapping[str, Any]]) -> tuple[Published, ...]:
+    """The published values that a recipe's entry writes out, or names the tables of."""
+    if isinstance(entry, Mapping):
+        return (Published(**entry),)
+    training = options["training"]
+    shots = training.get("validation_shots") or training.get("shots")
+    learner, backbone = learner_in_papers(options["learner"]), backbone_in_papers(options["backbone"])
+    if learner is None or backbone is None:
+        return ()
+    cell = (options["data"]["name"], training.get("validation_ways") or training.get("ways"), shots, learner, backbone)
+    return tuple(value for table in entry or () for value in published_in(table, *cell))
+
+
+def _merged(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The common content with the entries of a cell in their sections."""
+    merged = dict(common)
+    for section, value in own.items():
+        merged[section] = _merged(common.get(section, {}), value) if isinstance(value, Mapping) else value
+    return merged

@@ -21,8 +21,6 @@ from kshot.recipes import Published
 from kshot.results import Evaluation
 from kshot.training.runs import free_on_resume
 
-_RESNET_WIDTHS = [64, 160, 320, 640]  # of the networks that the published tables call by their plain names
-
 
 def read_config(run: Path) -> dict[str, Any]:
     """The config.yaml of a run; CheckpointError where the folder holds none."""
@@ -76,19 +74,19 @@ def published_for(config: Mapping[str, Any], result: Evaluation) -> Published | 
     The published values are those of each learner's own adaptation and of the dataset's own tasks, so there is none
     beside another adaptation, or where `within_groups` was chosen.
     """
-    backbone, at = config["backbone"], result.protocol
+    at = result.protocol
     if (
         not result.own_adaptation
         or at.within_groups is not None
         or at.split != "test"
         or at.dataset != config["data"]["name"]
-        or backbone.get("name") is None
     ):
         return None
-    if list(backbone.get("widths", _RESNET_WIDTHS)) != _RESNET_WIDTHS:
+    learner = recipes.learner_in_papers(config["learner"])
+    backbone = recipes.backbone_in_papers(config["backbone"])
+    if learner is None or backbone is None:
         return None
-    name = f"conv4-{backbone['width']}" if backbone["name"] == "conv4" else backbone["name"]
-    return recipes.published(at.dataset, at.ways, at.shots, result.learner, name, at.statistics)
+    return recipes.published(at.dataset, at.ways, at.shots, learner, backbone, at.statistics)
 
 
 def groups_by_seed(runs: Sequence[Path]) -> list[list[int]]:
