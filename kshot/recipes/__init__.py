@@ -105,13 +105,14 @@ def _values(entry: Any, options: Mapping[str, Mapping[str, Any]]) -> tuple[Publi
     """The published values that a recipe's entry writes out, or names the tables of."""
     if isinstance(entry, Mapping):
         return (Published(**entry),)
-    training = options["training"]
-    shots = training.get("validation_shots") or training.get("shots")
     learner, backbone = learner_in_papers(options["learner"]), backbone_in_papers(options["backbone"])
-    if learner is None or backbone is None:
+    if entry is None or learner is None or backbone is None:
         return ()
-    cell = (options["data"]["name"], training.get("validation_ways") or training.get("ways"), shots, learner, backbone)
-    return tuple(value for table in entry or () for value in published_in(table, *cell))
+    training = options["training"]
+    ways = training.get("validation_ways") or training["ways"]
+    shots = training.get("validation_shots") or training["shots"]
+    tables = [published_in(table, options["data"]["name"], ways, shots, learner, backbone) for table in entry]
+    return tuple(value for values in tables for value in values)
 
 
 def _merged(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

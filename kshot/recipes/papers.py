@@ -41,8 +41,8 @@ class Published:
 @cache
 def published_rows() -> tuple[dict[str, str], ...]:
     """The rows of published.csv: paper, table, dataset, ways, shots, learner, backbone, statistics, accuracy, ci95."""
-    with resources.files("kshot.recipes").joinpath("published.csv").open(encoding="utf-8", newline="") as file:
-        return tuple(csv.DictReader(file))
+    text = resources.files("kshot.recipes").joinpath("published.csv").read_text(encoding="utf-8")
+    return tuple(csv.DictReader(text.splitlines()))
 
 
 def published(
