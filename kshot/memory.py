@@ -1,9 +1,11 @@
-"""How the C library hands out memory, which decides a fair share of the speed of training on a CPU."""
+"""How the C library hands out memory, which decides a share of the speed of training on a CPU; and how much is used."""
 
 from __future__ import annotations
 
 import ctypes
 import platform
+
+import torch
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 
@@ -21,3 +23,18 @@ def keep_freed_memory() -> bool:
     mallopt = ctypes.CDLL(None).mallopt
     largest = 2**31 - 1  # mallopt takes an int
     return all([mallopt(_M_MMAP_THRESHOLD, largest), mallopt(_M_TRIM_THRESHOLD, largest)])
+
+
+def peak_memory(device: torch.device) -> float:
+    """The most memory that this process has held so far, MiB: on the GPU where `device` is one, else in all.
+
+    nan on Windows, whose Python cannot tell.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    if platform.system() == "Windows":
+        return float("nan")
+    import resource
+
+    unit = 2**20 if platform.system() == "Darwin" else 2**10  # macOS counts bytes, Linux KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

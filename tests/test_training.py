@@ -31,6 +31,7 @@ def test_training_learns(tmp_path: Path) -> None:
     assert result.best_accuracy == max(row["validation_accuracy"] for row in result.history)
     assert result.best_accuracy > 0.6
     assert result.images_per_second > 0
+    assert result.peak_memory > 50
     assert not learner.training
 
 

@@ -131,6 +131,7 @@ def _report(result: TrainingResult) -> None:
     print(
         f"time               {minutes:.1f} minutes, {result.images_per_second:.0f} images/s, ended by {result.stopped}"
     )
+    print(f"peak memory        {result.peak_memory:.0f} MiB")
     if result.stopped == "time_limit":
         print(f"go on with         kshot train --resume {result.run} --time-limit {2 * minutes:.0f}")
     print(f"next               kshot evaluate {result.run}")

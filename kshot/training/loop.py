@@ -6,9 +6,8 @@ import contextlib
 import math
 import statistics
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -18,7 +17,7 @@ from kshot.data.dataset import Dataset, Split
 from kshot.data.episodes import TaskShape
 from kshot.errors import ConfigError, DivergenceError
 from kshot.learners.base import Learner
-from kshot.memory import keep_freed_memory
+from kshot.memory import keep_freed_memory, peak_memory
 from kshot.training.batches import StepTasks
 from kshot.training.checks import check_fit, check_options
 from kshot.training.distributed import Processes
@@ -32,39 +31,13 @@ from kshot.training.optimizers import (
     make_schedule,
 )
 from kshot.training.progress import ProgressLine
+from kshot.training.result import Stopped, TrainingResult
 from kshot.training.runs import RunFolder, describe_data, describe_learner
 from kshot.training.state import Counters, TrainingState
 from kshot.training.validation import make_validation
 
-Stopped = Literal["max_epochs", "patience", "time_limit"]
-
 _NOT_OPTIONS = ("learner", "data", "run", "resume", "split", "held_out")
 _STEPS_BETWEEN_READINGS = 50  # on a GPU, which each reading of the loss makes wait
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """What `train` achieved; the learner itself holds the weights of the best epoch.
-
-    best_accuracy, best_ci95: best validation accuracy, 0..1, and the half-width of its 95% interval over tasks; nan
-        where nothing was held out for validation.
-    best_epoch: its epoch, counted from 1; 0 where time ran out before the end of the first.
-    history: a row for every epoch: epoch, tasks (so far), loss, accuracy, validation_accuracy, validation_ci95,
-        learning_rate, seconds, validation_seconds, tasks_per_second, images_per_second.
-    seconds: of the whole run, validation and earlier sittings included.
-    images_per_second: of training, without validation, in the median epoch.
-    stopped: what ended training.
-    run: the run folder, if there is one.
-    """
-
-    best_accuracy: float
-    best_ci95: float
-    best_epoch: int
-    history: list[dict[str, Any]]
-    seconds: float
-    images_per_second: float
-    stopped: Stopped
-    run: Path | None
 
 
 def train(
@@ -216,6 +189,7 @@ def train(
         history=counters.history,
         seconds=state.seconds,
         images_per_second=statistics.median([row["images_per_second"] for row in counters.history] or [math.nan]),
+        peak_memory=peak_memory(processes.device),
         stopped=stopped,
         run=folder.path if folder is not None else None,
     )
