@@ -85,7 +85,7 @@ def test_a_recipe_sets_the_defaults_that_help_shows(say):
         (["evaluate"], "the following arguments are required: runs"),
         (["evaluate", "nowhere"], "nowhere is no run folder"),
         (["evaluate", "nowhere", "--adaptation", "magic"], "no adaptation 'magic'; choose one of"),
-        (["compare", "nowhere"], "needs two runs or more"),
+        (["compare", "nowhere"], "nowhere is no run folder"),
         (["report", "nowhere"], "nowhere is no run folder"),
         (["data", "prepare", "cifar"], "no dataset 'cifar'; choose one of"),
         (["data", "prepare", "cifar-fs", "--size", "3"], "no option --size; kshot data prepare cifar-fs --help"),

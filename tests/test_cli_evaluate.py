@@ -54,6 +54,13 @@ def test_compare_prints_paired_differences_and_evaluates_only_what_is_missing(sa
     assert say(*words)[:2] == (0, out)
 
 
+def test_one_run_is_compared_with_nothing(say, runs, monkeypatch):
+    monkeypatch.setattr("kshot.cli.evaluate.evaluate_all", None)
+    code, _, err = say("compare", runs / "mtl-0", "--tasks", 44)
+    assert code == 2
+    assert "kshot compare needs two runs or more" in err
+
+
 def test_results_of_other_weights_are_not_used_again_and_copies_keep_theirs(say, runs, tmp_path, monkeypatch):
     words = ["--shots", 2, "--tasks", 42, "--queries", 4]
     assert say("compare", runs / "mtl-0", runs / "proto", *words)[0] == 0

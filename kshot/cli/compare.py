@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from jsonargparse import Namespace
+
 from kshot.cli.evaluate import evaluation_options, measured
 from kshot.errors import ConfigError
+from kshot.learners import learners
+from kshot.report.runs import read_config
 from kshot.report.tables import table
 
 
@@ -24,7 +28,13 @@ def run(arguments: Sequence[str]) -> None:
         ],
     )
     given = options.parse(arguments)
-    rows = [row for folder in given.runs for row in measured(folder, given, reuse=True)]
-    if len(rows) < 2:
+    if len(given.runs) == 1 and not _has_several_rows(given):  # said before the work of measuring it
         raise ConfigError("kshot compare needs two runs or more; for one run there is kshot evaluate")
+    rows = [row for folder in given.runs for row in measured(folder, given, reuse=True)]
     print(f"\n{table(rows, paired=True, style=given.style)}")
+
+
+def _has_several_rows(given: Namespace) -> bool:
+    """Whether the only run is measured under several kinds of statistics, which can be compared with each other."""
+    learner = learners[read_config(given.runs[0])["learner"]["name"]]
+    return len(given.statistics or learner.statistics_offered) > 1
