@@ -130,25 +130,24 @@ def _from_jacobians(model: nn.Module, last: nn.Module, x1: Tensor, x2: Tensor, p
     def outputs(given: dict[str, Tensor], point: Tensor) -> Tensor:
         return _as_matrix(functional_call(model, given, (point[None],)))[0]
 
-    jacobians = vmap(jacrev(outputs), (None, 0))
     leading = torch.broadcast_shapes(x1.shape[: -point_ndim - 1], x2.shape[: -point_ndim - 1])
     point = x1.shape[x1.ndim - point_ndim :]
-    sets1 = x1.expand(*leading, -1, *point).reshape(-1, x1.shape[-point_ndim - 1], *point)
-    sets2 = x2.expand(*leading, -1, *point).reshape(-1, x2.shape[-point_ndim - 1], *point)
+    sets1, sets2 = (
+        points.expand(*leading, -1, *point).reshape(-1, points.shape[-point_ndim - 1], *point) for points in (x1, x2)
+    )
+    jacobians = vmap(jacrev(outputs), (None, 0))
     numbers = sum(weight.numel() * weight.element_size() for weight in weights.values())
-    piece = max(1, _JACOBIAN_BYTES // (numbers * outputs(weights, sets1[0, 0]).numel()))
-    both = [
-        torch.cat(
-            [
-                torch.cat([_products(of_piece, jacobians(weights, other), head) for other in second.split(piece)], -1)
-                for of_piece in (jacobians(weights, points) for points in first.split(piece))
-            ],
-            dim=-2,
-        )
-        for first, second in zip(sets1, sets2)
-    ]
-    stacked = torch.stack(both, dim=1).unflatten(1, leading) if leading else both[0]
-    return Kernels(stacked[0], stacked[1])
+    size = max(1, _JACOBIAN_BYTES // (numbers * outputs(weights, sets1[0, 0]).numel()))
+
+    def gram(first: Tensor, second: Tensor) -> Tensor:
+        rows = []
+        for piece in first.split(size):
+            left = jacobians(weights, piece)
+            rows.append([_products(left, jacobians(weights, other), head) for other in second.split(size)])
+        return torch.cat([torch.cat(row, dim=-1) for row in rows], dim=-2)
+
+    both = torch.stack([gram(*pair) for pair in zip(sets1, sets2)], dim=1)
+    return Kernels(*both.reshape(2, *leading, *both.shape[-2:]))
 
 
 def _products(jacobian1: dict[str, Tensor], jacobian2: dict[str, Tensor], head: list[str]) -> Tensor:
@@ -157,14 +156,13 @@ def _products(jacobian1: dict[str, Tensor], jacobian2: dict[str, Tensor], head: 
         name: torch.einsum("iop,jop->ij", part.flatten(2), jacobian2[name].flatten(2)) / part.shape[1]
         for name, part in jacobian1.items()
     }
-    return torch.stack(
-        [torch.stack([products[name] for name in head]).sum(0), torch.stack(list(products.values())).sum(0)]
-    )
+    of_head = torch.stack([products[name] for name in head])
+    return torch.stack([of_head.sum(0), torch.stack(list(products.values())).sum(0)])
 
 
 def _as_matrix(outputs: Tensor) -> Tensor:
     if outputs.ndim not in (1, 2):
         raise DataError(
-            f"the model's outputs have shape {tuple(outputs.shape)}; they need (points,) or (points, outputs)"
+            f"the model's outputs for a batch have shape {tuple(outputs.shape)}, not (points,) or (points, outputs)"
         )
     return outputs[:, None] if outputs.ndim == 1 else outputs

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from kshot.errors import ConfigError, DivergenceError
-from kshot.theory.kernels import Kernels
+from kshot.memory import keep_freed_memory
+from kshot.theory.kernels import Kernels, kernels
 from kshot.theory.networks import ReLUNetwork
 from kshot.theory.predictors import adapt_head
 
@@ -53,6 +54,12 @@ class Trained:
         return Kernels(nngp, nngp)
 
 
+def stable_rate(network: ReLUNetwork, inputs: Tensor) -> float:
+    """Half of the learning rate at which gradient descent on tasks (N, n, d) would diverge at infinite width."""
+    ntk = kernels(inputs.flatten(0, 1), depth=len(network.hidden) + 1, network=network.network).ntk
+    return 1 / float(torch.linalg.eigvalsh(ntk)[-1])
+
+
 def train_mtl(
     network: ReLUNetwork, inputs: Tensor, targets: Tensor, rate: float, tolerance: float = 1e-3, max_steps: int = 20_000
 ) -> Trained:
@@ -62,7 +69,7 @@ def train_mtl(
 
     network: with one output; it is left as it was.
     inputs, targets: training tasks (N, n, d) and (N, n).
-    rate: of gradient descent, below 2 over the largest eigenvalue of the NTK.
+    rate: of gradient descent, such as `stable_rate`; it diverges from 2 over the largest eigenvalue of the NTK on.
     tolerance: training ends when the norm of the residuals is below this part of the norm of the targets.
 
     Raises DivergenceError where the residuals grow beyond the targets, ConfigError for options without sense.
@@ -140,6 +147,7 @@ def _descend(
     """Gradient descent in place; returns the steps taken and the relative norm of the residuals at the end."""
     if not (rate > 0 and tolerance > 0 and max_steps > 0):
         raise ConfigError(f"rate {rate}, tolerance {tolerance} and max_steps {max_steps} all need to be positive")
+    keep_freed_memory()  # gradients of a megabyte, mapped anew in each step, make it up to five times as long
     size = float(targets.norm())
     for step in range(max_steps + 1):
         left = residuals()

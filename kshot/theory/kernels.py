@@ -58,14 +58,14 @@ def kernels(x1: Tensor, x2: Tensor | None = None, depth: int = 3, network: Netwo
     angles = _angles_between(first / length1[..., None], second / length2[..., None])
     scale = 2 / first.shape[-1]
     if depth == 1:
-        linear = scale * length1[..., :, None] * length2[..., None, :] * angles.cos
+        linear = scale * (length1[..., :, None] * length2[..., None, :]) * angles.cos
         return Kernels(linear, linear)
     if network == "residual-prenorm":
         return _prenorm(angles, scale * length1**2, scale * length2**2, depth)
     ratio = _relu(angles, depth) if network == "relu" else _residual(angles, depth)
     if network == "residual-postnorm":
         return ratio
-    size = scale * length1[..., :, None] * length2[..., None, :]
+    size = scale * (length1[..., :, None] * length2[..., None, :])
     return Kernels(size * ratio.nngp, size * ratio.ntk)
 
 

@@ -103,6 +103,7 @@ def predict_anil(
     time: float = 0.0,
     inner_time: float = 0.0,
     training_time: float = math.inf,
+    inner_steps: int | None = None,
 ) -> Prediction:
     """F_ANIL: a network meta-trained by ANIL, then its head adapted for `time`.
 
@@ -110,14 +111,22 @@ def predict_anil(
 
     It is computed as written here, though the exponentials cancel: ``Y - G_tau = exp(-tau K) Y``.
 
-    inner_time: learning rate times steps of the inner loop, lambda tau. The rest as `predict_mtl`.
+    inner_time: learning rate times steps of the inner loop, lambda tau.
+    inner_steps: how many steps that are, with ``(I - inner_time / inner_steps K)^inner_steps`` for the exponentials;
+        None for the limit of small steps, as in the paper.
+
+    The rest as `predict_mtl`.
     """
     _check_time(inner_time=inner_time, training_time=training_time)
     points, columns, task = _joined(inputs, targets)
     nngp, ntk = kernel(points, points)
     values, vectors = torch.linalg.eigh(nngp.double() * (task[:, None] == task))
-    left = vectors @ (torch.exp(-inner_time * values)[:, None] * vectors.mT)
-    learnt = vectors @ (-torch.expm1(-inner_time * values)[:, None] * (vectors.mT @ columns))
+    if inner_steps is None:
+        decay = torch.exp(-inner_time * values)
+    else:
+        decay = (1 - inner_time / inner_steps * values) ** inner_steps
+    left = vectors @ (decay[:, None] * vectors.mT)
+    learnt = vectors @ ((1 - decay)[:, None] * (vectors.mT @ columns))
     solution, condition = _trained(left @ ntk.double() @ left, columns - learnt, training_time, "the training tasks")
     weights = left @ solution
 
