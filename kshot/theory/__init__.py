@@ -16,6 +16,7 @@ from kshot.theory.predictors import ConditionWarning, Prediction, adapt_head, pr
 from kshot.theory.spectrum import Spectrum
 from kshot.theory.statistics import PowerLaw, fit_power_law, mean_and_ci95
 from kshot.theory.tasks import RegressionTasks, squared_distance_tasks
+from kshot.theory.taxonomy import Taxonomy
 
 __all__ = [
     "ClosenessDepth",
@@ -31,6 +32,7 @@ __all__ = [
     "ReLUNetwork",
     "RegressionTasks",
     "Spectrum",
+    "Taxonomy",
     "Trained",
     "adapt_head",
     "empirical_kernels",
