@@ -26,6 +26,7 @@ def parameters(network: torch.nn.Module) -> int:
         ("wrn-28-10", {}, 36_479_194 - 10 * 641),
         ("conv4", {}, 113_088),
         ("conv4", {"width": 32}, 28_896),
+        ("conv4", {"width": 40, "blocks": 7}, 88_320),
     ],
 )
 def test_parameter_counts_as_published(name, options, published):
@@ -64,9 +65,25 @@ def test_feature_sizes_of_the_papers():
         assert [Conv4(image_size=size).feature_size for size in (28, 32, 84)] == [64, 256, 1600]
         assert Conv4(32, image_size=84).feature_size == 800
         assert Conv4(32, pooling="mean").feature_size == 32
+        assert [Conv4(40, blocks=7, image_size=size).feature_size for size in (28, 32, 84)] == [40, 160, 1000]
         assert [ResNet12(image_size=size, pooling="none").feature_size for size in (32, 84)] == [2560, 16_000]
         assert ResNet12().feature_size == 640
         assert [R2D2Network(image_size=size).feature_size for size in (32, 84)] == [8192, 51_200]
+
+
+def test_conv4_with_further_blocks_against_its_definition():
+    torch.manual_seed(0)
+    network = Conv4(3, blocks=6, in_channels=2, image_size=32).double()
+    for weight in network.parameters():
+        torch.nn.init.normal_(weight)
+    images = torch.randn(4, 2, 32, 32, dtype=torch.float64)
+    weights, maps = iter(network.parameters()), images
+    for block, (kernel, bias, scale, shift) in enumerate(zip(*[weights] * 4)):
+        maps = functional.conv2d(maps, kernel, bias, padding=1)
+        maps = functional.batch_norm(maps, None, None, scale, shift, training=True).relu()
+        maps = functional.max_pool2d(maps, 2) if block < 4 else maps
+    assert block == 5
+    torch.testing.assert_close(network(images), maps.flatten(1), rtol=1e-10, atol=1e-10)
 
 
 def test_resnet12_against_its_definition():
@@ -135,6 +152,7 @@ def test_channels_last_changes_nothing(name):
         (lambda: ResNet12(ramp_tasks=0), "ramp_tasks is 0"),
         (lambda: R2D2Network(drop_rates=(0.1, -0.4)), "drop_rates is -0.4"),
         (lambda: Conv4(width=0), "width is 0"),
+        (lambda: Conv4(blocks=3), "blocks is 3, but must be at least 4"),
     ],
 )
 def test_refuses_options_by_name(build, message):
