@@ -7,10 +7,12 @@ from kshot.learners.maml import MAML
 from kshot.learners.multi_task import MultiTask
 from kshot.learners.protonet import ProtoNet
 from kshot.learners.supervised import Supervised
+from kshot.learners.tsa_maml import TSAMAML
 
 __all__ = [
     "ANIL",
     "MAML",
+    "TSAMAML",
     "FeatureLearner",
     "InitializationLearner",
     "Learner",

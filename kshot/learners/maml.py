@@ -61,7 +61,11 @@ class MAML(InitializationLearner):
 
     def adapted(self, episodes: Episodes, steps: int) -> Weights:
         """All weights of the network after `steps` on the support set of each task, (B, ...) for each name."""
-        return self.descend(self.initial(episodes.tasks), episodes, steps)
+        return self.descend(self.start(episodes), episodes, steps)
+
+    def start(self, episodes: Episodes) -> Weights:
+        """The weights that each task's descent starts from, (B, ...) for each name."""
+        return self.initial(episodes.tasks)
 
     def descend(self, start: Weights, episodes: Episodes, steps: int) -> Weights:
         """The weights that gradient descent on the support sets reaches from `start`, (B, ...) for each name."""

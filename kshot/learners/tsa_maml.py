@@ -1,0 +1,186 @@
+"""Several initialisations, one for each group of similar tasks: TSA-MAML (Zhou et al. 2021, Z21 for short)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from kshot.backbones.registry import Backbone
+from kshot.backbones.task_weights import shared_weights
+from kshot.data.episodes import Episodes
+from kshot.errors import ConfigError
+from kshot.learners.base import learners
+from kshot.learners.initialization import Classifier
+from kshot.learners.maml import MAML
+from kshot.solvers.descent import Weights, gradient_descent
+
+_APART = 0.01  # of a weight's size: how far groups that nobody has clustered yet start from each other
+
+
+@learners.register("tsa-maml")
+class TSAMAML(MAML):
+    """MAML with m initialisations theta_1..theta_m, each of which serves a group of similar tasks (Z21 Algorithm 1).
+
+    Gradient descent from a common, fixed theta* estimates a task's optimum; the nearest initialisation is the one that
+    the task adapts, by MAML's inner loop, and that learns from it, by MAML's update: the others get no gradient at all,
+    so that an optimiser leaves them and their moments alone. `kshot tsa train` finds theta* by MAML, and the first
+    theta_1..theta_m by k-means over the estimated optima of many tasks; without it, all start beside random weights.
+    With one group this is MAML.
+
+    groups: m, the number of initialisations (Z21: 5, and 3 for tasks of three domains).
+    assignment: the nearest of the "current" initialisations (Z21's Algorithm 1), or of the "initial" ones, where
+        k-means put them (Z21's release).
+    assignment_steps: gradient steps from theta* to the estimated optimum, with `inner_rate`.
+    cluster_norms: count scale and shift of BatchNorm among the weights whose distance is taken; the release does not.
+    inner_rate: step size on the MEAN cross-entropy. The releases of Finn et al. and Z21 divide by the number of shots
+        only, so that their 0.01 is 0.05 here on 5-way tasks and 0.1 on 10-way tasks.
+
+    The vector of a task or of an initialisation, (D,), holds the weights that adapt, less those that `cluster_norms`
+    leaves out, as differences from theta*. What is kept and not learnt, theta* among it, are parameters without a
+    gradient. `usage` (m,) counts the training tasks of each group so far, and `unused_for` (m,) those since a group's
+    last one.
+    """
+
+    usage: Tensor
+    unused_for: Tensor
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        ways: int = 5,
+        groups: int = 5,
+        assignment: Literal["current", "initial"] = "current",
+        assignment_steps: int = 20,
+        cluster_norms: bool = True,
+        inner_rate: float = 0.05,
+        inner_steps: int = 5,
+        test_inner_steps: int = 10,
+        first_order: bool = False,
+        layers: Literal["all", "head", "body"] = "all",
+        learn_rates: bool = False,
+        tasks_at_once: int | None = None,
+    ) -> None:
+        super().__init__(
+            backbone, ways, inner_rate, inner_steps, test_inner_steps, first_order, layers, learn_rates, tasks_at_once
+        )
+        for name, number in (("groups", groups), ("assignment_steps", assignment_steps)):
+            if number < 1:
+                raise ConfigError(f"{name} is {number}, but must be at least 1")
+        if assignment not in ("current", "initial"):
+            raise ConfigError(f"assignment is {assignment!r}; choose one of: current, initial")
+        self.groups, self.assignment, self.assignment_steps = groups, assignment, assignment_steps
+        norms = set() if cluster_norms else _batch_norm_weights(self.network)
+        self.clustered = [name for name in self.adapting if name not in norms]
+        self.initializations = nn.ModuleList([self.network, *(_neighbour(self.network) for _ in range(groups - 1))])
+        self.network = copy.deepcopy(self.network).requires_grad_(False)  # theta*
+        self.centroids = nn.Parameter(self.group_vectors(), requires_grad=False)
+        for name in ("usage", "unused_for"):
+            self.register_buffer(name, torch.zeros(groups, dtype=torch.int64))
+
+    @property
+    def vector_size(self) -> int:
+        """D, the number of weights whose distance is taken."""
+        return self.centroids.shape[1]
+
+    def pretraining_learner(self) -> MAML:
+        """A MAML of the same options whose initialisation is theta*, and which shares no weight with this learner."""
+        names = ("inner_rate", "inner_steps", "test_inner_steps", "first_order", "layers", "learn_rates")
+        options = {name: self.options[name] for name in ("ways", *names, "tasks_at_once")}
+        maml = MAML(copy.deepcopy(self.options["backbone"]), **options)  # type: ignore[arg-type]  # they are its own
+        maml.network.load_state_dict(self.network.state_dict())
+        return maml
+
+    def load_pretrained(self, weights: Mapping[str, Tensor]) -> None:
+        """Make theta*, and where all groups start, what a MAML learnt; `weights` is its ``state_dict()``.
+
+        Raises RuntimeError where names or shapes are those of another network.
+        """
+        prefix = "network."
+        network = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+        for part in (self.network, *self.initializations):
+            part.load_state_dict(network)
+        rates = {name.removeprefix("rates."): value for name, value in weights.items() if name.startswith("rates.")}
+        if rates and len(self.rates) > 0:
+            self.rates.load_state_dict(rates)
+        self.centroids.data.zero_()
+
+    @torch.no_grad()
+    def start_groups(self, centroids: Tensor) -> None:
+        """Put the initialisations at theta* plus `centroids` (m, D); weights outside of the vector are theta*'s."""
+        self.centroids.copy_(centroids)
+        common = dict(self.network.named_parameters())
+        sizes = [common[name].numel() for name in self.clustered]
+        for centroid, initialization in zip(self.centroids, self.initializations):
+            initialization.load_state_dict(self.network.state_dict())
+            own = dict(initialization.named_parameters())
+            for name, part in zip(self.clustered, centroid.split(sizes)):
+                own[name].add_(part.view_as(own[name]))
+
+    @torch.no_grad()
+    def group_vectors(self) -> Tensor:
+        """The vectors (m, D) of the current initialisations."""
+        common = self._vectors(self.initial(1))
+        own = [{name: value[None] for name, value in part.named_parameters()} for part in self.initializations]
+        return torch.cat([self._vectors(weights) for weights in own]) - common
+
+    def task_vectors(self, episodes: Episodes) -> Tensor:
+        """The vectors (B, D) of the tasks' estimated optima: `assignment_steps` of gradient descent from theta*."""
+        start = self.initial(episodes.tasks)
+        with torch.enable_grad():
+            moved = gradient_descent(
+                lambda weights, step: self.support_losses(episodes, start | weights),
+                {name: start[name].detach().requires_grad_() for name in self.adapting},
+                self.inner_rate,
+                self.assignment_steps,
+                exact=False,
+            )
+        return (self._vectors(moved) - self._vectors(start)).detach()
+
+    def assigned(self, episodes: Episodes) -> Tensor:
+        """The group (B,) of each task, 0..m-1: whose initialisation is nearest to the task's estimated optimum."""
+        if self.groups == 1:
+            return torch.zeros_like(episodes.classes[:, 0])
+        anchors = self.group_vectors() if self.assignment == "current" else self.centroids.detach()
+        # a product of matrices would lose the small differences between large vectors
+        exactly = "donot_use_mm_for_euclid_dist"
+        return torch.cdist(self.task_vectors(episodes), anchors, compute_mode=exactly).argmin(1)
+
+    def start(self, episodes: Episodes) -> Weights:
+        """The initialisation of each task's group, (B, ...) for each name; training counts the groups' tasks."""
+        chosen = self.assigned(episodes)
+        if self.training:
+            used = nn.functional.one_hot(chosen, self.groups).sum(0)
+            self.usage += used
+            self.unused_for.copy_(torch.where(used > 0, 0, self.unused_for + len(chosen)))
+        places = chosen.tolist()
+        if len(set(places)) == 1:  # needs no copies, and keeps the memory format of the weights
+            return shared_weights(self.initializations[places[0]], len(places))
+        own = [dict(part.named_parameters()) for part in self.initializations]
+        # stacked from the groups at hand alone: a gradient of zero, unlike none, would still move an optimiser's state
+        return {name: torch.stack([own[place][name] for place in places]) for name in own[0]}
+
+    def _vectors(self, weights: Weights) -> Tensor:
+        return torch.cat([weights[name].flatten(1) for name in self.clustered], 1)
+
+
+def _batch_norm_weights(network: nn.Module) -> set[str]:
+    return {
+        f"{place}.{name}"
+        for place, module in network.named_modules()
+        if isinstance(module, _BatchNorm)
+        for name, _ in module.named_parameters(recurse=False)
+    }
+
+
+@torch.no_grad()
+def _neighbour(network: Classifier) -> Classifier:
+    """A copy, each weight a little off at random: initialisations in one place would all be nearest, or none."""
+    other = copy.deepcopy(network)
+    for weight in other.parameters():
+        weight.add_(_APART * weight.square().mean().sqrt() * torch.randn_like(weight))
+    return other

@@ -1,0 +1,258 @@
+"""TSA-MAML: which initialisation serves a task, which weights learn from it, and by what gradient."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from kshot.backbones import BatchNorm2d
+from kshot.backbones.registry import Backbone
+from kshot.data.episodes import Episodes
+from kshot.errors import ConfigError
+from kshot.learners import MAML, TSAMAML, learners
+
+WAYS, SHOTS, QUERIES, SIDE = 3, 2, 4, 5
+OPTIONS = {"ways": WAYS, "groups": 3, "assignment_steps": 4, "inner_rate": 0.2, "inner_steps": 2}
+
+
+class SmoothBackbone(Backbone):
+    """A convolution, BatchNorm and tanh: nothing has a kink, so that finite differences mean something."""
+
+    feature_size = 2 * 9
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolve = nn.Conv2d(1, 2, 3)
+        self.normalise = BatchNorm2d(2)
+
+    def forward(self, images):
+        return torch.tanh(self.normalise(self.convolve(images))).flatten(1)
+
+
+def build(cls=TSAMAML, **options):
+    """A learner in float64 whose groups, if it has some, lie where the estimated optima of a few tasks are."""
+    torch.manual_seed(0)
+    options = OPTIONS | options
+    if cls is MAML:
+        options = {name: options[name] for name in ("ways", "inner_rate", "inner_steps")}
+    learner = cls(SmoothBackbone(), **options).double()
+    if cls is TSAMAML and learner.groups > 1:
+        learner.start_groups(learner.task_vectors(tasks(learner.groups, seed=1)))
+    return learner
+
+
+def tasks(count: int, seed: int = 0) -> Episodes:
+    generator = torch.Generator().manual_seed(seed)
+    prototypes = torch.randn(count, WAYS, 1, SIDE, SIDE, generator=generator).double()
+
+    def images(each: int) -> torch.Tensor:
+        repeated = prototypes.repeat_interleave(each, 1)
+        return repeated + 0.5 * torch.randn(repeated.shape, generator=generator).double()
+
+    support, query = (torch.arange(WAYS).repeat_interleave(each).expand(count, -1) for each in (SHOTS, QUERIES))
+    classes = torch.arange(WAYS).expand(count, -1)
+    return Episodes(images(SHOTS), support, images(QUERIES), query, classes, np.zeros(count, np.uint64))
+
+
+def logits(network, weights, images):
+    """The network with these weights, written with nothing but torch: batch statistics, no helper of the package."""
+    maps = F.conv2d(images, weights["backbone.convolve.weight"], weights["backbone.convolve.bias"])
+    mean, variance = maps.mean((0, 2, 3), keepdim=True), maps.var((0, 2, 3), correction=0, keepdim=True)
+    scale, shift = (weights[f"backbone.normalise.{name}"].view(1, -1, 1, 1) for name in ("weight", "bias"))
+    features = torch.tanh((maps - mean) / (variance + network.backbone.normalise.eps).sqrt() * scale + shift)
+    return features.flatten(1) @ weights["head.weight"].T + weights["head.bias"]
+
+
+def descended(network, weights, images, labels, rate, steps, exact):
+    for _ in range(steps):
+        loss = F.cross_entropy(logits(network, weights, images), labels)
+        gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=exact)
+        weights = {name: weight - rate * gradient for (name, weight), gradient in zip(weights.items(), gradients)}
+    return weights
+
+
+def nearest(learner, support, labels) -> int:
+    """Algorithm 1 for one task, without any helper of the package."""
+    start = {name: weight.detach().clone().requires_grad_() for name, weight in learner.network.named_parameters()}
+    optimum = descended(learner.network, start, support, labels, 0.2, 4, exact=False)
+    distances = [
+        sum(((optimum[name] - weight) ** 2).sum() for name, weight in group.named_parameters())
+        for group in learner.initializations
+    ]
+    return int(torch.stack(distances).argmin())
+
+
+def test_with_one_group_it_is_maml_step_for_step():
+    pair = [build(cls, groups=1, first_order=False) for cls in (MAML, TSAMAML)]
+    losses: list[list[torch.Tensor]] = [[], []]
+    for learner, seen in zip(pair, losses):
+        optimizer = torch.optim.Adam([each for each in learner.parameters() if each.requires_grad], 0.01)
+        for step in range(4):
+            optimizer.zero_grad()
+            seen.append(learner.accumulate_gradients(tasks(3, seed=step))["loss"])
+            optimizer.step()
+    assert losses[0] == losses[1]
+    expected, actual = pair[0].network.state_dict(), pair[1].initializations[0].state_dict()
+    torch.testing.assert_close(dict(actual), dict(expected), rtol=0, atol=0)
+    unseen = tasks(3, seed=9)
+    torch.testing.assert_close(pair[1].eval().scores(unseen), pair[0].eval().scores(unseen), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("tasks_at_once", [1, 6])
+@pytest.mark.parametrize("first_order", [False, True])
+def test_gradients_are_those_of_a_plain_loop(tasks_at_once, first_order):
+    learner, batch = build(tasks_at_once=tasks_at_once, first_order=first_order), tasks(6)
+    learner.accumulate_gradients(batch)
+    reference = build()
+    chosen = []
+    for support, labels, query, query_labels in zip(
+        batch.support, batch.support_labels, batch.query, batch.query_labels
+    ):
+        chosen.append(nearest(reference, support, labels))
+        start = dict(reference.initializations[chosen[-1]].named_parameters())
+        weights = descended(reference.network, start, support, labels, 0.2, 2, exact=not first_order)
+        (F.cross_entropy(logits(reference.network, weights, query), query_labels) / batch.tasks).backward()
+    assert len(set(chosen)) == 2, "one group serves several of these tasks, another one none"
+    assert learner.usage.tolist() == np.bincount(chosen, minlength=3).tolist()
+    for group, (own, expected) in enumerate(zip(learner.initializations, reference.initializations)):
+        for (name, weight), other in zip(own.named_parameters(), expected.parameters()):
+            if group in chosen:
+                torch.testing.assert_close(weight.grad, other.grad, rtol=1e-9, atol=1e-12)
+            else:
+                assert weight.grad is None, name
+    assert all(weight.grad is None for weight in learner.network.parameters())
+
+
+def test_gradients_are_those_of_finite_differences():
+    learner, batch = build(), tasks(6)
+    learner.accumulate_gradients(batch)
+    torch.manual_seed(1)
+    for group in set(learner.assigned(batch).tolist()):
+        weights = list(learner.initializations[group].parameters())
+        direction = [torch.randn_like(weight) for weight in weights]
+        expected = sum((weight.grad * along).sum() for weight, along in zip(weights, direction))
+        losses = []
+        for step in (1e-5, -2e-5):
+            with torch.no_grad():
+                for weight, along in zip(weights, direction):
+                    weight += step * along
+            losses.append(learner.meta_loss(batch))
+        with torch.no_grad():
+            for weight, along in zip(weights, direction):
+                weight += 1e-5 * along
+        torch.testing.assert_close((losses[0] - losses[1]) / 2e-5, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_a_group_without_a_task_keeps_weights_and_moments():
+    learner = build()
+    optimizer = torch.optim.Adam([each for each in learner.parameters() if each.requires_grad], 0.01)
+    every = tasks(40)
+    groups = learner.assigned(every)
+    assert set(groups.tolist()) == {0, 1, 2}
+    for group in (0, 1):
+        place = int((groups == group).nonzero()[0])
+        before = copy.deepcopy(optimizer.state_dict()["state"]), copy.deepcopy(learner.initializations.state_dict())
+        optimizer.zero_grad()
+        learner.accumulate_gradients(every.part(place, place + 1))
+        optimizer.step()
+        for other in {0, 1, 2} - {group}:
+            unchanged = learner.initializations[other].state_dict()
+            expected = {name: before[1][f"{other}.{name}"] for name in unchanged}
+            torch.testing.assert_close(dict(unchanged), expected, rtol=0, atol=0)
+    moments = optimizer.state_dict()["state"]
+    size = len(list(learner.network.parameters()))
+    assert sorted(moments) == list(range(2 * size)), "the third group has no moments yet"
+    assert all(moments[place]["step"] == 1 for place in moments)
+    assert all(torch.equal(before[0][place]["exp_avg"], moments[place]["exp_avg"]) for place in range(size))
+
+
+def test_the_two_rules_differ_once_the_initialisations_have_moved():
+    pair = {rule: build(assignment=rule) for rule in ("current", "initial")}
+    batch = tasks(12)
+    before = pair["current"].assigned(batch)
+    torch.testing.assert_close(pair["initial"].assigned(batch), before)
+    emptied = int(before[0])
+    for learner in pair.values():
+        with torch.no_grad():
+            for weight in learner.initializations[emptied].parameters():
+                weight += 100
+    assert emptied not in pair["current"].assigned(batch)
+    torch.testing.assert_close(pair["initial"].assigned(batch), before)
+
+
+def test_batch_norm_counts_among_the_weights_only_where_it_is_asked_to():
+    with_norms, without = build(), build(cluster_norms=False)
+    assert with_norms.vector_size == sum(weight.numel() for weight in with_norms.network.parameters())
+    assert without.vector_size == with_norms.vector_size - 4
+    batch = tasks(12)
+    before = without.assigned(batch)
+    for learner in (with_norms, without):
+        with torch.no_grad():
+            learner.initializations[int(before[0])].backbone.normalise.weight += 100
+    assert int(before[0]) not in with_norms.assigned(batch)
+    torch.testing.assert_close(without.assigned(batch), before)
+
+
+def test_groups_start_at_theta_star_plus_their_centroids():
+    learner = build(groups=2, cluster_norms=False)
+    centroids = torch.randn(2, learner.vector_size, dtype=torch.float64)
+    learner.start_groups(centroids)
+    torch.testing.assert_close(learner.group_vectors(), centroids)
+    for group in learner.initializations:
+        torch.testing.assert_close(group.backbone.normalise.weight, learner.network.backbone.normalise.weight)
+    learner.start_groups(centroids)
+    torch.testing.assert_close(learner.group_vectors(), centroids, msg="a second start adds nothing to the first")
+
+
+def test_pretrained_weights_become_theta_star_and_every_start():
+    learner = build(learn_rates=True)
+    maml = learner.pretraining_learner().double()
+    torch.testing.assert_close(dict(maml.network.state_dict()), dict(learner.network.state_dict()))
+    with torch.no_grad():
+        for parameter in maml.parameters():
+            parameter += 1
+    untouched = learner.network.head.weight.clone()
+    assert not torch.equal(maml.network.head.weight, untouched)
+    learner.load_pretrained(maml.state_dict())
+    assert not learner.group_vectors().any()
+    torch.testing.assert_close(dict(learner.network.state_dict()), dict(maml.network.state_dict()))
+    torch.testing.assert_close(learner.rates.state_dict(), maml.rates.state_dict())
+
+
+def test_training_counts_the_tasks_of_each_group_and_evaluation_does_not():
+    learner, batch = build(), tasks(6)
+    places = learner.assigned(batch)
+    for _ in range(2):
+        learner.accumulate_gradients(batch)
+    learner.eval().scores(batch)
+    counts = torch.bincount(places, minlength=3)
+    assert learner.usage.tolist() == (2 * counts).tolist()
+    last = [next((age for age in range(6) if places[5 - age] == group), 12) for group in range(3)]
+    assert learner.unused_for.tolist() == last
+    assert 12 in last
+
+
+def test_the_vector_holds_the_weights_that_adapt():
+    assert build(layers="head").clustered == ["head.weight", "head.bias"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"groups": 0}, "groups is 0"),
+        ({"assignment_steps": 0}, "assignment_steps is 0"),
+        ({"assignment": "nearest"}, "assignment is 'nearest'; choose one of: current, initial"),
+    ],
+)
+def test_options_without_sense_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        TSAMAML(SmoothBackbone(), **options)
+
+
+def test_it_is_registered_under_its_name():
+    assert learners["tsa-maml"] is TSAMAML
