@@ -34,6 +34,7 @@ class Learner(nn.Module):
         "transductive" (the whole query set) or "inductive" (the support set plus one query image at a time).
     statistics_at_test: the one of them that `scores` uses.
     follows_label_permutations: whether scores are the same for every numbering of a task's classes.
+    ignores_support_order: whether scores are the same for every order of a task's support images.
     """
 
     meta_batch: ClassVar[int] = 6
@@ -41,6 +42,7 @@ class Learner(nn.Module):
     statistics_offered: ClassVar[tuple[Statistics, ...]] = ("running",)
     statistics_at_test: Statistics = "running"
     follows_label_permutations: ClassVar[bool] = True
+    ignores_support_order: ClassVar[bool] = True
     options: Mapping[str, object]
 
     def training_scores(self, episodes: Episodes) -> tuple[Tensor, Tensor]:

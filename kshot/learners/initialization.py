@@ -39,7 +39,7 @@ class InitializationLearner(Learner):
     """A learner whose every task adapts its own copy of the weights (W21 eqs. 1-2); the copies of B tasks are stacked.
 
     An algorithm says in `adapted` how the weights of a task come about, and, where its update is not the gradient of
-    the query images' loss, in `accumulate_gradients` what the update is. BatchNorm always takes the statistics of the
+    the query images' loss, in `add_gradients` what the update is. BatchNorm always takes the statistics of the
     images at hand, as in the releases of these algorithms. The rows of the head belong to label numbers: unlike
     other learners', the scores do not follow a permutation of the labels.
 
@@ -101,16 +101,24 @@ class InitializationLearner(Learner):
 
     def accumulate_gradients(self, episodes: Episodes) -> dict[str, Tensor]:
         """Add the gradient of the objective to ``.grad``, chunk by chunk; returns "loss" and "accuracy", detached."""
-
-        def backward(part: Episodes) -> Tensor:
-            share = part.tasks / episodes.tasks
-            scores, labels = self.training_scores(part)
-            loss = share * self.loss(scores, labels)
-            loss.backward()
-            return torch.stack([loss.detach(), share * accuracy(scores.detach(), labels)])
-
-        loss, correct = torch.stack(self.by_chunk(backward, episodes)).sum(0)
+        self.check_ways(episodes.ways)
+        parts = self.by_chunk(lambda part: self.add_gradients(part, part.tasks / episodes.tasks), episodes)
+        loss, correct = torch.stack(parts).sum(0)
         return {"loss": loss, "accuracy": correct}
+
+    def add_gradients(self, episodes: Episodes, share: float) -> Tensor:
+        """Add `share` times the gradient on these tasks to ``.grad``; returns `share` times (loss, accuracy), (2,)."""
+        scores, labels = self.training_scores(episodes)
+        loss = share * self.loss(scores, labels)
+        loss.backward()
+        return torch.stack([loss.detach(), share * accuracy(scores.detach(), labels)])
+
+    @torch.no_grad()
+    def add_to_gradients(self, gradients: Weights, share: float) -> None:
+        """Add `share` times the mean over tasks of `gradients`, (B, ...) for each name, to ``.grad``."""
+        for name, parameter in self.network.named_parameters():
+            gradient = share * gradients[name].mean(0)
+            parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
 
     def scores(self, episodes: Episodes) -> Tensor:
         """Scores (B, T, N) of the query images, learnt from the support images alone; see `statistics_at_test`."""

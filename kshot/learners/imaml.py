@@ -1,0 +1,100 @@
+"""Meta-learning with implicit gradients (Rajeswaran, Finn, Kakade and Levine 2019)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kshot.backbones.registry import Backbone
+from kshot.data.episodes import Episodes
+from kshot.errors import ConfigError
+from kshot.learners.base import accuracy, learners, task_losses
+from kshot.learners.initialization import InitializationLearner
+from kshot.solvers.conjugate_gradient import conjugate_gradient
+from kshot.solvers.descent import Weights, gradient_descent
+from kshot.solvers.proximal import proximal
+
+
+@learners.register("imaml")
+class IMAML(InitializationLearner):
+    """An initialisation near which tasks find their weights: phi = argmin L_S(phi) + l2/2 |phi - theta|^2 (eq. 3).
+
+    The gradient of the query loss in theta is (I + H/l2)^-1 grad L_Q(phi) with the Hessian H of L_S at phi (Lemma 1),
+    whatever way led to phi. It is exact where phi is a minimiser and the system is solved to the end; `inner_steps` of
+    gradient descent and `cg_steps` of conjugate gradients say how near one comes (Theorem 1).
+
+    backbone: images (M, C, H, W) -> features (M, D), with attribute ``feature_size`` = D.
+    ways: N, the rows of the head.
+    l2: strength of the pull towards the initialisation, beside the MEAN cross-entropy; also in evaluation.
+    inner_rate: step size on the MEAN cross-entropy plus the l2 term; times `l2` it must be below 2.
+    inner_steps, test_inner_steps: gradient steps a task in training and in evaluation.
+    cg_steps: products with the Hessian for each gradient.
+    damping: added to the diagonal of I + H/l2, where negative curvature of L_S outweighs l2.
+    tasks_at_once: tasks whose weights are held at the same time, which bounds the memory; None for one after the other
+        on a CPU, where that is fastest, and all of a batch on a GPU. It changes rounding only.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        ways: int = 5,
+        l2: float = 2.0,
+        inner_rate: float = 0.1,
+        inner_steps: int = 16,
+        test_inner_steps: int = 16,
+        cg_steps: int = 5,
+        damping: float = 0.0,
+        tasks_at_once: int | None = None,
+    ) -> None:
+        super().__init__(backbone, ways, inner_steps, test_inner_steps, tasks_at_once)
+        for name, number in (("l2", l2), ("inner_rate", inner_rate)):
+            if not number > 0:
+                raise ConfigError(f"{name} is {number}, but must be above 0")
+        if inner_rate * l2 >= 2:
+            raise ConfigError(
+                f"inner_rate {inner_rate} times l2 {l2} is at least 2, where gradient steps on the l2 term diverge; "
+                f"lower inner_rate below {2 / l2:.3g}"
+            )
+        if cg_steps < 1 or damping < 0:
+            raise ConfigError(f"cg_steps is {cg_steps} and damping {damping}, but must be at least 1 and 0")
+        self.l2, self.inner_rate, self.cg_steps, self.damping = l2, inner_rate, cg_steps, damping
+
+    def adapted(self, episodes: Episodes, steps: int) -> Weights:
+        """All weights of the network after `steps` on the proximal problem of each task, (B, ...), detached."""
+        start = self.initial(episodes.tasks)
+        centre = {name: weight.detach() for name, weight in start.items()}
+        losses = proximal(lambda weights, step: self.support_losses(episodes, weights), centre, self.l2)
+        weights = gradient_descent(losses, start, self.inner_rate, steps, exact=False)
+        return {name: weight.detach() for name, weight in weights.items()}
+
+    def add_gradients(self, episodes: Episodes, share: float) -> Tensor:
+        """Add `share` times the mean implicit gradient of these tasks to ``.grad``; returns loss and accuracy, too."""
+        adapted = self.adapted(episodes, self.inner_steps)
+        weights = {name: weight.requires_grad_() for name, weight in adapted.items()}
+        scores = self.outputs(weights, episodes.query)
+        losses = task_losses(scores, episodes.query_labels)
+        direct = torch.autograd.grad(losses.sum(), list(weights.values()))
+        implicit = self._implicit(episodes, weights, _flat(direct))
+        self.add_to_gradients(dict(zip(weights, implicit)), share)
+        return share * torch.stack([losses.detach().mean(), accuracy(scores.detach(), episodes.query_labels)])
+
+    def _implicit(self, episodes: Episodes, weights: Weights, direct: Tensor) -> list[Tensor]:
+        """(I + H/l2)^-1 times each task's gradient (B, P) at its weights, as tensors of the weights' shapes."""
+        variables = list(weights.values())
+        losses = self.support_losses(episodes, weights)
+        slopes = torch.autograd.grad(losses.sum(), variables, create_graph=True)
+
+        def operator(vectors: Tensor) -> Tensor:
+            products = torch.autograd.grad(slopes, variables, _like(vectors, variables), retain_graph=True)
+            return vectors + _flat(products) / self.l2
+
+        return _like(conjugate_gradient(operator, direct, self.cg_steps, self.damping), variables)
+
+
+def _flat(tensors: tuple[Tensor, ...]) -> Tensor:
+    return torch.cat([tensor.flatten(1) for tensor in tensors], 1)
+
+
+def _like(vectors: Tensor, tensors: list[Tensor]) -> list[Tensor]:
+    pieces = vectors.split([tensor[0].numel() for tensor in tensors], 1)
+    return [piece.reshape(tensor.shape) for piece, tensor in zip(pieces, tensors)]

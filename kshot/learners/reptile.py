@@ -1,0 +1,118 @@
+"""Reptile (Nichol, Achiam and Schulman 2018)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kshot.backbones.registry import Backbone
+from kshot.data.episodes import Episodes
+from kshot.errors import ConfigError
+from kshot.learners.base import accuracy, learners, task_losses
+from kshot.learners.initialization import InitializationLearner
+from kshot.solvers.descent import TaskLosses, Weights, adam_descent, gradient_descent
+from kshot.solvers.minibatches import draw_minibatches
+
+
+@learners.register("reptile")
+class Reptile(InitializationLearner):
+    """An initialisation that moves towards the mean of the weights phi that tasks reach from it (Algorithm 2).
+
+    A task takes `inner_steps` on mini-batches of its support set. ``.grad`` is theta - mean phi, so that SGD of rate e
+    without momentum is the paper's theta += e (mean phi - theta).
+
+    Training looks at support images alone: give it more shots and no queries. The loss and accuracy that it reports are
+    those of the mini-batches, each before the step on it.
+
+    backbone: images (M, C, H, W) -> features (M, D), with attribute ``feature_size`` = D.
+    ways: N, the rows of the head.
+    inner_rate: of the inner optimiser, for the MEAN cross-entropy.
+    inner_steps, test_inner_steps: steps a task in training and in evaluation.
+    inner_batch, test_inner_batch: images a step in training and in evaluation, drawn without replacement, epoch after
+        epoch; at most the whole support set.
+    inner_optimizer: "adam" without momentum (beta1 = 0), its moments from zero in every task, as in the paper's
+        experiments; or "sgd".
+    tasks_at_once: tasks whose weights are held at the same time, which bounds the memory; None for one after the other
+        on a CPU, where that is fastest, and all of a batch on a GPU. It changes rounding only.
+    """
+
+    meta_batch = 5
+    ignores_support_order: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        ways: int = 5,
+        inner_rate: float = 1e-3,
+        inner_steps: int = 8,
+        inner_batch: int = 10,
+        test_inner_steps: int = 50,
+        test_inner_batch: int = 15,
+        inner_optimizer: Literal["adam", "sgd"] = "adam",
+        tasks_at_once: int | None = None,
+    ) -> None:
+        super().__init__(backbone, ways, inner_steps, test_inner_steps, tasks_at_once)
+        numbers = {"inner_steps": inner_steps, "inner_batch": inner_batch, "test_inner_batch": test_inner_batch}
+        for name, number in numbers.items():
+            if number < 1:
+                raise ConfigError(f"{name} is {number}, but must be at least 1")
+        if not inner_rate > 0:
+            raise ConfigError(f"inner_rate is {inner_rate}, but must be above 0")
+        if inner_optimizer not in ("adam", "sgd"):
+            raise ConfigError(f"inner_optimizer is {inner_optimizer!r}; choose one of: adam, sgd")
+        self.inner_rate, self.inner_optimizer = inner_rate, inner_optimizer
+        self.inner_batch, self.test_inner_batch = inner_batch, test_inner_batch
+
+    def inner_objective(self, losses: TaskLosses, start: Weights) -> TaskLosses:
+        """What the inner steps descend, given the losses of the mini-batches."""
+        return losses
+
+    def outer_gradient(self, start: Tensor, reached: Tensor) -> Tensor:
+        """The gradient (B, ...) of a parameter for each task that has come from `start` (...) to `reached` (B, ...)."""
+        return start - reached
+
+    def adapted(self, episodes: Episodes, steps: int) -> Weights:
+        """All weights of the network after `steps` on mini-batches of each task's support set, (B, ...) a name."""
+        return self._descend(episodes, steps)[0]
+
+    def training_scores(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
+        """Scores (B, T, N) of the images of all mini-batches, each before the step on it, and their labels (B, T)."""
+        self.check_ways(episodes.ways)
+        scores, labels = zip(*self.by_chunk(lambda part: self._descend(part, self.inner_steps)[1:], episodes))
+        return torch.cat(scores), torch.cat(labels)
+
+    def add_gradients(self, episodes: Episodes, share: float) -> Tensor:
+        """Add `share` times the mean outer gradient of these tasks to ``.grad``; returns loss and accuracy, too."""
+        weights, scores, labels = self._descend(episodes, self.inner_steps)
+        parameters = dict(self.network.named_parameters())
+        with torch.no_grad():
+            gradients = {name: self.outer_gradient(parameters[name], weight) for name, weight in weights.items()}
+        self.add_to_gradients(gradients, share)
+        return share * torch.stack([self.loss(scores, labels), accuracy(scores, labels)])
+
+    def _descend(self, episodes: Episodes, steps: int) -> tuple[Weights, Tensor, Tensor]:
+        """The weights after `steps`, with the scores (B, T, N) and labels (B, T) of the mini-batches on the way."""
+        start = self.initial(episodes.tasks)
+        support, size = episodes.support, self.inner_batch if self.training else self.test_inner_batch
+        keys = episodes.keys if len(episodes.keys) else np.zeros(episodes.tasks, np.uint64)
+        positions = draw_minibatches(keys, support.shape[1], size, steps, support.device)
+        task = torch.arange(episodes.tasks, device=support.device).unsqueeze(1)
+        labels = episodes.support_labels[task, positions.flatten(1)]
+        seen = []
+
+        def losses(weights: Weights, step: int) -> Tensor:
+            batch = positions[:, step]
+            scores = self.outputs(weights, support[task, batch])
+            seen.append(scores.detach())
+            return task_losses(scores, episodes.support_labels[task, batch])
+
+        objective = self.inner_objective(losses, start)
+        if self.inner_optimizer == "adam":
+            weights = adam_descent(objective, start, self.inner_rate, steps)
+        else:
+            weights = gradient_descent(objective, start, self.inner_rate, steps, exact=False)
+        scores = torch.cat(seen, 1) if seen else support.new_empty(episodes.tasks, 0, self.ways)
+        return {name: weight.detach() for name, weight in weights.items()}, scores, labels
