@@ -2,22 +2,28 @@
 
 from kshot.learners.anil import ANIL
 from kshot.learners.base import FeatureLearner, Learner, learners
+from kshot.learners.imaml import IMAML
 from kshot.learners.initialization import InitializationLearner
 from kshot.learners.maml import MAML
+from kshot.learners.minibatch_prox import MinibatchProx
 from kshot.learners.multi_task import MultiTask
 from kshot.learners.protonet import ProtoNet
+from kshot.learners.reptile import Reptile
 from kshot.learners.supervised import Supervised
 from kshot.learners.tsa_maml import TSAMAML
 
 __all__ = [
     "ANIL",
+    "IMAML",
     "MAML",
     "TSAMAML",
     "FeatureLearner",
     "InitializationLearner",
     "Learner",
+    "MinibatchProx",
     "MultiTask",
     "ProtoNet",
+    "Reptile",
     "Supervised",
     "learners",
 ]
