@@ -170,10 +170,12 @@ def test_every_line_agrees_with_its_learner(findings) -> None:
     assert f"all {len(LINES)} agree" in findings.verdict
 
 
-def test_a_learner_of_another_penalty_is_told_apart(monkeypatch) -> None:
+@pytest.mark.parametrize("other", ["value", "gradient"])
+def test_a_learner_of_another_objective_is_told_apart(other: str, monkeypatch) -> None:
     def compare(episodes: Episodes, backbone: torch.nn.Module) -> Comparison:
         right = next(each for each in LINES if each.learner == "ridge head").compare(episodes, backbone)
-        return Comparison(1.001 * right.own, right.by_formula, right.parameters)
+        change = 1e-6 if other == "value" else 1e-6 * (right.own - right.own.detach())
+        return Comparison(right.own + change, right.by_formula, right.parameters)
 
     monkeypatch.setattr(taxonomy, "LINES", [*LINES[:1], Line("impostor", "f", "loss", "R", compare)])
     assert "impostor DIFFER" in Taxonomy(seeds=(0,)).run().verdict
