@@ -19,7 +19,8 @@ def verdict(rows: Sequence[Row], protocol: str) -> str:
     """One line: where the bounds hold, how loose they are, and one initialisation against several."""
     coin = _select(rows, regression=COIN)
     mixture = [row for row in rows if row["regression"] != COIN]
-    families = {str(row["regression"]): _select(mixture, regression=row["regression"]) for row in mixture}
+    names = dict.fromkeys(str(row["regression"]) for row in mixture)
+    families = {name: _select(mixture, regression=name) for name in names}
     first_term = _exceeding(mixture, "generalization_gap", "theorem1_generalization")
     tosses = [int(row["shots"]) for row in _exceeding(coin, "squared_gradient", "theorem2")]
     parts = [
