@@ -80,6 +80,7 @@ def test_a_missing_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
         ("step", {"milestones": [1, 3], "factor": 0.5}, [1, 0.5, 0.5, 0.25, 0.25]),
         ("step", {"milestones": [1, 3], "factor": [0.06, 0.2]}, [1, 0.06, 0.06, 0.012, 0.012]),
         ("cosine", {}, [(1 + math.cos(math.pi * epoch / 5)) / 2 for epoch in range(5)]),
+        ("linear", {}, [1, 0.8, 0.6, 0.4, 0.2]),
         ("plateau", {"plateau_patience": 1, "factor": 0.1}, [1, 1, 1, 0.1, 0.1]),
     ],
 )

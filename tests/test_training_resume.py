@@ -150,10 +150,11 @@ def test_other_options_are_named(options: dict[str, float], message: str, undist
         toy_train(run=undisturbed, resume=True, **options)
 
 
-def test_a_longer_cosine_is_another_schedule(tmp_path: Path) -> None:
-    toy_train(run=tmp_path, schedule="cosine", max_epochs=1)
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_a_longer_run_is_another_schedule(schedule: str, tmp_path: Path) -> None:
+    toy_train(run=tmp_path, schedule=schedule, max_epochs=1)
     with pytest.raises(ConfigError, match="max_epochs"):
-        toy_train(run=tmp_path, schedule="cosine", max_epochs=2, resume=True)
+        toy_train(run=tmp_path, schedule=schedule, max_epochs=2, resume=True)
 
 
 def test_another_learner_is_refused(undisturbed: Path) -> None:

@@ -54,7 +54,7 @@ def check_options(options: Mapping[str, Any]) -> None:
     if options["train_on"] == "train+val" and (options["schedule"] == "plateau" or options["patience"] > 0):
         raise ConfigError(
             "training on train+val holds nothing out, so no validation accuracy can steer it; "
-            "choose patience=0 and schedule=step, cosine or constant"
+            "choose patience=0 and schedule=step, cosine, linear or constant"
         )
 
 

@@ -107,7 +107,8 @@ def train(
     momentum, nesterov : of sgd, sgdp and sgdw.
     clip_gradient_value : cut each entry of the gradient to [-value, value], as MAML's release does at 10; None: no cut.
     schedule : "plateau" multiplies the rate by `factor` after `plateau_patience` epochs without a better validation
-        accuracy, "step" at each of the `milestones`; "cosine" lowers it to 0 over `max_epochs`.
+        accuracy, "step" at each of the `milestones`; "cosine" and "linear" lower it to 0 over `max_epochs`, the latter
+        by the same amount each epoch.
     plateau_patience : epochs that the plateau schedule waits.
     factor : what the rate is multiplied by; for "step" one number, or one for each milestone.
     milestones : epochs after which the step schedule lowers the rate.

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 from kshot.errors import ConfigError
 
 OptimizerName = Literal["radam", "sgd", "adam", "adamw", "adamax", "sgdp", "sgdw", "adabound", "adamp"]
-ScheduleName = Literal["plateau", "step", "cosine", "constant"]
+ScheduleName = Literal["plateau", "step", "cosine", "linear", "constant"]
 Schedule = LRScheduler | ReduceLROnPlateau
 
 _FROM_TORCH = {"radam": "RAdam", "sgd": "SGD", "adam": "Adam", "adamw": "AdamW", "adamax": "Adamax"}
@@ -95,9 +95,11 @@ def make_schedule(
         return LambdaLR(optimizer, _steps(milestones, factor))
     if name == "cosine":
         return LambdaLR(optimizer, lambda epoch: (1 + math.cos(math.pi * epoch / max_epochs)) / 2)
+    if name == "linear":
+        return LambdaLR(optimizer, lambda epoch: 1 - epoch / max_epochs)
     if name == "constant":
         return LambdaLR(optimizer, lambda epoch: 1.0)
-    raise ConfigError(f"there is no schedule {name!r}; choose one of: plateau, step, cosine, constant")
+    raise ConfigError(f"there is no schedule {name!r}; choose one of: plateau, step, cosine, linear, constant")
 
 
 def _steps(milestones: Sequence[int], factor: float | Sequence[float]) -> Any:

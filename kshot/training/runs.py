@@ -102,8 +102,8 @@ def build_learner(config: Mapping[str, Any], download: bool = True) -> Learner:
 
 def free_on_resume(training: Mapping[str, Any]) -> set[str]:
     """Names of the options of training that a continued run may change."""
-    cosine = training["schedule"] == "cosine"  # its rates depend on the number of epochs
-    return set(_FREE_ON_RESUME) - ({"max_epochs"} if cosine else set())
+    bound = training["schedule"] in ("cosine", "linear")  # their rates depend on the number of epochs
+    return set(_FREE_ON_RESUME) - ({"max_epochs"} if bound else set())
 
 
 class RunFolder:
