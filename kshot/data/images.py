@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from PIL import Image, ImageOps
 from kshot.errors import DataError
 
 SHOWN_FAILURES = 10
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels from the image's upper left corner
 
 
 def read_images(paths: Sequence[Path | str], size: int = 84, channels: int = 3) -> NDArray[np.uint8]:
@@ -32,11 +35,14 @@ def read_images(paths: Sequence[Path | str], size: int = 84, channels: int = 3) 
 
 def try_images(paths: Sequence[Path | str], size: int, channels: int = 3) -> tuple[list[NDArray[np.uint8]], list[str]]:
     """The images that can be read, and one line for each that cannot."""
-    # Threads, because decoding and resizing release the interpreter's lock.
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        results = list(pool.map(lambda path: _attempt(Path(path), size, channels), paths))
-    arrays = [result for result in results if not isinstance(result, str)]
-    return arrays, [result for result in results if isinstance(result, str)]
+    return _attempt_all(paths, [partial(decode, Path(path), size, channels) for path in paths])
+
+
+def try_parts(
+    paths: Sequence[Path], boxes: Sequence[Box | None], size: int
+) -> tuple[list[NDArray[np.uint8]], list[str]]:
+    """The parts of images that can be read, as `decode_part` treats them, and one line for each that cannot."""
+    return _attempt_all(paths, [partial(decode_part, path, size, box) for path, box in zip(paths, boxes)])
 
 
 def unreadable(failures: Sequence[str]) -> DataError:
@@ -60,9 +66,46 @@ def decode(content: bytes | Path, size: int, channels: int = 3) -> NDArray[np.ui
         return np.asarray(plain).reshape(size, size, channels)
 
 
-def _attempt(path: Path, size: int, channels: int) -> NDArray[np.uint8] | str:
+def decode_part(path: Path, size: int, box: Box | None = None) -> NDArray[np.uint8]:
+    """What an image shows within `box`, or all of it, stretched to a square: (size, size, 3) uint8.
+
+    A box is cut at the image's border. It refers to the image as stored; without one, the image is turned as its camera
+    says (EXIF).
+    Raises ValueError for a box that lies outside, and whatever Pillow raises for a damaged image.
+    """
+    with Image.open(path) as image:
+        if box is None:
+            image.draft(None, (2 * size, 2 * size))
+            return np.asarray(_stretched(ImageOps.exif_transpose(image), size))
+        width, height = image.size
+        left, top, right, bottom = max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height)
+        if left >= right or top >= bottom:
+            raise ValueError(f"the box {box} shows nothing of its {width} x {height} pixels")
+        image.draft(None, (int(2 * size * width / (right - left)), int(2 * size * height / (bottom - top))))
+        across, down = image.width / width, image.height / height
+        # cropped before it is resized, which would otherwise mix in what lies beside the box
+        left, top = int(left * across), int(top * down)
+        part = image.crop((left, top, max(round(right * across), left + 1), max(round(bottom * down), top + 1)))
+        return np.asarray(_stretched(part, size))
+
+
+def _stretched(image: Image.Image, size: int) -> Image.Image:
+    return _plain(image, "RGB").resize((size, size), Image.Resampling.BILINEAR)
+
+
+def _attempt_all(
+    paths: Sequence[Path | str], readers: Sequence[Callable[[], NDArray[np.uint8]]]
+) -> tuple[list[NDArray[np.uint8]], list[str]]:
+    # Threads, because decoding and resizing release the interpreter's lock.
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        results = list(pool.map(_attempt, paths, readers))
+    arrays = [result for result in results if not isinstance(result, str)]
+    return arrays, [result for result in results if isinstance(result, str)]
+
+
+def _attempt(path: Path | str, read: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8] | str:
     try:
-        return decode(path, size, channels)
+        return read()
     except Exception as error:  # Pillow's decoders raise many kinds; all mean that this file is no usable image
         return f"{path}: {error}"
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ class Mixture(Source):
     arguments = "--parts A B --name my-mixture"
     reads_files = False
     needs_name = True
+    domains: ClassVar[Mapping[str, str]] = {}  # what the group of a part is called where it is not the part's name
 
     def __init__(self, parts: Sequence[str], size: int | None = None) -> None:
         if len(set(parts)) < 2 or len(set(parts)) < len(parts):
@@ -49,7 +51,7 @@ class Mixture(Source):
         photos = all(dataset.train.normalization.augment == "photo" for dataset in datasets)
         return Contents(
             classes=[
-                ClassInfo(f"{dataset.name}/{name}", dataset.name, part, int(count))
+                ClassInfo(f"{dataset.name}/{name}", self.domains.get(dataset.name, dataset.name), part, int(count))
                 for dataset in datasets
                 for part in PARTS
                 for name, count in zip(dataset.split(part).class_names, dataset.split(part).counts)
