@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -15,9 +17,10 @@ from tqdm import tqdm
 
 from kshot.data.augmentation import normalize, prepare_images
 from kshot.data.dataset import Split
-from kshot.data.episodes import EpisodeRows, EpisodeSampler, TaskShape
+from kshot.data.episodes import EpisodeSampler, IntArray, Sampler, TaskShape
+from kshot.data.regression import AnySplit, task_sampler
 from kshot.errors import ConfigError, DivergenceError
-from kshot.learners.base import FeatureLearner, Learner, Statistics, learners
+from kshot.learners.base import FeatureLearner, Learner, Statistics, learners, task_losses
 from kshot.memory import keep_freed_memory
 from kshot.results import Evaluation, Protocol
 from kshot.solvers.adaptation import Adaptation, HeadAdaptation, adaptations
@@ -87,8 +90,8 @@ def extract_features(
 
 def evaluate(
     learner: Learner,
-    split: Split,
-    ways: int = 5,
+    split: AnySplit,
+    ways: int | None = None,
     shots: int = 5,
     queries: int = 15,
     tasks: int = 2000,
@@ -102,9 +105,11 @@ def evaluate(
 ) -> Evaluation:
     """Accuracy of a learner on `tasks` tasks of a split: task i is the same for every learner and on every machine.
 
-    ways: classes a task.
-    shots: support images a class.
-    queries: query images a class.
+    Of tasks of regression, the mean squared error on their query points.
+
+    ways: classes a task; None for 5. Tasks of regression have none.
+    shots: support images a class, or support points.
+    queries: query images a class, or query points.
     tasks: number of tasks; the interval shrinks with its square root.
     seed: names the set of tasks.
     within_groups: draw all classes of a task from one group (alphabet, superclass, domain), or from all of them; None
@@ -122,47 +127,79 @@ def evaluate(
     started = time.perf_counter()
     for name, number in (("queries", queries), ("tasks", tasks)):
         if number < 1:
-            raise ConfigError(f"{name} is {number}, but must be at least 1: there is no accuracy without any")
-    if features is not None and len(features) != len(split.images):
-        raise ConfigError(
-            f"{len(features)} features were given, but {split.dataset}/{split.name} has {len(split.images)} images; "
-            f"give what extract_features returns for this split"
-        )
+            raise ConfigError(f"{name} is {number}, but must be at least 1: there is nothing to measure without any")
+    ways = split.usual_ways if ways is None else ways
     learner.check_ways(ways)
-    sampler = EpisodeSampler(split, TaskShape(ways, shots, queries), seed, within_groups=within_groups)
+    sampler = task_sampler(split, TaskShape(ways, shots, queries), seed, within_groups)
     chosen = _adaptation_of(learner, adaptation)
-    if isinstance(learner, FeatureLearner) and isinstance(chosen, HeadAdaptation):
+    if features is not None:
+        _check_features(features, split)
+    if (
+        isinstance(sampler, EpisodeSampler)
+        and isinstance(learner, FeatureLearner)
+        and isinstance(chosen, HeadAdaptation)
+    ):
         if features is None:
-            features = extract_features(learner, split, precision, progress)
-        score, task_bytes = _from_features(features, chosen, ways), features[0].nbytes * ways * (shots + queries)
+            features = extract_features(learner, sampler.split, precision, progress)
+        answer, image_bytes = _from_features(features, chosen, sampler), features[0].nbytes
     else:
-        score = _from_images(learner, split, chosen)
-        task_bytes = split.images[0].nbytes * 4 * ways * (shots + queries)
-    chunk = max(1, min(tasks, _CHUNK_BYTES // task_bytes))
-    accuracies, groups = np.empty(tasks), list[str]()
+        answer, image_bytes = _from_images(learner, sampler, split, chosen), 4 * math.prod(split.image_shape)
+    chunk = max(1, min(tasks, _CHUNK_BYTES // (image_bytes * ways * (shots + queries))))
+    values, classes = np.empty(tasks), np.empty(tasks, np.int64)
     with (
         evaluating(learner, precision, statistics),
         tqdm(total=tasks, unit="task", desc="tasks", disable=not progress) as bar,
     ):
         used = learner.statistics_at_test
         for start in range(0, tasks, chunk):
-            rows = sampler.rows(np.arange(start, min(start + chunk, tasks)))
+            numbers = np.arange(start, min(start + chunk, tasks))
             with _naming_tasks_from(start):
-                predicted = score(rows).argmax(-1).cpu().numpy()
-            accuracies[start : start + chunk] = (predicted == rows.labels()[1]).mean(1)
-            groups += [split.groups[first] for first in rows.classes[:, 0]]
-            bar.update(len(rows.classes))
+                answers = answer(numbers)
+            values[numbers], classes[numbers] = answers.values(), answers.classes.cpu().numpy()
+            bar.update(len(numbers))
     drawn = departure(split, within_groups)
     return Evaluation(
         learner=learners.name_of(learner),
         adaptation=describe_adaptation(chosen),
         protocol=Protocol(split.dataset, split.name, ways, shots, queries, tasks, seed, used, drawn),
-        accuracies=accuracies,
+        values=values,
         seconds=time.perf_counter() - started,
         own_adaptation=describe_adaptation(chosen) == describe_adaptation(getattr(learner, "adaptation", None)),
         precision=precision,
-        groups=groups if sampler.within_groups else None,
+        groups=_groups(sampler, classes),
+        measure=split.measure,
     )
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What a learner made of B tasks: scores (B, T, N), the labels (B, T) or (B, T, N), and the first class (B,)."""
+
+    scores: Tensor
+    labels: Tensor
+    classes: Tensor
+
+    def values(self) -> NDArray[np.float64]:
+        """The accuracy, or the mean squared error, of each task."""
+        if self.labels.is_floating_point():
+            return task_losses(self.scores.double(), self.labels.double()).cpu().numpy()
+        return (self.scores.argmax(-1) == self.labels).cpu().numpy().mean(1)
+
+
+def _groups(sampler: Sampler, classes: IntArray) -> list[str] | None:
+    """The group of each task whose first class is one of `classes`; None where tasks mix groups, or have none."""
+    if not isinstance(sampler, EpisodeSampler) or not sampler.within_groups:
+        return None
+    return [sampler.split.groups[number] for number in classes]
+
+
+def _check_features(features: Tensor, split: AnySplit) -> None:
+    images = len(split.images) if isinstance(split, Split) else 0
+    if len(features) != images:
+        raise ConfigError(
+            f"{len(features)} features were given, but {split.dataset}/{split.name} has {images} images; "
+            f"give what extract_features returns for this split"
+        )
 
 
 @contextmanager
@@ -176,7 +213,7 @@ def _naming_tasks_from(start: int) -> Iterator[None]:
         raise
 
 
-def departure(split: Split, within_groups: bool | None) -> bool | None:
+def departure(split: AnySplit, within_groups: bool | None) -> bool | None:
     """`within_groups` for a `Protocol`: None where the tasks are those that the split itself asks for."""
     return None if within_groups == split.tasks_within_groups else within_groups
 
@@ -199,16 +236,20 @@ def _adaptation_of(learner: Learner, adaptation: Adaptation | str | None) -> Ada
     return adaptations[adaptation]() if isinstance(adaptation, str) else adaptation
 
 
-def _from_features(features: Tensor, adaptation: HeadAdaptation, ways: int) -> Callable[[EpisodeRows], Tensor]:
-    """Scores from the features of the whole split: a head a task, nothing of the network."""
+def _from_features(
+    features: Tensor, adaptation: HeadAdaptation, sampler: EpisodeSampler
+) -> Callable[[IntArray], _Answers]:
+    """Answers from the features of the whole split: a head a task, nothing of the network."""
 
     @torch.no_grad()
-    def score(rows: EpisodeRows) -> Tensor:
+    def answer(numbers: IntArray) -> _Answers:
+        rows = sampler.rows(numbers)
         support, query = (_gathered(features, part) for part in (rows.support, rows.query))
-        labels = torch.from_numpy(rows.labels()[0]).to(features.device)
-        return adaptation.head(support, labels, ways).scores(query)
+        known, asked = (torch.from_numpy(labels).to(features.device) for labels in rows.labels())
+        scores = adaptation.head(support, known, sampler.shape.ways).scores(query)
+        return _Answers(scores, asked, torch.from_numpy(rows.classes[:, 0]))
 
-    return score
+    return answer
 
 
 def _gathered(features: Tensor, rows: NDArray[np.int64]) -> Tensor:
@@ -216,13 +257,17 @@ def _gathered(features: Tensor, rows: NDArray[np.int64]) -> Tensor:
     return features.index_select(0, flat).view(len(rows), -1, features.shape[1])
 
 
-def _from_images(learner: Learner, split: Split, adaptation: Adaptation | None) -> Callable[[EpisodeRows], Tensor]:
-    """Scores from images, for what changes the network in a task."""
+def _from_images(
+    learner: Learner, sampler: Sampler, split: AnySplit, adaptation: Adaptation | None
+) -> Callable[[IntArray], _Answers]:
+    """Answers from images or vectors, for what changes the network in a task."""
 
-    def score(rows: EpisodeRows) -> Tensor:
-        episodes = prepare_images(rows.gather(split, device_of(learner)), split.normalization)
+    def answer(numbers: IntArray) -> _Answers:
+        episodes = prepare_images(sampler.episodes(numbers, device_of(learner)), split.normalization)
         if isinstance(learner, FeatureLearner) and adaptation is not None:
-            return adaptation.scores(learner, episodes).detach()
-        return learner.scores(episodes).detach()
+            scores = adaptation.scores(learner, episodes)
+        else:
+            scores = learner.scores(episodes)
+        return _Answers(scores.detach(), episodes.query_labels, episodes.classes[:, 0])
 
-    return score
+    return answer

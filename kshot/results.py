@@ -1,4 +1,4 @@
-"""What was measured: accuracies task by task with the protocol behind them, intervals, and paired differences."""
+"""What was measured: a value a task with the protocol behind it, intervals, and paired differences."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from scipy import stats
 from kshot.errors import ConfigError, DataError
 from kshot.files import write_json
 from kshot.learners.base import Statistics
+from kshot.measures import ACCURACY, MEASURES, Measure
 
 
 @dataclass(frozen=True)
 class Protocol:
     """What a number was measured on; two results with equal protocols were measured on the same tasks, in pairs.
 
+    ways: classes a task; 1 for tasks of regression, which have one output and no classes.
     within_groups: whether the classes of a task came from one group, where that was not as the split itself says; None
         where it was.
     """
@@ -41,6 +43,11 @@ class Protocol:
         return {None: "", True: ", each within one group", False: ", across groups"}[self.within_groups]
 
     def __str__(self) -> str:
+        if self.ways == 1:
+            return (
+                f"{self.shots}-shot, {self.queries} query points, {self.tasks} tasks of {self.dataset}/{self.split}, "
+                f"seed {self.seed}"
+            )
         return (
             f"{self.ways}-way {self.shots}-shot, {self.queries} queries a class, {self.tasks} tasks of "
             f"{self.dataset}/{self.split}{self.drawn}, {self.statistics} statistics, seed {self.seed}"
@@ -49,8 +56,9 @@ class Protocol:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Accuracies (tasks,) float64 in 0..1, one a task in the order of task numbers, and how they came about.
+    """Values (tasks,) float64, one a task in the order of task numbers, and how they came about.
 
+    values: what `measure` says: accuracies in 0..1, or the mean squared errors of regression tasks.
     adaptation: how tasks were learnt, name and options; own_adaptation says whether that is the learner's own way.
     precision: what the backbone computed in.
     weights: what identifies the checkpoint that was measured; None for a learner that came from none.
@@ -60,38 +68,47 @@ class Evaluation:
     learner: str
     adaptation: str
     protocol: Protocol
-    accuracies: NDArray[np.float64]
+    values: NDArray[np.float64]
     seconds: float
     own_adaptation: bool = True
     precision: Literal["float32", "bf16"] = "float32"
     weights: str | None = None
     groups: Sequence[str] | None = None
+    measure: Measure = ACCURACY
+
+    @property
+    def accuracies(self) -> NDArray[np.float64]:
+        """The values of tasks of classification; ConfigError for regression, which has none."""
+        if self.measure is not ACCURACY:
+            raise ConfigError(f"{self.protocol.dataset} has no accuracies but errors; they are in .values")
+        return self.values
 
     @property
     def mean(self) -> float:
-        """Mean accuracy over tasks, 0..1."""
-        return float(self.accuracies.mean())
+        """Mean over tasks: of accuracies, 0..1, or of squared errors."""
+        return float(self.values.mean())
 
     @property
     def ci95(self) -> float:
         """Half-width of the 95% confidence interval of the mean over tasks."""
-        return interval(self.accuracies)
+        return interval(self.values)
 
     def by_group(self) -> dict[str, Evaluation]:
         """The tasks of each group as a result of their own, in the order of names; empty where tasks mix groups."""
         names = np.asarray(self.groups or [])
         parts = {}
         for name in sorted(set(self.groups or [])):
-            accuracies = self.accuracies[names == name]
-            protocol = replace(self.protocol, tasks=len(accuracies))
-            parts[name] = replace(self, protocol=protocol, accuracies=accuracies, groups=None)
+            values = self.values[names == name]
+            protocol = replace(self.protocol, tasks=len(values))
+            parts[name] = replace(self, protocol=protocol, values=values, groups=None)
         return parts
 
     def __str__(self) -> str:
-        return f"{self.learner}: {100 * self.mean:.2f} ± {100 * self.ci95:.2f} % ({self.protocol})"
+        text = f"{self.measure.text(self.mean, self.ci95)}{self.measure.unit}"
+        return f"{self.learner}: {text} ({self.protocol})"
 
     def save(self, folder: Path) -> Path:
-        """Write everything, the accuracy of each task included, to a JSON file in `folder`; returns its path.
+        """Write everything, the value of each task included, to a JSON file in `folder`; returns its path.
 
         ConfigError where it cannot be written; an earlier file is then untouched.
         """
@@ -99,7 +116,8 @@ class Evaluation:
         name = f"{at.split}-{at.ways}way-{at.shots}shot-{at.queries}query-{at.tasks}tasks-seed{at.seed}"
         drawn = {None: "", True: "-within", False: "-across"}[at.within_groups]
         path = folder / f"{name}{drawn}-{self.adaptation}-{at.statistics}-{self.precision}.json"
-        content = asdict(self) | {"mean": self.mean, "ci95": self.ci95, "accuracies": self.accuracies.tolist()}
+        content = asdict(self) | {"mean": self.mean, "ci95": self.ci95, "values": self.values.tolist()}
+        content["measure"] = self.measure.name
         try:
             write_json(path, content)
         except OSError as error:
@@ -114,8 +132,11 @@ class Evaluation:
         try:
             content = json.loads(Path(path).read_text())
             known = {field.name: content[field.name] for field in fields(cls) if field.name in content}
-            accuracies = np.asarray(content["accuracies"], np.float64)
-            return cls(**known | {"protocol": Protocol(**content["protocol"]), "accuracies": accuracies})
+            # an earlier version of kshot knew accuracies alone, and called them so
+            values = content["values"] if "values" in content else content["accuracies"]
+            known["values"] = np.asarray(values, np.float64)
+            known["measure"] = MEASURES[content.get("measure", ACCURACY.name)]
+            return cls(**known | {"protocol": Protocol(**content["protocol"])})
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise DataError(
                 f"{path} is not an evaluation that kshot wrote ({error}); evaluate the run again"
@@ -124,13 +145,15 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean over tasks of accuracy(first) - accuracy(second) on the same tasks, and its 95% half-width."""
+    """Mean over tasks of value(first) - value(second) on the same tasks, and its 95% half-width."""
 
     mean: float
     ci95: float
+    measure: Measure = ACCURACY
 
     def __str__(self) -> str:
-        return f"{100 * self.mean:+.2f} ± {100 * self.ci95:.2f} points, paired over the same tasks"
+        points = " points" if self.measure is ACCURACY else ""
+        return f"{self.measure.text(self.mean, self.ci95, signed=True)}{points}, paired over the same tasks"
 
 
 def interval(values: NDArray[np.float64]) -> float:
@@ -150,8 +173,8 @@ def compare(first: Evaluation, second: Evaluation) -> Difference:
             f"{first.learner} and {second.learner} were measured on different tasks (they differ in "
             f"{', '.join(differing)}); evaluate both with the same options"
         )
-    difference = first.accuracies - second.accuracies
-    return Difference(float(difference.mean()), interval(difference))
+    difference = first.values - second.values
+    return Difference(float(difference.mean()), interval(difference), first.measure)
 
 
 def over_seeds(results: Sequence[Evaluation]) -> tuple[float, float]:

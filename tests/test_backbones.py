@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from kshot.backbones import Conv4, R2D2Network, ResNet12, WideResNet, backbones, batch_of_tasks
+from kshot.backbones import MLP, Conv4, R2D2Network, ResNet12, WideResNet, backbones, batch_of_tasks
 from kshot.errors import ConfigError
 
-OPTIONS = {"conv4": {"width": 8}, "r2d2": {}, "wrn-28-10": {}}
+OPTIONS = {"conv4": {"width": 8}, "mlp": {"widths": (6, 5)}, "r2d2": {}, "wrn-28-10": {}}
 OPTIONS |= {name: {"widths": (4, 6, 8, 10)} for name in ("resnet12", "resnet18", "resnet24", "resnet50")}
 
 
@@ -27,6 +27,7 @@ def parameters(network: torch.nn.Module) -> int:
         ("conv4", {}, 113_088),
         ("conv4", {"width": 32}, 28_896),
         ("conv4", {"width": 40, "blocks": 7}, 88_320),
+        ("mlp", {"in_channels": 1, "image_size": 1}, 2 * 40 + 40 * 41),
     ],
 )
 def test_parameter_counts_as_published(name, options, published):
@@ -153,6 +154,9 @@ def test_channels_last_changes_nothing(name):
         (lambda: R2D2Network(drop_rates=(0.1, -0.4)), "drop_rates is -0.4"),
         (lambda: Conv4(width=0), "width is 0"),
         (lambda: Conv4(blocks=3), "blocks is 3, but must be at least 4"),
+        (lambda: MLP(widths=()), "widths is empty"),
+        (lambda: MLP(widths=(4, 0)), "widths is 0"),
+        (lambda: MLP(image_size=0), "image_size is 0"),
     ],
 )
 def test_refuses_options_by_name(build, message):

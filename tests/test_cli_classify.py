@@ -128,7 +128,7 @@ def test_an_older_run_needs_its_dataset(toy_data, tmp_path, monkeypatch):
     assert load_run(tmp_path / "run", toy_data)[1] is toy_data
     with pytest.raises(CheckpointError, match=r"does not say how its images have to look.*no dataset 'toy'"):
         load_learner(tmp_path / "run", root=tmp_path)
-    monkeypatch.setattr("kshot.training.runs.datasets.load", lambda name, root: toy_data)
+    monkeypatch.setattr("kshot.training.runs.datasets.load_images", lambda name, root: toy_data)
     assert load_learner(tmp_path / "run")[1] == told
     assert told == ImageForm("toy", toy_data.train.image_shape, toy_data.train.normalization)
 

@@ -26,7 +26,7 @@ def result(number: int, shots: int = 5, **changes) -> Evaluation:
     how = {"adaptation": "logistic-c=3.0"} | {name: changes.pop(name) for name in HOW & changes.keys()}
     protocol = Protocol(**(fields | {"shots": shots, "statistics": "running"} | changes))
     accuracies = np.random.default_rng(number).uniform(0.4, 0.9, 50)
-    return Evaluation("mtl", protocol=protocol, accuracies=accuracies, seconds=1.0, **how)
+    return Evaluation("mtl", protocol=protocol, values=accuracies, seconds=1.0, **how)
 
 
 def test_percent():

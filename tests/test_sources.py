@@ -16,6 +16,7 @@ from source_files import PARTS, noise
 import kshot.data as data
 from kshot.data import store
 from kshot.data.episodes import EpisodeSampler, TaskShape
+from kshot.data.regression import FAMILIES
 from kshot.data.sources import SOURCES
 from kshot.errors import ConfigError, DataError
 
@@ -88,8 +89,9 @@ def test_bad_mixtures_are_refused(tmp_path: Path) -> None:
 
 def test_every_source_says_what_it_is_and_how_to_get_it(tmp_path: Path) -> None:
     entries = {entry.name: entry for entry in data.catalog(tmp_path)}
-    assert list(entries) == list(SOURCES)
-    for name, entry in entries.items():
+    assert list(entries) == [*SOURCES, *FAMILIES]
+    for name in SOURCES:
+        entry = entries[name]
         assert entry.description
         assert entry.classes
         assert entry.obtain
@@ -110,7 +112,7 @@ def test_the_catalog_lists_what_is_prepared_and_survives_damage(tmp_path: Path) 
     assert entries["photos"].size_bytes == (tmp_path / "photos" / "images.npy").stat().st_size
     assert not entries["signs"].prepared
     assert "is damaged" in entries["signs"].description
-    assert len(entries) == len(SOURCES) + 2
+    assert len(entries) == len(SOURCES) + len(FAMILIES) + 2
 
 
 @pytest.mark.parametrize(

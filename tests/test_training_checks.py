@@ -34,7 +34,7 @@ from kshot.learners import MultiTask
         ({"max_epochs": 0}, "max_epochs is 0"),
         ({"learning_rate": -1.0}, "learning_rate is -1.0"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
-        ({"validation_ways": 0}, "validation_ways is 0, but must be at least 2"),
+        ({"validation_ways": 0}, "validation_ways is 0, but must be at least 1"),
         ({"validation_shots": 0}, "validation_shots is 0, but must be at least 1"),
         ({"optimizer": "sgd", "momentum": -1.0}, "momentum is -1.0, but must be at least 0"),
         ({"optimizer": "sgd", "momentum": 1.0}, "momentum is 1.0, but must be below 1"),

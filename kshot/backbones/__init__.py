@@ -2,6 +2,7 @@
 
 from kshot.backbones.conv4 import Conv4
 from kshot.backbones.dropout import DropBlock, Dropout
+from kshot.backbones.mlp import MLP
 from kshot.backbones.normalization import BatchNorm2d
 from kshot.backbones.r2d2 import R2D2Network
 from kshot.backbones.registry import Backbone, backbones
@@ -11,6 +12,7 @@ from kshot.backbones.timm_adapter import Timm
 from kshot.backbones.wide_resnet import WideResNet
 
 __all__ = [
+    "MLP",
     "Backbone",
     "BatchNorm2d",
     "Conv4",

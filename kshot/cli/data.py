@@ -51,7 +51,7 @@ def _list(arguments: Sequence[str]) -> None:
     root = options.parse(arguments).root
     entries = data.catalog(root)
     rows = [
-        [entry.name, entry.classes, _size(entry.size_bytes) if entry.prepared else "-", entry.description]
+        [entry.name, entry.classes, _size(entry.size_bytes) if entry.size_bytes else "-", entry.description]
         for entry in entries
     ]
     print(tabulate(rows, headers=["dataset", "classes", "prepared", "what it is"], maxcolwidths=[None, 26, None, 60]))
@@ -119,7 +119,7 @@ def _show(arguments: Sequence[str]) -> None:
     given = options.parse(arguments)
     from kshot.report import pictures
 
-    split = data.load(given.name, given.root).split(given.split)
+    split = data.load_images(given.name, given.root).split(given.split)
     shape = data.TaskShape(given.ways, given.shots, given.queries)
     episodes = data.EpisodeSampler(split, shape, given.seed).episodes(np.arange(given.tasks))
     title = f"{given.name}/{given.split}: {given.ways}-way {given.shots}-shot tasks, seed {given.seed}"

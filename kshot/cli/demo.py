@@ -27,7 +27,7 @@ def run(arguments: Sequence[str]) -> None:
     given = options.parse(arguments)
     started = time.perf_counter()
     print("1/3  preparing glyphs: characters in 8 typefaces, split by script")
-    data = datasets.load(demo.DATASET, given.root)
+    data = datasets.load_images(demo.DATASET, given.root)
     parts = ", ".join(f"{split.num_classes} {split.name}" for split in (data.train, data.val, data.test))
     scripts = ", ".join(sorted(set(data.test.groups)))
     print(f"     {parts} characters; the test scripts, {scripts}, never occur in training")

@@ -10,8 +10,8 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from kshot.cli.options import ROOT_TEXT, Options, chosen, parameters
-from kshot.data import Dataset
-from kshot.data.dataset import SplitName
+from kshot.data.dataset import Split, SplitName
+from kshot.data.regression import AnyDataset, RegressionDataset
 from kshot.evaluation import departure, describe_adaptation, evaluate, extract_features
 from kshot.learners import FeatureLearner, Learner
 from kshot.learners.base import Statistics
@@ -81,7 +81,9 @@ def measured(folder: Path, given: Namespace, reuse: bool = False) -> list[Row]:
     config, weights = read_config(folder), weights_of(folder)
     learner, data = load_run(folder, root=given.root)
     rows = []
-    for statistics in given.statistics or learner.statistics_offered:
+    # a network of fully connected layers normalises nothing, so that all kinds of statistics are one
+    offered = learner.statistics_offered[:1] if isinstance(data, RegressionDataset) else learner.statistics_offered
+    for statistics in given.statistics or offered:
         saved = _saved(folder, learner, data, given, statistics) if reuse else {}
         missing = [shots for shots in given.shots if shots not in saved]
         if missing:
@@ -89,13 +91,13 @@ def measured(folder: Path, given: Namespace, reuse: bool = False) -> list[Row]:
             for shots in missing:
                 save_evaluation(folder, saved[shots], weights)
         results = [saved[shots] for shots in given.shots]
-        name = folder.name if len(learner.statistics_offered) == 1 else f"{folder.name}, {statistics}"
+        name = folder.name if len(offered) == 1 else f"{folder.name}, {statistics}"
         rows.append(Row(name, results, [published_for(config, result) for result in results]))
     return rows
 
 
 def evaluate_all(
-    learner: Learner, data: Dataset, given: Namespace, shots: Sequence[int], statistics: Statistics, title: str
+    learner: Learner, data: AnyDataset, given: Namespace, shots: Sequence[int], statistics: Statistics, title: str
 ) -> list[Evaluation]:
     """One learner at several numbers of shots, on features that are computed once."""
     learner.to(resolve_device(given.device))
@@ -103,7 +105,11 @@ def evaluate_all(
     print(f"evaluating {title} on {data.name}/{split.name}", file=sys.stderr)
     adaptation = _adaptation(given)
     features = None
-    if isinstance(learner, FeatureLearner) and isinstance(adaptation or learner.adaptation, HeadAdaptation):
+    if (
+        isinstance(split, Split)
+        and isinstance(learner, FeatureLearner)
+        and isinstance(adaptation or learner.adaptation, HeadAdaptation)
+    ):
         features = extract_features(learner, split, given.precision, progress=True)
     options = {name: given[name] for name, *_ in parameters(evaluate) if name not in _FROM_COMMAND}
     options |= {"adaptation": adaptation, "features": features, "statistics": statistics}
@@ -117,13 +123,15 @@ def _adaptation(given: Namespace) -> Adaptation | None:
 
 
 def _saved(
-    folder: Path, learner: Learner, data: Dataset, given: Namespace, statistics: Statistics
+    folder: Path, learner: Learner, data: AnyDataset, given: Namespace, statistics: Statistics
 ) -> dict[int, Evaluation]:
     """What was measured before with these options, by the number of shots."""
     adaptation = describe_adaptation(_adaptation(given) or getattr(learner, "adaptation", None))
-    wanted = {"dataset": data.name} | {name: given[name] for name in ("split", "ways", "queries", "tasks", "seed")}
+    split = data.split(given.split)
+    wanted = {"dataset": data.name} | {name: given[name] for name in ("split", "queries", "tasks", "seed")}
+    wanted["ways"] = split.usual_ways if given.ways is None else given.ways
     wanted["statistics"] = statistics
-    wanted["within_groups"] = departure(data.split(given.split), given.within_groups)
+    wanted["within_groups"] = departure(split, given.within_groups)
     return {
         result.protocol.shots: result
         for result in read_evaluations(folder)

@@ -14,9 +14,10 @@ from kshot import data as datasets
 from kshot import recipes
 from kshot.backbones import backbones
 from kshot.cli.options import ROOT_TEXT, Options, chosen, parameters
-from kshot.data import Dataset
+from kshot.data.regression import FAMILIES, AnyDataset
 from kshot.errors import ConfigError
 from kshot.learners import Learner, learners
+from kshot.measures import SQUARED_ERROR
 from kshot.report.runs import read_config
 from kshot.report.tables import percent
 from kshot.training import TrainingResult, train
@@ -65,12 +66,14 @@ def training_options(arguments: Sequence[str]) -> tuple[dict[str, str], Options,
     typed = chosen(arguments, ["recipe", *_DEFAULT_NAMES])
     sections = recipes.load(typed["recipe"]).options if "recipe" in typed else {}
     named = {section: content["name"] for section, content in sections.items() if "name" in content}
-    names = _DEFAULT_NAMES | named | {name: typed[name] for name in _DEFAULT_NAMES if name in typed}
+    named |= {name: typed[name] for name in _DEFAULT_NAMES if name in typed}
+    usual = _DEFAULT_NAMES | ({"backbone": "mlp"} if named.get("data") in FAMILIES else {})
+    names = usual | named
     options = Options("kshot train", _DESCRIPTION, _EXAMPLES)
     options.add("--recipe", str | None, None, "a recipe's name; kshot recipes lists them")
-    options.add("--data.name", str, _DEFAULT_NAMES["data"], "the dataset; kshot data list shows them all")
-    options.add("--learner.name", str, _DEFAULT_NAMES["learner"], f"one of: {', '.join(sorted(learners))}")
-    options.add("--backbone.name", str, _DEFAULT_NAMES["backbone"], f"one of: {', '.join(sorted(backbones))}")
+    options.add("--data.name", str, usual["data"], "the dataset; kshot data list shows them all")
+    options.add("--learner.name", str, usual["learner"], f"one of: {', '.join(sorted(learners))}")
+    options.add("--backbone.name", str, usual["backbone"], f"one of: {', '.join(sorted(backbones))}")
     _add_common(options)
     options.add("--run", Path | None, None, "folder of the run; by default runs/ and the names and the seed")
     options.add_signature(learners[names["learner"]], f"learner {names['learner']}", "learner.", skip=FROM_DATA)
@@ -81,16 +84,17 @@ def training_options(arguments: Sequence[str]) -> tuple[dict[str, str], Options,
     return names, options, kept | sections.get("training", {})
 
 
-def new_learner(given: Namespace, data: Dataset) -> Learner:
+def new_learner(given: Namespace, data: AnyDataset) -> Learner:
     """The learner that the options describe, for the images and classes of `data`."""
     split = data.split(given.train_on)
+    ways = split.usual_ways if given.ways is None else given.ways
     channels, size, _ = split.image_shape
     backbone_options = given.backbone.as_dict()
     backbone_class = backbones[backbone_options.pop("name")]
     learner_options = given.learner.as_dict()
     learner_class = learners[learner_options.pop("name")]
     backbone = backbone_class(in_channels=channels, image_size=size, **backbone_options)
-    from_data = {"backbone": backbone, "num_classes": split.num_classes, "ways": given.ways}
+    from_data = {"backbone": backbone, "num_classes": split.num_classes, "ways": ways}
     taken = {name for name, *_ in parameters(learner_class)}
     return learner_class(**{name: value for name, value in from_data.items() if name in taken}, **learner_options)
 
@@ -125,11 +129,16 @@ def _report(result: TrainingResult) -> None:
     epochs = len(result.history)
     minutes = result.seconds / 60
     print(f"\nrun                {result.run}")
+    best, seen = None, "images"
     if result.best_accuracy == result.best_accuracy:  # nan where nothing was held out
-        accuracy = percent(result.best_accuracy, result.best_ci95)
-        print(f"best validation    {accuracy} % (95% interval over tasks), epoch {result.best_epoch} of {epochs}")
+        best = f"{percent(result.best_accuracy, result.best_ci95)} %"
+    elif result.best_error == result.best_error:
+        seen = "points"
+        best = f"mean squared error {SQUARED_ERROR.text(result.best_error, result.best_ci95)}"
+    if best is not None:
+        print(f"best validation    {best} (95% interval over tasks), epoch {result.best_epoch} of {epochs}")
     print(
-        f"time               {minutes:.1f} minutes, {result.images_per_second:.0f} images/s, ended by {result.stopped}"
+        f"time               {minutes:.1f} minutes, {result.images_per_second:.0f} {seen}/s, ended by {result.stopped}"
     )
     print(f"peak memory        {result.peak_memory:.0f} MiB")
     if result.stopped == "time_limit":

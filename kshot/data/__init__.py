@@ -1,6 +1,6 @@
 """Datasets, their one prepared form, and the tasks that are drawn from them."""
 
-from kshot.data.catalog import CatalogEntry, catalog, load, prepare
+from kshot.data.catalog import CatalogEntry, catalog, load, load_images, prepare
 from kshot.data.dataset import Dataset, Normalization, Split
 from kshot.data.episodes import Episodes, EpisodeSampler, TaskShape
 from kshot.data.store import cache_root, verify
@@ -16,6 +16,7 @@ __all__ = [
     "cache_root",
     "catalog",
     "load",
+    "load_images",
     "prepare",
     "verify",
 ]

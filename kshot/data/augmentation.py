@@ -122,12 +122,12 @@ class PhotoAugmentation:
         )
 
 
-def augmentation_for(normalization: Normalization, image_size: int) -> PhotoAugmentation | None:
+def augmentation_for(normalization: Normalization | None, image_size: int) -> PhotoAugmentation | None:
     """The augmentation of a dataset's training images, or None where it has none.
 
     The padding is that of the papers at 32 pixels (4) and 84 pixels (8), and in the proportion of the latter elsewhere.
     """
-    if normalization.augment == "none":
+    if normalization is None or normalization.augment == "none":
         return None
     return PhotoAugmentation(padding=_PUBLISHED_PADDING.get(image_size, round(image_size * 8 / 84)))
 
@@ -162,12 +162,15 @@ def normalize(images: Tensor, normalization: Normalization) -> Tensor:
 
 
 def prepare_images(
-    episodes: Episodes, normalization: Normalization, augmentation: PhotoAugmentation | None = None
+    episodes: Episodes, normalization: Normalization | None, augmentation: PhotoAugmentation | None = None
 ) -> Episodes:
     """Stored images (B, S, H, W, C) uint8 become (B, S, C, H, W) float32, augmented where asked and normalised.
 
-    Support and query images of a task are augmented as one sequence, so that no two share their parameters.
+    Support and query images of a task are augmented as one sequence, so that no two share their parameters. Tasks
+    without a normalisation, those of regression, are ready as they are.
     """
+    if normalization is None:
+        return episodes
     images = episodes.images()
     if augmentation is not None:
         images = augmentation(images, episodes.keys)

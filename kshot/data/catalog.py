@@ -10,6 +10,7 @@ from typing import Any
 
 from kshot.data import store, writing
 from kshot.data.dataset import Dataset
+from kshot.data.regression import FAMILIES, AnyDataset, RegressionDataset
 from kshot.data.sources import SOURCES, Source
 from kshot.errors import ConfigError, DataError
 
@@ -27,12 +28,14 @@ class CatalogEntry:
 
 
 def catalog(root: Path | str | None = None) -> list[CatalogEntry]:
-    """Every named dataset, and then the user's own prepared ones."""
+    """Every named dataset, then the families of regression tasks, and then the user's own prepared datasets."""
     own = (folder.parent.name for folder in sorted(store.cache_root(root).glob("[!.]*/meta.json")))
-    return [_entry(name, root) for name in dict.fromkeys([*SOURCES, *own])]
+    return [_entry(name, root) for name in dict.fromkeys([*SOURCES, *FAMILIES, *own])]
 
 
 def _entry(name: str, root: Path | str | None) -> CatalogEntry:
+    if name in FAMILIES:
+        return CatalogEntry(name, FAMILIES[name].description, "-", "drawn as needed", True, 0)
     source = SOURCES.get(name)
     if not store.is_prepared(name, root) and source is not None:
         return CatalogEntry(name, source.description, source.classes, source.obtain, False, 0)
@@ -78,18 +81,27 @@ def prepare(
 
 def source_named(dataset: str) -> type[Source]:
     """The source of a dataset of the catalog; ConfigError where there is none of this name."""
+    if dataset in FAMILIES:
+        raise ConfigError(f"{dataset} are drawn as they are needed: there is nothing to prepare")
     if dataset not in SOURCES:
         raise ConfigError(f"there is no dataset {dataset!r}; choose one of: {', '.join(SOURCES)}")
     return SOURCES[dataset]
 
 
-def load(name: str, root: Path | str | None = None) -> Dataset:
-    """A dataset by name, memory-mapped.
+def load(name: str, root: Path | str | None = None) -> AnyDataset:
+    """A dataset by name, memory-mapped, or a family of regression tasks: ``sinusoids``, ``quadratics``.
 
     A dataset that needs no files, such as ``glyphs``, is prepared on the way, and so is what lies at a path, such as a
     folder of the user's own images, ``folder:PATH``, at the first use and whenever its files have changed. Everything
     else must have been prepared: DataError says with which command, and where its files can be had.
     """
+    return RegressionDataset(FAMILIES[name]) if name in FAMILIES else load_images(name, root)
+
+
+def load_images(name: str, root: Path | str | None = None) -> Dataset:
+    """A dataset by name as `load` returns it, for what needs images; ConfigError for a family of regression tasks."""
+    if name in FAMILIES:
+        raise ConfigError(f"{name} are tasks of regression and hold no images; name a dataset of images")
     dataset, colon, place = name.partition(":")
     source = SOURCES.get(dataset)
     if colon and source is not None:
@@ -143,7 +155,7 @@ def _checked_name(source: type[Source], name: str | None) -> str:
                 f"give the prepared dataset a name: kshot data prepare {source.name} --name my-{source.name} ..."
             )
         return source.name
-    if name in SOURCES and (source.needs_name or name != source.name):
+    if name in FAMILIES or (name in SOURCES and (source.needs_name or name != source.name)):
         raise ConfigError(f"{name!r} is the name of a dataset of the catalog; choose another --name")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ConfigError(f"the name {name!r} must consist of letters, digits, dots, hyphens and underscores")

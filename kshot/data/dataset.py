@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kshot.errors import DataError
+from kshot.measures import ACCURACY, Measure
 
 SplitName = Literal["train", "val", "test", "train+val"]
 
@@ -46,6 +47,8 @@ class Split:
     counts: (classes,) int64, images a class; classes may differ in size.
     class_names, groups: one string a class; the group is its alphabet, superclass, script or domain.
     tasks_within_groups: whether a task draws all its classes from one group, as in a mixture of domains.
+    usual_ways: classes a task where nobody says how many.
+    measure: what is measured of its tasks.
     """
 
     name: str
@@ -56,6 +59,8 @@ class Split:
     groups: tuple[str, ...]
     normalization: Normalization
     tasks_within_groups: bool = False
+    usual_ways: ClassVar[int] = 5
+    measure: ClassVar[Measure] = ACCURACY
     _resident: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:

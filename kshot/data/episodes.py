@@ -19,14 +19,17 @@ IntArray = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class TaskShape:
-    """Ways N (classes a task), shots K (support images a class) and queries Q (query images a class)."""
+    """Ways N (classes a task), shots K (support images a class) and queries Q (query images a class).
+
+    A regression task has one way: its one output, with K support and Q query points.
+    """
 
     ways: int = 5
     shots: int = 5
     queries: int = 15
 
     def __post_init__(self) -> None:
-        for name, least in (("ways", 2), ("shots", 1), ("queries", 0)):
+        for name, least in (("ways", 1), ("shots", 1), ("queries", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} is {getattr(self, name)}, but must be at least {least}")
 
@@ -38,11 +41,12 @@ class TaskShape:
 class Episodes:
     """A batch of B tasks.
 
-    support: (B, S, ...), S = N*K when sampled; support_labels: (B, S) int64 in 0..N-1
-    query:   (B, T, ...), T = N*Q when sampled; query_labels:   (B, T)
-    classes: (B, N) int64, the class of the split behind each label
+    support: (B, S, ...), S = N*K when sampled; support_labels: (B, S) int64 in 0..N-1, or (B, S, 1) in regression
+    query:   (B, T, ...), T = N*Q when sampled; query_labels:   (B, T), or (B, T, 1)
+    classes: (B, N) int64, the class of the split behind each label; (B, 1) in regression
     keys:    (B,) uint64, one random key a task for augmentation and dropout; empty where nothing is random
-    Images are uint8 (B, S, H, W, C) when sampled and float (B, S, C, H, W) when a learner sees them.
+    Images are uint8 (B, S, H, W, C) when sampled and float (B, S, C, H, W) when a learner sees them; the inputs of
+    regression are float (B, S, d) from the start.
     """
 
     support: Tensor
@@ -130,6 +134,8 @@ class EpisodeSampler:
 
     def _check(self) -> None:
         split, shape, where = self.split, self.shape, f"{self.split.dataset}/{self.split.name}"
+        if shape.ways < 2:
+            raise ConfigError(f"ways is {shape.ways}, but must be at least 2 where tasks are made of classes")
         if shape.ways > split.num_classes:
             raise DataError(
                 f"{where} has {split.num_classes} classes, too few for {shape.ways} ways; choose fewer ways"
@@ -197,7 +203,7 @@ class Sampler(Protocol):
     """Whatever training draws its tasks from: task number i is the same in every process and after every resume."""
 
     def episodes(self, numbers: IntArray, device: torch.device | str = "cpu") -> Episodes:
-        """The tasks with these numbers, with uint8 images on `device`."""
+        """The tasks with these numbers, as sampled, on `device`."""
         ...
 
 

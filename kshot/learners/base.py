@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kshot.backbones.registry import Backbone
-from kshot.data.dataset import Split
-from kshot.data.episodes import Episodes, EpisodeSampler, Sampler, TaskShape
+from kshot.data.episodes import Episodes, Sampler, TaskShape
+from kshot.data.regression import AnySplit, task_sampler
+from kshot.errors import ConfigError
 from kshot.registry import Registry
 from kshot.solvers.adaptation import Adaptation
 
@@ -69,13 +70,18 @@ class Learner(nn.Module):
         return {"loss": loss.detach(), "accuracy": accuracy(scores.detach(), labels)}
 
     def check_ways(self, ways: int) -> None:
-        """ConfigError where the learner cannot learn tasks of so many classes; most can learn any."""
+        """ConfigError where the learner cannot learn tasks of so many classes; most can learn any but regression."""
+        if ways < 2:
+            raise ConfigError(
+                f"{type(self).__name__} tells classes apart, and tasks of one way are regression or nothing; choose a "
+                f"learner that adapts weights, such as maml, or more ways"
+            )
 
-    def sampler(self, split: Split, shape: TaskShape, seed: int, within_groups: bool | None = None) -> Sampler:
+    def sampler(self, split: AnySplit, shape: TaskShape, seed: int, within_groups: bool | None = None) -> Sampler:
         """What training draws its tasks from; within_groups as for `EpisodeSampler`."""
-        return EpisodeSampler(split, shape, seed, within_groups=within_groups)
+        return task_sampler(split, shape, seed, within_groups)
 
-    def tasks_per_epoch(self, split: Split) -> int:
+    def tasks_per_epoch(self, split: AnySplit) -> int:
         """How many tasks make an epoch of training on `split` (W21: 1600)."""
         return 1600
 

@@ -168,5 +168,9 @@ class InitializationLearner(Learner):
         return results
 
     def chunk_size(self, episodes: Episodes) -> int:
-        """How many tasks to hold at once where nobody has said: one on a CPU, all on a GPU."""
-        return 1 if episodes.support.device.type == "cpu" else episodes.tasks
+        """How many tasks to hold at once where nobody has said: one of images on a CPU, else all.
+
+        A CPU gains nothing from several convolutions at once, but much from several of the small layers of regression.
+        """
+        of_images = not episodes.support_labels.is_floating_point()
+        return 1 if of_images and episodes.support.device.type == "cpu" else episodes.tasks

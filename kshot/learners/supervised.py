@@ -11,6 +11,7 @@ from kshot.backbones.registry import Backbone
 from kshot.backbones.task_batch import batch_of_tasks
 from kshot.data.dataset import Split
 from kshot.data.episodes import Episodes, ImageSampler, TaskShape
+from kshot.data.regression import AnySplit
 from kshot.learners.base import FeatureLearner, learners
 from kshot.solvers.adaptation import LogisticRegression
 
@@ -44,10 +45,12 @@ class Supervised(FeatureLearner):
         """L2-normalised features (M, D) of images (M, C, H, W), as a task is learnt on."""
         return F.normalize(super().features(images), dim=-1)
 
-    def sampler(self, split: Split, shape: TaskShape, seed: int, within_groups: bool | None = None) -> ImageSampler:
+    def sampler(self, split: AnySplit, shape: TaskShape, seed: int, within_groups: bool | None = None) -> ImageSampler:
         """Images of the split in random order; the shape of tasks and the groups play no part."""
+        assert isinstance(split, Split), "check_ways refuses tasks of regression"
         return ImageSampler(split, seed)
 
-    def tasks_per_epoch(self, split: Split) -> int:
+    def tasks_per_epoch(self, split: AnySplit) -> int:
         """Each image once."""
+        assert isinstance(split, Split), "check_ways refuses tasks of regression"
         return len(split.images)

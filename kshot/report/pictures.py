@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from kshot.data.episodes import Episodes
 from kshot.files import write_atomically
+from kshot.measures import ACCURACY, SQUARED_ERROR
 
 RIGHT, WRONG, TRAIN, GREY = "#0072B2", "#D55E00", "#E69F00", "#666666"
 _GAP = 0.12  # between images, in sides of an image
@@ -94,29 +95,34 @@ def predictions_picture(
 def learning_curves(metrics: Mapping[str, NDArray[np.float64]], title: str) -> Figure:
     """Training and validation accuracy against the epoch, out of the columns of metrics.csv.
 
-    metrics: "epoch", "accuracy" of training, "validation_accuracy" with "validation_ci95", all fractions.
+    metrics: "epoch", "accuracy" of training, "validation_accuracy" with "validation_ci95", all fractions; of regression
+        "loss" and "validation_squared_error" in the place of the accuracies.
     """
+    measure = ACCURACY if "validation_accuracy" in metrics else SQUARED_ERROR
+    training, value = (
+        measure.scale * metrics[column]
+        for column in ("accuracy" if measure is ACCURACY else "loss", f"validation_{measure.name}")
+    )
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    epochs, value = metrics["epoch"], 100 * metrics["validation_accuracy"]
-    margin = 100 * metrics["validation_ci95"]
-    axes.plot(epochs, 100 * metrics["accuracy"], color=TRAIN, ls="--", marker="s", ms=3, label="training")
+    epochs, margin = metrics["epoch"], measure.scale * metrics["validation_ci95"]
+    axes.plot(epochs, training, color=TRAIN, ls="--", marker="s", ms=3, label="training")
     axes.plot(epochs, value, color=RIGHT, marker="o", ms=3.5, label="validation, with its 95% interval")
     axes.fill_between(epochs, value - margin, value + margin, color=RIGHT, alpha=0.18, lw=0)
     if not np.isnan(value).all():
-        best = int(np.nanargmax(value))
+        best = int(np.nanargmax(measure.sign * value))
         late = epochs[best] > epochs.mean()
         axes.axvline(epochs[best], color=GREY, lw=0.8, ls=":")
         axes.annotate(
-            f"best {value[best]:.1f} %",
+            f"best {value[best]:.{measure.digits - 1}f}{measure.unit}",
             (epochs[best], value[best] - margin[best]),
             (-5 if late else 5, -12),
             textcoords="offset points",
             ha="right" if late else "left",
             fontsize=8.5,
         )
-    axes.set(xlabel="epoch", ylabel="accuracy, %", xlim=(epochs[0] - 0.5, epochs[-1] + 0.5))
+    axes.set(xlabel="epoch", ylabel=measure.title.lower(), xlim=(epochs[0] - 0.5, epochs[-1] + 0.5))
     axes.set_title(title, loc="left", fontsize=10.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)

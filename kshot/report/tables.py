@@ -11,6 +11,7 @@ from typing import Literal, get_args
 from tabulate import tabulate
 
 from kshot.errors import ConfigError
+from kshot.measures import ACCURACY, Measure
 from kshot.recipes import Published
 from kshot.results import Evaluation, compare, over_seeds
 
@@ -37,7 +38,7 @@ class Row:
 
 def percent(mean: float, ci95: float, signed: bool = False) -> str:
     """An accuracy or a difference, given in 0..1, as percentage points with its half-width: ``76.90 ± 0.50``."""
-    return f"{100 * mean:{'+' if signed else ''}.2f} ± {100 * ci95:.2f}"
+    return ACCURACY.text(mean, ci95, signed)
 
 
 def table(rows: Sequence[Row], paired: bool = False, style: Style = "text") -> str:
@@ -46,7 +47,8 @@ def table(rows: Sequence[Row], paired: bool = False, style: Style = "text") -> s
     paired: add the paired difference of every row to the first one, on the same tasks.
     style: "text" for the terminal, "markdown" for a page, "csv" (one line a number, fractions) for a program.
 
-    Raises ConfigError where paired rows were not measured on the same tasks, or rows differ in their numbers of shots.
+    Raises ConfigError where paired rows were not measured on the same tasks, rows differ in their numbers of shots, or
+    some hold accuracies and others errors of regression.
     """
     if style not in get_args(Style):
         raise ConfigError(f"there is no table style {style!r}; choose one of: {', '.join(get_args(Style))}")
@@ -62,7 +64,7 @@ def table(rows: Sequence[Row], paired: bool = False, style: Style = "text") -> s
 def notes(rows: Sequence[Row]) -> list[str]:
     """The lines below a table: what the numbers are, how tasks were learnt, and which tasks."""
     lines = [
-        "Accuracy in percent, mean ± 95% confidence interval over tasks.",
+        f"{_measure(rows).title}, mean ± 95% confidence interval over tasks.",
         *_lines("Adaptation", rows, _adaptation),
         *_lines("Precision", rows, _precision),
         *_lines("Protocol", rows, _protocol),
@@ -72,6 +74,14 @@ def notes(rows: Sequence[Row]) -> list[str]:
     if sources:
         lines.append("Published: " + "; ".join(dict.fromkeys(value.source for value in sources)) + ".")
     return lines
+
+
+def _measure(rows: Sequence[Row]) -> Measure:
+    """What all rows measured; ConfigError where they measured different things."""
+    measures = {result.measure.name: result.measure for row in rows for result in row.results}
+    if len(measures) > 1:
+        raise ConfigError("the rows of a table hold accuracies and errors of regression; make a table of each kind")
+    return next(iter(measures.values()))
 
 
 def _lines(title: str, rows: Sequence[Row], describe: Callable[[Row], str]) -> list[str]:
@@ -109,6 +119,9 @@ def _precision(row: Row) -> str:
 def _protocol(row: Row) -> str:
     at = row.results[0].protocol
     shots = " and ".join(str(result.protocol.shots) for result in row.results)
+    if at.ways == 1:
+        drawn = f"{at.tasks} tasks of {at.dataset}/{at.split}"
+        return f"{shots} shots, {at.queries} query points, {drawn}, task seed {at.seed}"
     return (
         f"{at.ways} ways, {shots} shots, {at.queries} queries a class, {at.tasks} tasks of {at.dataset}/{at.split}"
         f"{at.drawn}, {at.statistics} statistics, task seed {at.seed}"
@@ -119,7 +132,7 @@ def seeds_line(rows: Sequence[Row]) -> str:
     """The mean and the interval over several trainings of one learner that differ in their seed alone."""
     parts = []
     for results in zip(*(row.results for row in rows)):
-        parts.append(f"{results[0].protocol.shots}-shot {percent(*over_seeds(results))}")
+        parts.append(f"{results[0].protocol.shots}-shot {results[0].measure.text(*over_seeds(results))}")
     names = ", ".join(row.name for row in rows)
     return f"Over {len(rows)} training seeds ({names}): {', '.join(parts)} (95% interval over trainings)."
 
@@ -128,14 +141,15 @@ def table_columns(rows: Sequence[Row], paired: bool) -> dict[str, list[str]]:
     """The cells of the table by the titles of its columns; ConfigError where rows differ in their numbers of shots."""
     if len({tuple(result.protocol.shots for result in row.results) for row in rows}) > 1:
         raise ConfigError("the rows of a table were measured at different numbers of shots; give each the same ones")
+    measure = _measure(rows)
     columns = {"": [row.name for row in rows]}
     for position, reference in enumerate(rows[0].results):
         shots = f"{reference.protocol.shots}-shot"
         results = [row.results[position] for row in rows]
-        columns[shots] = [percent(result.mean, result.ci95) for result in results]
+        columns[shots] = [measure.text(result.mean, result.ci95) for result in results]
         if paired:
             differences = [compare(result, reference) for result in results[1:]]
-            columns[f"{shots}, minus {rows[0].name}"] = ["", *(percent(d.mean, d.ci95, True) for d in differences)]
+            columns[f"{shots}, minus {rows[0].name}"] = ["", *(measure.text(d.mean, d.ci95, True) for d in differences)]
         published = [row.published[position] if row.published else None for row in rows]
         if any(published):
             columns[f"{shots}, published"] = [str(value) if value else "" for value in published]
@@ -146,6 +160,7 @@ def table_columns(rows: Sequence[Row], paired: bool) -> dict[str, list[str]]:
 
 def _csv(rows: Sequence[Row], paired: bool) -> str:
     """One line an evaluation, everything as plain numbers."""
+    _measure(rows)
     records = [
         _record(row, position, rows[0].results[position] if paired else None)
         for row in rows
@@ -166,7 +181,7 @@ def _record(row: Row, position: int, reference: Evaluation | None) -> Mapping[st
     record |= {"dataset": at.dataset, "split": at.split, "ways": at.ways, "shots": at.shots, "queries": at.queries}
     record |= {"within_groups": "" if at.within_groups is None else str(at.within_groups).lower()}
     record |= {"tasks": at.tasks, "seed": at.seed, "statistics": at.statistics}
-    record |= {"accuracy": f"{result.mean:.6f}", "ci95": f"{result.ci95:.6f}"}
+    record |= {result.measure.name: f"{result.mean:.6f}", "ci95": f"{result.ci95:.6f}"}
     if reference is not None:
         difference = compare(result, reference)
         record |= {"difference": f"{difference.mean:.6f}", "difference_ci95": f"{difference.ci95:.6f}"}

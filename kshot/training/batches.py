@@ -27,7 +27,7 @@ class StepTasks:
     def __init__(
         self,
         sampler: Sampler,
-        normalization: Normalization,
+        normalization: Normalization | None,
         augmentation: PhotoAugmentation | None,
         meta_batch: int,
         processes: Processes,

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from kshot.data.dataset import Split
+from kshot.data.regression import AnySplit
 from kshot.errors import ConfigError
 from kshot.evaluation import device_of, evaluating
 from kshot.learners.base import FeatureLearner, Learner
@@ -19,7 +19,7 @@ _AT_LEAST = {
     "tasks_per_epoch": 1,
     "max_epochs": 1,
     "validation_tasks": 2,  # an interval needs two
-    "validation_ways": 2,
+    "validation_ways": 1,
     "validation_shots": 1,
     "validation_queries": 1,
     "patience": 0,
@@ -66,7 +66,7 @@ def _check_factor(factor: float | Sequence[float], schedule: str) -> None:
         raise ConfigError(f"factor is {factor}, but the plateau schedule lowers the rate: it must be below 1")
 
 
-def check_fit(learner: Learner, config: Mapping[str, Any], split: Split) -> None:
+def check_fit(learner: Learner, config: Mapping[str, Any], split: AnySplit) -> None:
     """ConfigError where the learner, described by `config`, or its backbone was built for other sizes than the data."""
     channels, height, width = split.image_shape
     expected = {"in_channels": channels, "image_size": width} if height == width else {"in_channels": channels}
@@ -82,7 +82,7 @@ def check_fit(learner: Learner, config: Mapping[str, Any], split: Split) -> None
 
 
 @torch.no_grad()
-def _check_features(learner: FeatureLearner, split: Split) -> None:
+def _check_features(learner: FeatureLearner, split: AnySplit) -> None:
     """Pass one black image through the backbone: what it was built for need not be among its options."""
     channels, height, width = split.image_shape
     name, promised = type(learner.backbone).__name__, learner.backbone.feature_size

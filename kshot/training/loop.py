@@ -13,10 +13,11 @@ import torch
 
 from kshot import seeding
 from kshot.data.augmentation import augmentation_for
-from kshot.data.dataset import Dataset, Split
 from kshot.data.episodes import TaskShape
+from kshot.data.regression import AnyDataset, AnySplit
 from kshot.errors import ConfigError, DivergenceError
 from kshot.learners.base import Learner
+from kshot.measures import ACCURACY, SQUARED_ERROR
 from kshot.memory import keep_freed_memory, peak_memory
 from kshot.training.batches import StepTasks
 from kshot.training.checks import check_fit, check_options
@@ -42,9 +43,9 @@ _STEPS_BETWEEN_READINGS = 50  # on a GPU, which each reading of the loss makes w
 
 def train(
     learner: Learner,
-    data: Dataset,
+    data: AnyDataset,
     *,
-    ways: int = 5,
+    ways: int | None = None,
     shots: int = 5,
     queries: int = 5,
     within_groups: bool | None = None,
@@ -87,10 +88,11 @@ def train(
     Parameters
     ----------
     learner : what to train; it is moved to the device and changed in place.
-    data : dataset with the classes to train and to validate on.
-    ways : classes a training task.
-    shots : support images a class of the training tasks.
-    queries : query images a class of the training tasks.
+    data : dataset with the classes to train and to validate on, or a family of functions for tasks of regression, whose
+        validation accuracy is minus the mean squared error.
+    ways : classes a training task; None for 5. Tasks of regression have none.
+    shots : support images a class of the training tasks, or support points.
+    queries : query images a class of the training tasks, or query points.
     within_groups : draw all classes of a training or validation task from one group (alphabet, superclass, domain), or
         from all of them; None as the dataset says, where a mixture asks for one domain a task.
     meta_batch : tasks a step; None for the learner's own (W21: 6).
@@ -136,14 +138,15 @@ def train(
     """
     check_options(locals())
     split, held_out = data.split(train_on), data.val if train_on == "train" else None
-    meta_batch, tasks_per_epoch = meta_batch or learner.meta_batch, tasks_per_epoch or learner.tasks_per_epoch(split)
+    ways = split.usual_ways if ways is None else ways
     validation_ways = ways if validation_ways is None else validation_ways
+    learner.check_ways(ways)
+    learner.check_ways(validation_ways)
+    meta_batch, tasks_per_epoch = meta_batch or learner.meta_batch, tasks_per_epoch or learner.tasks_per_epoch(split)
     validation_shots = shots if validation_shots is None else validation_shots
     weight_decay = default_weight_decay(optimizer) if weight_decay is None else weight_decay
     options = {name: value for name, value in locals().items() if name not in _NOT_OPTIONS}
     config = {"data": describe_data(data), **describe_learner(learner), "training": options}
-    learner.check_ways(ways)
-    learner.check_ways(validation_ways)
     check_fit(learner, config, split)
     sampler = learner.sampler(split, TaskShape(ways, shots, queries), seed, within_groups)
     augmentation = augmentation_for(split.normalization, split.image_shape[-1]) if augment else None
@@ -161,12 +164,12 @@ def train(
         )
         rates = make_schedule(schedule, updater, max_epochs, plateau_patience, factor, milestones or ())
         folder = RunFolder(run) if run is not None else None
-        state = TrainingState(learner, updater, rates, config, folder, processes.is_first)
+        state = TrainingState(learner, updater, rates, split.measure, config, folder, processes.is_first)
         state.start(resume)
         processes.start_alike(learner)
         counters, steps = state.counters, math.ceil(tasks_per_epoch / meta_batch)
         shown = progress and processes.is_first
-        bar = ProgressLine(counters, max_epochs, steps, meta_batch, tasks.images_per_task, shown)
+        bar = ProgressLine(counters, split.measure, max_epochs, steps, meta_batch, tasks.images_per_task, shown)
         record = Loggers(loggers or [], run, config) if processes.is_first else Loggers([], None, {})
         with contextlib.closing(bar), contextlib.closing(record):
             while (stopped := _finished(counters, max_epochs, patience)) is None:
@@ -184,7 +187,8 @@ def train(
             state.keep_best(*_validated(state, validate))
         state.load_best()
     return TrainingResult(
-        best_accuracy=counters.best_accuracy,
+        best_accuracy=counters.best_accuracy if split.measure is ACCURACY else math.nan,
+        best_error=-counters.best_accuracy if split.measure is SQUARED_ERROR else math.nan,
         best_ci95=counters.best_ci95,
         best_epoch=counters.best_epoch,
         history=counters.history,
@@ -238,7 +242,7 @@ def _train_epoch(
 
 
 def _validated(state: TrainingState, validate: Callable[[], tuple[float, float]]) -> tuple[float, float]:
-    """Validation accuracy and its 95% half-width; a DivergenceError says after which step."""
+    """What `make_validation` says, validation accuracy and 95% half-width; a DivergenceError says after which step."""
     try:
         return validate()
     except DivergenceError as error:
@@ -247,7 +251,7 @@ def _validated(state: TrainingState, validate: Callable[[], tuple[float, float]]
 
 def _prepare(
     learner: Learner,
-    splits: list[Split | None],
+    splits: list[AnySplit | None],
     device: torch.device,
     precision: Literal["float32", "bf16"],
     channels_last: bool,

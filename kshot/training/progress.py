@@ -8,6 +8,7 @@ import time
 
 from tqdm import tqdm
 
+from kshot.measures import ACCURACY, Measure
 from kshot.training.state import Counters
 
 
@@ -15,9 +16,16 @@ class ProgressLine:
     """Epoch, tasks a second, time left at most, loss, accuracy, images a second, and the best validation so far."""
 
     def __init__(
-        self, counters: Counters, max_epochs: int, steps: int, meta_batch: int, images_per_task: int, show: bool
+        self,
+        counters: Counters,
+        measure: Measure,
+        max_epochs: int,
+        steps: int,
+        meta_batch: int,
+        images_per_task: int,
+        show: bool,
     ) -> None:
-        self._counters, self._max_epochs = counters, max_epochs
+        self._counters, self._measure, self._max_epochs = counters, measure, max_epochs
         self._meta_batch, self._images_per_step = meta_batch, meta_batch * images_per_task
         self._shown, self._started, self._steps = show, time.perf_counter(), 0
         self._bar = tqdm(
@@ -40,11 +48,14 @@ class ProgressLine:
             return
         self._steps += 1
         counters, speed = self._counters, self._steps * self._images_per_step / (time.perf_counter() - self._started)
-        text = f"{speed:.0f} images/s"
+        text = f"{speed:.0f} {'images' if self._measure is ACCURACY else 'points'}/s"
         if steps_read > 0:
-            text += f", loss {counters.loss / steps_read:.4f}, accuracy {100 * counters.accuracy / steps_read:.1f} %"
+            text += f", loss {counters.loss / steps_read:.4f}"
+        if steps_read > 0 and self._measure is ACCURACY:
+            text += f", accuracy {100 * counters.accuracy / steps_read:.1f} %"
         if not math.isnan(counters.best_accuracy):
-            text += f", best validation {100 * counters.best_accuracy:.2f} ± {100 * counters.best_ci95:.2f} %"
+            best = self._measure.text(self._measure.sign * counters.best_accuracy, counters.best_ci95)
+            text += f", best validation {best}{self._measure.unit}"
         self._bar.set_postfix_str(text, refresh=False)
         self._bar.update(self._meta_batch)
 

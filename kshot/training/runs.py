@@ -22,7 +22,8 @@ from torch import nn
 import kshot
 from kshot import data as datasets
 from kshot.backbones import backbones
-from kshot.data.dataset import Dataset, ImageForm, Normalization
+from kshot.data.dataset import ImageForm, Normalization
+from kshot.data.regression import AnyDataset, RegressionDataset
 from kshot.errors import CheckpointError, ConfigError, DataError
 from kshot.files import write_json, write_text
 from kshot.learners.base import Learner, learners
@@ -33,8 +34,10 @@ TIMING = ("seconds", "validation_seconds", "tasks_per_second", "images_per_secon
 _FREE_ON_RESUME = ("device", "loggers", "max_epochs", "patience", "progress", "time_limit")
 
 
-def describe_data(data: Dataset) -> dict[str, Any]:
+def describe_data(data: AnyDataset) -> dict[str, Any]:
     """The section "data" of config.yaml: the dataset's name, and the form of its images, which outlives its files."""
+    if isinstance(data, RegressionDataset):
+        return {"name": data.name}
     split = data.train
     form = {"image_shape": split.image_shape, "normalization": asdict(split.normalization)}
     return {"name": data.name} | {name: _plain(value) for name, value in form.items()}
@@ -227,11 +230,11 @@ def cpu_name() -> str:
 
 def load_run(
     run: Path | str,
-    data: Dataset | None = None,
+    data: AnyDataset | None = None,
     checkpoint: Literal["best", "last"] = "best",
     root: Path | str | None = None,
     learner: Learner | None = None,
-) -> tuple[Learner, Dataset]:
+) -> tuple[Learner, AnyDataset]:
     """The trained learner of a run folder, in evaluation mode on the CPU, and the dataset that it was trained on.
 
     run: the folder that `train` wrote.
@@ -255,7 +258,8 @@ def load_learner(
 
     root: the folder of prepared datasets, for a run of an earlier version of kshot, which does not tell the form of its
         images: it is then read from the dataset.
-    Raises CheckpointError as `load_run` does, and where neither the run nor a dataset tells the form of the images.
+    Raises CheckpointError as `load_run` does, and where neither the run nor a dataset tells the form of the images;
+    ConfigError where the run was trained on tasks of regression, which have no images.
     """
     learner, config = _trained(run, checkpoint, learner)
     data = config["data"]
@@ -264,7 +268,7 @@ def load_learner(
         normalization = Normalization(tuple(stored["mean"]), tuple(stored["std"]), stored["augment"])
         return learner, ImageForm(data["name"], tuple(data["image_shape"]), normalization)
     try:
-        split = datasets.load(data["name"], root=root).train
+        split = datasets.load_images(data["name"], root=root).train
     except DataError as error:
         raise CheckpointError(
             f"{run} was trained by an earlier version of kshot and does not say how its images have to look, so its "

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from kshot.errors import DivergenceError
 from kshot.learners.base import Learner
+from kshot.measures import ACCURACY, Measure
 from kshot.training import checkpoints
 from kshot.training.optimizers import Schedule, advance
 from kshot.training.runs import RunFolder
@@ -26,7 +27,8 @@ class Counters:
     epoch, step: finished epochs, and finished steps of the epoch at hand.
     loss, accuracy: sums over those steps; epoch_seconds: what they took.
     seconds: of the whole run, validation and earlier sittings included.
-    best_accuracy, best_ci95, best_epoch: of the best validation so far; nan and 0 before the first.
+    best_accuracy, best_ci95, best_epoch: of the best validation so far; nan and 0 before the first. In regression,
+        minus the mean squared error stands for the accuracy.
     history: one row an epoch, see `TrainingResult`.
     """
 
@@ -45,6 +47,7 @@ class Counters:
 class TrainingState:
     """The learner, its optimiser and schedule, how far they are, and the folder, if any, that all of it is saved in.
 
+    measure: what validation measures.
     config: what the folder's config.yaml says.
     writes: whether this process is the one that writes files.
     """
@@ -54,12 +57,13 @@ class TrainingState:
         learner: Learner,
         optimizer: Optimizer,
         schedule: Schedule,
+        measure: Measure,
         config: dict[str, Any],
         folder: RunFolder | None,
         writes: bool = True,
     ) -> None:
         self.learner, self.optimizer, self.schedule = learner, optimizer, schedule
-        self.config, self.folder, self.writes = config, folder, writes
+        self.measure, self.config, self.folder, self.writes = measure, config, folder, writes
         self.counters = Counters()
         self._best_weights: dict[str, Tensor] = {}
         self._unread: list[Tensor] = []
@@ -153,8 +157,8 @@ class TrainingState:
             "epoch": counters.epoch,
             "tasks": counters.epoch * tasks,
             "loss": counters.loss / counters.step,
-            "accuracy": counters.accuracy / counters.step,
-            "validation_accuracy": accuracy,
+            **({"accuracy": counters.accuracy / counters.step} if self.measure is ACCURACY else {}),
+            f"validation_{self.measure.name}": self.measure.sign * accuracy,
             "validation_ci95": ci95,
             "learning_rate": float(self.optimizer.param_groups[0]["lr"]),
             "seconds": counters.epoch_seconds,

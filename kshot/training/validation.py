@@ -1,4 +1,4 @@
-"""The accuracy on unseen classes that training steers by, measured by one of its processes."""
+"""The accuracy on unseen classes, or the error on unseen functions, that training steers by; one process measures."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Literal
 
-from kshot.data.dataset import Split
-from kshot.data.episodes import EpisodeSampler, TaskShape
+from kshot.data.episodes import TaskShape
+from kshot.data.regression import AnySplit, task_sampler
 from kshot.errors import DataError
 from kshot.evaluation import evaluate
 from kshot.learners.base import Learner
@@ -16,7 +16,7 @@ from kshot.training.distributed import Processes
 
 def make_validation(
     learner: Learner,
-    split: Split | None,
+    split: AnySplit | None,
     shape: TaskShape,
     tasks: int,
     seed: int,
@@ -26,11 +26,12 @@ def make_validation(
 ) -> Callable[[], tuple[float, float]]:
     """A function that returns mean accuracy and 95% half-width on the validation tasks, nan where nothing is held out.
 
+    The larger the number, the better: for regression it is minus the mean squared error.
     Raises DataError at once where the validation classes are too few or too small for the tasks.
     """
     if split is not None:
         try:
-            EpisodeSampler(split, shape, seed, within_groups=within_groups)
+            task_sampler(split, shape, seed, within_groups)
         except DataError as error:
             raise DataError(
                 f"validation on {shape} tasks is not possible: {error}, by "
@@ -42,7 +43,7 @@ def make_validation(
         if split is not None and processes.is_first:
             numbers = (shape.ways, shape.shots, shape.queries, tasks, seed)
             result = evaluate(learner, split, *numbers, within_groups=within_groups, precision=precision)
-            mean, ci95 = result.mean, result.ci95
+            mean, ci95 = split.measure.sign * result.mean, result.ci95
         mean, ci95 = processes.from_first([mean, ci95])
         return mean, ci95
 

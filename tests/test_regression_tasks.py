@@ -1,0 +1,125 @@
+"""Families of functions: each task is a pure function of its address, and drawn from the distribution of the paper."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from kshot import seeding
+from kshot.data import catalog, load, load_images, prepare
+from kshot.data.episodes import EpisodeSampler, TaskShape
+from kshot.data.regression import FAMILIES, RegressionDataset, RegressionSampler, task_sampler
+from kshot.errors import ConfigError, DataError
+
+SHAPE = TaskShape(1, 5, 10)
+
+
+@pytest.fixture(params=sorted(FAMILIES))
+def family(request) -> str:
+    return request.param
+
+
+def sampler(family: str, split: str = "train", shape: TaskShape = SHAPE, seed: int = 0) -> RegressionSampler:
+    return RegressionSampler(RegressionDataset(FAMILIES[family]).split(split), shape, seed)
+
+
+def uniform_between(values: np.ndarray, low: float, high: float) -> bool:
+    return stats.kstest(values, "uniform", (low, high - low)).pvalue > 1e-3
+
+
+def test_shapes_and_types(family):
+    episodes, size = sampler(family).episodes(np.arange(7)), FAMILIES[family].input_size
+    assert (episodes.support.shape, episodes.query.shape) == ((7, 5, size), (7, 10, size))
+    assert (episodes.support_labels.shape, episodes.query_labels.shape) == ((7, 5, 1), (7, 10, 1))
+    assert {part.dtype for part in (episodes.images(), episodes.labels())} == {torch.float32}
+    assert (episodes.tasks, episodes.ways) == (7, 1)
+    assert len(set(episodes.keys.tolist())) == 7
+
+
+def test_a_task_does_not_depend_on_the_others_in_its_batch(family):
+    many, few = sampler(family).episodes(np.arange(20)), sampler(family).episodes(np.asarray([13, 4]))
+    for position, number in enumerate([13, 4]):
+        torch.testing.assert_close(few.images()[position], many.images()[number], rtol=0, atol=0)
+        torch.testing.assert_close(few.labels()[position], many.labels()[number], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("changed", [{"split": "test"}, {"seed": 1}, {"shape": TaskShape(1, 6, 9)}])
+def test_another_split_seed_or_shape_has_other_tasks(family, changed):
+    first, second = (maker.episodes(np.arange(50)) for maker in (sampler(family), sampler(family, **changed)))
+    assert not np.isin(second.labels().numpy(), first.labels().numpy()).any()
+
+
+def test_the_first_task_is_the_same_on_every_machine():
+    episodes = sampler("sinusoids").episodes(np.zeros(1, np.int64))
+    np.testing.assert_allclose(episodes.support[0, :2, 0], [-1.323825, 2.439585], atol=1e-5)
+    np.testing.assert_allclose(episodes.support_labels[0, :2, 0], [0.129121, 0.01391], atol=1e-5)
+
+
+def test_sinusoids_are_sine_waves_of_the_published_distribution():
+    episodes = sampler("sinusoids").episodes(np.arange(4000))
+    x, y = episodes.images()[..., 0].double().numpy(), episodes.labels()[..., 0].double().numpy()
+    # a sin(x - p) is a linear combination of sin x and cos x
+    waves = np.stack([np.sin(x), np.cos(x)], -1)
+    coefficients = np.linalg.pinv(waves) @ y[..., None]
+    np.testing.assert_allclose((waves @ coefficients)[..., 0], y, atol=1e-5)
+    along, across = coefficients[:, 0, 0], -coefficients[:, 1, 0]
+    assert uniform_between(np.hypot(along, across), 0.1, 5)
+    assert uniform_between(np.arctan2(across, along), 0, np.pi)
+    assert uniform_between(x.reshape(-1), -5, 5)
+    assert abs(np.corrcoef(x[:, 0], x[:, 1])[0, 1]) < 0.05
+
+
+def test_quadratics_are_distances_of_the_published_distribution():
+    quadratics, keys = FAMILIES["quadratics"], seeding.bits(0, np.arange(3000))
+    centre, width = quadratics.parameters(keys)
+    points = quadratics.points(keys, np.arange(6))
+    assert uniform_between(width, 1.3, 1.6)
+    assert stats.kstest(centre.reshape(-1), "norm").pvalue > 1e-3
+    spread = (points - centre[:, None]) / width[:, None, None]
+    assert stats.kstest(spread.reshape(-1), "norm").pvalue > 1e-3
+    assert np.abs(np.corrcoef(spread.reshape(3000, -1).T) - np.eye(60)).max() < 0.1
+    expected = [[w * sum((x - m) ** 2) for x in task] for task, m, w in zip(points[:5], centre[:5], width[:5])]
+    np.testing.assert_allclose(quadratics.values(keys[:5], points[:5]), expected)
+    seen = quadratics.inputs(points)
+    np.testing.assert_allclose(np.linalg.norm(seen, axis=-1), 10**0.5)
+    np.testing.assert_allclose(np.cross(seen[..., :3], points[..., :3]), 0, atol=1e-12)
+
+
+def test_the_true_function_goes_through_the_points_of_its_task():
+    maker = sampler("sinusoids")
+    episodes, points = maker.episodes(np.asarray([8])), np.linspace(-5, 5, 1001)[:, None]
+    curve = maker.values(np.asarray([8, 9]), points)
+    assert curve.shape == (2, 1001)
+    found = np.interp(episodes.support[0, :, 0], points[:, 0], curve[0])
+    np.testing.assert_allclose(found, episodes.support_labels[0, :, 0], atol=1e-3)
+
+
+def test_families_load_by_name_and_need_no_preparation(family, tmp_path):
+    data = load(family, tmp_path)
+    assert isinstance(data, RegressionDataset)
+    assert [data.split(name).name for name in ("train", "val", "test", "train+val")] == [
+        data.train.name,
+        data.val.name,
+        data.test.name,
+        "train+val",
+    ]
+    assert family in [entry.name for entry in catalog(tmp_path) if entry.prepared]
+    with pytest.raises(DataError, match="no split 'all'"):
+        data.split("all")
+    with pytest.raises(ConfigError, match="drawn as they are needed"):
+        prepare(family, root=tmp_path)
+    with pytest.raises(ConfigError, match="hold no images"):
+        load_images(family, tmp_path)
+
+
+def test_tasks_that_cannot_be_are_refused(toy_split):
+    split = load("sinusoids").train
+    with pytest.raises(ConfigError, match="ways is 5, but the tasks of sinusoids have one output"):
+        task_sampler(split, TaskShape(5, 1, 1), 0)
+    with pytest.raises(ConfigError, match="leave out within_groups"):
+        task_sampler(split, SHAPE, 0, within_groups=True)
+    with pytest.raises(ConfigError, match="ways is 1, but must be at least 2"):
+        EpisodeSampler(toy_split([20, 20]), SHAPE, 0)
+    assert isinstance(task_sampler(toy_split([20, 20]), TaskShape(2, 1, 1), 0), EpisodeSampler)
