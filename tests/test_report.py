@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from kshot.data.episodes import EpisodeSampler, TaskShape
 from kshot.errors import CheckpointError, ConfigError, DataError
 from kshot.recipes import Published
 from kshot.report import pictures
-from kshot.report.runs import groups_by_seed, published_for, read_config, read_metrics
+from kshot.report.runs import groups_by_seed, published_for, read_config, read_metrics, row_of
 from kshot.report.tables import Row, percent, seeds_line, table
 from kshot.results import Evaluation, Protocol, compare, over_seeds
 
@@ -109,6 +110,19 @@ def test_published_value_of_the_same_variant_and_statistics_only(options, statis
     config = {"data": {"name": "cifar-fs"}, "backbone": {"name": "conv4", "width": 32}}
     config["learner"] = {"name": "maml", "first_order": False, "layers": "all", "learn_rates": False} | options
     assert str(published_for(config, result(0, statistics=statistics))) == value
+
+
+def test_published_values_of_domains_stand_beside_the_accuracy_on_their_tasks():
+    config = {"data": {"name": "group-car-bird-fungi"}, "backbone": {"name": "conv4", "width": 32}}
+    config["learner"] = {"name": "maml"}
+    groups = ["car", "bird", "fungi", "dogs"] * 12 + ["car"] * 2
+    measured = replace(result(0, dataset="group-car-bird-fungi", statistics="transductive"), groups=groups)
+    text = table([row_of("run", config, [measured])])
+    cars = measured.by_group()["car"]
+    assert f"car {percent(cars.mean, cars.ci95)} (14), published 47.67 ± 0.7," in text
+    assert "(12), published 68.64 ± 0.82," in text
+    assert text.count(", published") == 3, "none for dogs"
+    assert "Published: Z21 table 1." in text
 
 
 @pytest.fixture

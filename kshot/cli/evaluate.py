@@ -15,7 +15,7 @@ from kshot.data.regression import AnyDataset, RegressionDataset
 from kshot.evaluation import departure, describe_adaptation, evaluate, extract_features
 from kshot.learners import FeatureLearner, Learner
 from kshot.learners.base import Statistics
-from kshot.report.runs import groups_by_seed, published_for, read_config, read_evaluations, save_evaluation, weights_of
+from kshot.report.runs import groups_by_seed, read_config, read_evaluations, row_of, save_evaluation, weights_of
 from kshot.report.tables import Row, Style, seeds_line, table
 from kshot.results import Evaluation
 from kshot.solvers import Adaptation, HeadAdaptation, adaptations
@@ -92,7 +92,7 @@ def measured(folder: Path, given: Namespace, reuse: bool = False) -> list[Row]:
                 save_evaluation(folder, saved[shots], weights)
         results = [saved[shots] for shots in given.shots]
         name = folder.name if len(offered) == 1 else f"{folder.name}, {statistics}"
-        rows.append(Row(name, results, [published_for(config, result) for result in results]))
+        rows.append(row_of(name, config, results))
     return rows
 
 

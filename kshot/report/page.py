@@ -12,7 +12,7 @@ import yaml
 
 from kshot.errors import DataError
 from kshot.report import pictures
-from kshot.report.runs import groups_by_seed, published_for, read_config, read_evaluations, read_metrics
+from kshot.report.runs import groups_by_seed, read_config, read_evaluations, read_metrics, row_of
 from kshot.report.tables import Row, notes, seeds_line, table_columns
 from kshot.results import Evaluation
 
@@ -81,7 +81,7 @@ def _rows(runs: Sequence[Path]) -> list[Row]:
     rows = []
     for run, config, results in zip(runs, configs, saved):
         chosen = [results[key] for key in keys]
-        rows.append(Row(run.name, chosen, [published_for(config, result) for result in chosen]))
+        rows.append(row_of(run.name, config, chosen))
     return rows
 
 

@@ -18,6 +18,7 @@ from kshot import recipes
 from kshot.errors import CheckpointError, DataError
 from kshot.files import checksum
 from kshot.recipes import Published
+from kshot.report.tables import Row
 from kshot.results import Evaluation
 from kshot.training.runs import free_on_resume
 
@@ -68,8 +69,19 @@ def read_evaluations(run: Path) -> list[Evaluation]:
     return [result for result in results if result.weights == weights]
 
 
-def published_for(config: Mapping[str, Any], result: Evaluation) -> Published | None:
+def row_of(name: str, config: Mapping[str, Any], results: Sequence[Evaluation]) -> Row:
+    """The row of a run of this configuration in a table, with what papers report for it."""
+    groups = [
+        {group: value for group in set(result.groups or ()) if (value := published_for(config, result, group))}
+        for result in results
+    ]
+    return Row(name, results, [published_for(config, result) for result in results], groups)
+
+
+def published_for(config: Mapping[str, Any], result: Evaluation, group: str | None = None) -> Published | None:
     """What a paper reports for this learner and backbone on tasks of this kind, or None.
+
+    group: the domain of a mixture whose tasks alone count.
 
     The published values are those of each learner's own adaptation and of the dataset's own tasks, so there is none
     beside another adaptation, or where `within_groups` was chosen.
@@ -86,7 +98,8 @@ def published_for(config: Mapping[str, Any], result: Evaluation) -> Published | 
     backbone = recipes.backbone_in_papers(config["backbone"])
     if learner is None or backbone is None:
         return None
-    return recipes.published(at.dataset, at.ways, at.shots, learner, backbone, at.statistics)
+    dataset = at.dataset if group is None else f"{at.dataset}/{group}"
+    return recipes.published(dataset, at.ways, at.shots, learner, backbone, at.statistics)
 
 
 def groups_by_seed(runs: Sequence[Path]) -> list[list[int]]:

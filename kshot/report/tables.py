@@ -27,12 +27,14 @@ class Row:
     name: what the row is called, the folder of a run for instance.
     results: one evaluation for each number of shots.
     published: the published value beside each of the results, None where there is none.
+    published_groups: for each of the results the published values of groups of tasks, as of the domains of a mixture.
     seconds: how long training took, None where nothing was trained or nobody measured it.
     """
 
     name: str
     results: Sequence[Evaluation]
     published: Sequence[Published | None] = ()
+    published_groups: Sequence[Mapping[str, Published]] = ()
     seconds: float | None = None
 
 
@@ -70,7 +72,8 @@ def notes(rows: Sequence[Row]) -> list[str]:
         *_lines("Protocol", rows, _protocol),
         *_group_lines(rows),
     ]
-    sources = [value for row in rows for value in row.published if value]
+    groups = [value for row in rows for values in row.published_groups for value in values.values()]
+    sources = [value for row in rows for value in row.published if value] + groups
     if sources:
         lines.append("Published: " + "; ".join(dict.fromkeys(value.source for value in sources)) + ".")
     return lines
@@ -98,11 +101,13 @@ def _group_lines(rows: Sequence[Row]) -> list[str]:
     """The accuracy on the tasks of each group, where tasks keep to few groups, as those of a mixture of datasets do."""
     lines = []
     for row in rows:
-        for result in row.results:
+        for result, published in zip(row.results, row.published_groups or [{}] * len(row.results)):
             parts = result.by_group()
             if 1 < len(parts) <= _GROUPS_SHOWN:
                 cells = [
-                    f"{name} {percent(part.mean, part.ci95)} ({part.protocol.tasks})" for name, part in parts.items()
+                    f"{name} {percent(part.mean, part.ci95)} ({part.protocol.tasks})"
+                    + (f", published {published[name]}" if name in published else "")
+                    for name, part in parts.items()
                 ]
                 lines.append(f"{row.name}, {result.protocol.shots}-shot by group (tasks): {', '.join(cells)}.")
     return lines
