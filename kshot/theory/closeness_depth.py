@@ -39,7 +39,8 @@ class ClosenessDepth(Experiment):
     depths: numbers L of weight layers.
     network: "relu", "residual", "residual-prenorm" or "residual-postnorm".
     time: learning rate times steps of the test task's head; 0 leaves it as training left it.
-    tasks, points: training tasks, and points of each.
+    tasks: training tasks.
+    points: points of each training task.
     test_tasks: tasks that the distance is averaged over; 5 support and 10 query points each.
     seeds: of the tasks; one repetition each.
     """

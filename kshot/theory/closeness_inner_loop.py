@@ -38,10 +38,12 @@ class ClosenessInnerLoop(Experiment):
     is also computed for a training that ends as early as theirs. Distances are relative to the norm of F_MTL.
 
     paper_times: values of lambda tau for the formulas, in the paper's setting (20 tasks of 10 points).
-    paper_depth: weight layers L there.
+    paper_depth: weight layers L in the paper's setting.
     inner_times: values of lambda tau for the networks, which have 5 inner steps.
-    width, depth: units in each hidden layer of the networks, and their weight layers.
-    tasks, points: training tasks of the networks, and points of each; there are 10 test tasks of 10 query points.
+    width: units in each hidden layer of the networks.
+    depth: weight layers of the networks.
+    tasks: training tasks of the networks; there are 10 test tasks of 5 support and 10 query points.
+    points: points of each of these training tasks.
     target_scale: factor on the networks' targets: the larger they are, the further the weights move.
     adaptation_time: learning rate times steps of the test task's head, for the curve with adapted heads.
     tolerance: training ends when the residuals behind the inner loop are below this part of the targets.

@@ -69,7 +69,7 @@ def _recorded(model: nn.Module) -> Iterator[list[tuple[nn.Module, Tensor, Tensor
     calls: list[tuple[nn.Module, Tensor, Tensor]] = []
 
     def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        calls.append((module, inputs[0].detach().clone(), output))
+        calls.append((module, inputs[0].detach(), output))
         return output.clone()  # what follows may work in place
 
     handles = [

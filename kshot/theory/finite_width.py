@@ -64,7 +64,8 @@ class FiniteWidth(Experiment):
     widths: units in each hidden layer.
     depth: weight layers.
     inner_time: learning rate of ANIL's inner loop times its 5 steps.
-    tasks, points: training tasks, and points of each; there are 10 test tasks of 10 query points.
+    tasks: training tasks; there are 10 test tasks of 5 support and 10 query points.
+    points: points of each training task.
     target_scale: factor on all targets: the larger they are, the further the weights move, and the less linear is the
         network in them.
     tolerance: training ends when the residuals are below this part of the targets.

@@ -101,7 +101,7 @@ class _Angles(NamedTuple):
 
     def half_after_relu(self) -> Tensor:
         """`half` behind a ReLU layer: the arc-cosine kernel of order 1 (Cho and Saul 2009)."""
-        return (self.half - (self.angle.sin() - self.angle * self.cos) / (2 * math.pi)).clamp_min(0)
+        return self.half - (self.angle.sin() - self.angle * self.cos) / (2 * math.pi)
 
 
 def _angles_between(unit1: Tensor, unit2: Tensor) -> _Angles:

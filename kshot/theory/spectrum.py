@@ -27,7 +27,8 @@ class Spectrum(Experiment):
 
     depths: numbers L of weight layers.
     networks: any of "relu", "residual", "residual-postnorm" and "residual-prenorm".
-    tasks, points: training tasks, and points of each.
+    tasks: training tasks.
+    points: points of each training task.
     seeds: of the tasks; one repetition each.
     """
 
