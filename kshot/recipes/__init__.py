@@ -1,9 +1,10 @@
 """Recipes: YAML that reproduces the cells of published tables, with the published values.
 
-A recipe holds the options of `kshot train` by the names of its sections (data, backbone, learner, training). A file may
-hold several that differ little: its ``cells`` map names to the options of each, on top of the common ones, and the
-recipe ``CELL`` of ``FILE.yaml`` is called ``FILE-CELL``. ``published`` is a value as `Published` describes it, or a
-list of tables such as "Z21 table 2", whose values are looked up.
+A recipe holds the options of `kshot train` by the names of its sections (data, backbone, learner, training), and those
+of `kshot tsa train` where it has a section of stages. A file may hold several that differ little: its ``cells`` map
+names to the options of each, on top of the common ones, and the recipe ``CELL`` of ``FILE.yaml`` is called
+``FILE-CELL``. ``published`` is a value as `Published` describes it, or a list of tables such as "Z21 table 2", whose
+values are looked up.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from kshot.recipes.papers import (
     published_rows,
 )
 
-SECTIONS = ("data", "backbone", "learner", "training")
+SECTIONS = ("data", "backbone", "learner", "training", "stages")
 
 __all__ = [
     "Published",
