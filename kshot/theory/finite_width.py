@@ -111,11 +111,12 @@ class FiniteWidth(Experiment):
                 row[name], row[f"{name}_ci95"] = mean_and_ci95(values[:, place])
             rows.append(row | {"seeds": len(self.seeds)})
         laws = {name: fit_power_law(self.widths, values) for name, values in curves.items()}
-        verdict = "; ".join(
-            f"{text}: {laws[name].exponent:.2f} ± {laws[name].ci95:.2f}" for name, text in _MEASURES.items()
+        exponents = "; ".join(
+            f"{text} {laws[name].exponent:.2f} ± {laws[name].ci95:.2f}" for name, text in _MEASURES.items()
         )
         verdict = (
-            f"exponent of the error in the width, -0.5 expected: {verdict}; 95% intervals over {len(self.seeds)} seeds"
+            "exponent of the error in the width, -0.5 expected, and no flatter against its own kernel: "
+            f"{exponents}; 95% intervals over {len(self.seeds)} seeds"
         )
         return Findings(rows, verdict, lambda figure: self._draw(figure, rows, laws), size=(7.4, 4.6))
 
