@@ -56,3 +56,9 @@ def test_recipes_lists_and_prints(say):
     assert "84.1 ± 0.1      MTL with ResNet-12, 5-way 5-shot" in line["mtl-cifar-fs-5shot"]
     assert "71.5 ± 1        MAML with Conv4-32" in line["mtl-cifar-fs-5shot-conv4"], "not MTL's own"
     assert yaml.safe_load(say("recipes", "mtl-cifar-fs-5shot")[1])["learner"]["name"] == "mtl"
+    assert yaml.safe_load(say("recipes", "maml-cifar-fs-10way-1shot")[1])["learner"]["inner_rate"] == 0.1
+    family = [" ".join(line.split()) for line in say("recipes", "maml-cifar-fs-5way")[1].splitlines()]
+    shot = "maml with conv4-32, 5-way 1-shot"
+    assert f"maml-cifar-fs-5way-1shot conv4 51.98 ± 0.87 {shot}, inductive statistics; Z21 table 2" in family
+    assert f"57.46 ± 0.9 {shot}, transductive statistics; Z21 table 2" in family
+    assert not any("10way" in line for line in family)

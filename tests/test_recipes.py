@@ -81,6 +81,10 @@ def test_values_of_a_cell_say_what_they_were_measured_on():
     assert [str(value) for value in values] == ["51.35 ± 1.16", "53.23 ± 1.12"]
     assert values[0].protocol == "fomaml with conv4-32, 10-way 5-shot, inductive statistics"
     assert values[1].source == "Z21 table 2"
+    (quoted,) = recipes.load("anil-mini-imagenet-5way-1shot").published
+    assert (str(quoted), quoted.protocol) == ("48 ± 0.7", "anil with conv4-32, 5-way 1-shot"), (
+        "which statistics is not said"
+    )
 
 
 def test_cells_share_what_they_do_not_change():

@@ -11,28 +11,31 @@ from kshot.cli.options import Options
 
 
 def run(arguments: Sequence[str]) -> None:
-    """List all recipes, or print the file of one."""
+    """List all recipes or those of a family, or print one."""
     options = Options(
         "kshot recipes",
-        "List the recipes with their published values, or print the YAML file of one.",
+        "List the recipes with their published values, or print the YAML of one.",
         [
             "kshot recipes",
-            "kshot recipes mtl-cifar-fs-5shot",
+            "kshot recipes maml-cifar-fs",
+            "kshot recipes maml-cifar-fs-5way-1shot",
             "kshot train --recipe mtl-cifar-fs-5shot --set training.seed=1",
         ],
         positional="[NAME]",
     )
-    options.add("name", str | None, None, "the recipe to print; all are listed without it", nargs="?")
-    name = options.parse(arguments).name
-    if name is not None:
+    text = "the recipe to print, or what the names of those to list begin with; all are listed without it"
+    options.add("name", str | None, None, text, nargs="?")
+    name = options.parse(arguments).name or ""
+    family = [other for other in recipes.names() if other.startswith(name)]
+    if name and (name in family or not family):
         print(recipes.load(name).text, end="")
         return
     rows = []
-    for recipe in map(recipes.load, recipes.names()):
+    for recipe in map(recipes.load, family):
         named = [recipe.name, recipe.options["backbone"]["name"]]
         described = [[value, f"{value.protocol}; {value.source}"] for value in recipe.published] or [["", ""]]
         rows += [[*(named if i == 0 else ["", ""]), *texts] for i, texts in enumerate(described)]
     headers = ["recipe", "backbone", "published, %", "of what, and where"]
     print(tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True))
     print("\nW21 is Wang, Zhao and Li (ICML 2021), Z21 is Zhou et al. (UAI 2021).")
-    print("Train a recipe with: kshot train --recipe NAME")
+    print("Train a recipe with: kshot train --recipe NAME; those of tsa-maml with: kshot tsa train --recipe NAME")

@@ -93,9 +93,7 @@ def _cell(row: Mapping[str, str]) -> tuple[str, str, str, str, str]:
 def _value(row: Mapping[str, str]) -> Published:
     domain = row["dataset"].partition("/")[2]
     of = f" of {domain}" if domain else ""
-    statistics = row["statistics"] or "running"
-    protocol = (
-        f"{row['learner']} with {row['backbone']}, {row['ways']}-way {row['shots']}-shot{of}, {statistics} statistics"
-    )
+    statistics = f", {row['statistics']} statistics" if row["statistics"] else ""
+    protocol = f"{row['learner']} with {row['backbone']}, {row['ways']}-way {row['shots']}-shot{of}{statistics}"
     ci95 = float(row["ci95"]) if row["ci95"] else None
     return Published(row["paper"], row["table"], float(row["accuracy"]), ci95, protocol)
