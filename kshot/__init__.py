@@ -47,7 +47,7 @@ _HOMES = {
     "kshot.errors": ["KshotError"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
-_PACKAGES = ["recipes", "report", "solvers"]
+_PACKAGES = ["recipes", "report", "solvers", "theory"]
 
 __all__ = [*_HOME, *_PACKAGES]
 
