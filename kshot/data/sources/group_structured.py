@@ -13,6 +13,7 @@ class AircraftBirdFungi(Mixture):
 
     name = "group-aircraft-bird-fungi"
     description = "aircraft, cub and fungi as domains, 84x84 (Zhou et al. 2021, table 1)"
+    classes = "192 / 48 / 60"
     obtain = "Prepare aircraft, cub and fungi first; no files are needed."
     arguments = ""
     needs_name = False
@@ -27,6 +28,7 @@ class CarBirdFungi(Mixture):
 
     name = "group-car-bird-fungi"
     description = "cars, cub and fungi as domains, 84x84 (Zhou et al. 2021, table 1)"
+    classes = "254 / 63 / 79"
     obtain = "Prepare cars, cub and fungi first; no files are needed."
     arguments = ""
     needs_name = False
