@@ -21,11 +21,10 @@ def conjugate_gradient(
     """
     solution, residual, direction = torch.zeros_like(vector), vector, vector
     squared = _inner(residual, residual)
-    running = squared > 0
     for step in range(steps):
         product = operator(direction) + damping * direction
         curvature = _inner(direction, product)
-        running = running & (curvature > 0) & (squared > 0)
+        running = curvature > 0  # the direction of a task that has stopped is zero
         if step == 0:
             solution = torch.where(running, solution, vector)
         length = torch.where(running, squared / curvature, 0)
