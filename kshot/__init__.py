@@ -18,6 +18,7 @@ from typing import Any
 _HOMES = {
     "kshot.data": ["load", "prepare", "verify", "Dataset", "Split", "EpisodeSampler", "Episodes", "TaskShape"],
     "kshot.backbones": [
+        "MLP",
         "Conv4",
         "R2D2Network",
         "ResNet12",

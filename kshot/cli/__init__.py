@@ -19,6 +19,7 @@ COMMANDS = {
     "compare": "measure runs on the same tasks, with paired differences",
     "report": "one self-contained HTML page about runs",
     "classify": "recognise your own classes from a few photographs of each",
+    "regression": "measure and draw what gradient steps make of functions, as of sinusoids",
     "theory": "put the theory of multi-task and meta-learning to the test: kernels, predictors, bounds",
 }
 
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
-        print(_HELP.format(commands="\n".join(f"  {name:10}{text}" for name, text in COMMANDS.items())), end="")
+        print(_HELP.format(commands="\n".join(f"  {name:12}{text}" for name, text in COMMANDS.items())), end="")
         return 0
     if words[0] == "--version":
         import kshot

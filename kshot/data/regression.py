@@ -33,11 +33,13 @@ class Family(ABC):
     name: what users call it.
     description: one line for ``kshot data list``.
     input_size: d.
+    bounds: what the points lie between, where d is 1 and a picture can show the functions.
     """
 
     name: ClassVar[str]
     description: ClassVar[str]
     input_size: ClassVar[int]
+    bounds: ClassVar[tuple[float, float] | None] = None
 
     @abstractmethod
     def points(self, keys: Keys, numbers: IntArray) -> FloatArray:
@@ -60,7 +62,7 @@ class Sinusoids(Family):
     input_size = 1
     amplitudes: ClassVar[tuple[float, float]] = (0.1, 5.0)
     phases: ClassVar[tuple[float, float]] = (0.0, np.pi)
-    bounds: ClassVar[tuple[float, float]] = (-5.0, 5.0)
+    bounds = (-5.0, 5.0)
 
     def points(self, keys: Keys, numbers: IntArray) -> FloatArray:
         """Points (B, P, 1), uniform between the bounds."""
