@@ -128,11 +128,15 @@ class InitializationLearner(Learner):
     def _scores(self, episodes: Episodes) -> Tensor:
         with torch.enable_grad():
             weights = self.adapted(episodes, self.test_inner_steps)
-        with torch.no_grad():
-            weights = {name: weight.detach() for name, weight in weights.items()}
-            if self.statistics_at_test == "transductive":
-                return self.outputs(weights, episodes.query)
-            return self._one_by_one(weights, episodes)
+        return self.scores_under(weights, episodes)
+
+    @torch.no_grad()
+    def scores_under(self, weights: Weights, episodes: Episodes) -> Tensor:
+        """Scores (B, T, N) of the query images under the tasks' weights; see `statistics_at_test`."""
+        weights = {name: weight.detach() for name, weight in weights.items()}
+        if self.statistics_at_test == "transductive":
+            return self.outputs(weights, episodes.query)
+        return self._one_by_one(weights, episodes)
 
     def _one_by_one(self, weights: Weights, episodes: Episodes) -> Tensor:
         """Scores of the query images, each normalised by the statistics of the support set and of itself alone."""

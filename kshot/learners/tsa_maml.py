@@ -37,8 +37,6 @@ class TSAMAML(MAML):
         k-means put them (Z21's release).
     assignment_steps: gradient steps from theta* to the estimated optimum, with `inner_rate`.
     cluster_norms: count scale and shift of BatchNorm among the weights whose distance is taken; the release does not.
-    inner_rate: step size on the MEAN cross-entropy. The releases of Finn et al. and Z21 divide by the number of shots
-        only, so that their 0.01 is 0.05 here on 5-way tasks and 0.1 on 10-way tasks.
 
     The vector of a task or of an initialisation, (D,), holds the weights that adapt, less those that `cluster_norms`
     leaves out, as differences from theta*. What is kept and not learnt, theta* among it, are parameters without a

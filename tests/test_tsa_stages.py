@@ -1,0 +1,286 @@
+"""The stages of TSA-MAML: what they leave, how they go on after a kill, and what they refuse."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.cluster import KMeans
+from tsa_toys import TRAINING, domains_data, toy_tsa_maml
+
+import kshot.training.solution_file
+import kshot.training.task_solutions
+from kshot.backbones import Conv4
+from kshot.data.augmentation import prepare_images
+from kshot.data.episodes import EpisodeSampler, TaskShape
+from kshot.errors import CheckpointError, ConfigError, DivergenceError
+from kshot.learners import MAML, ProtoNet
+from kshot.training import TrainingInterrupted, load_run, train
+from kshot.training.clustering import cluster
+from kshot.training.solution_file import SolutionFile
+from kshot.training.stages import Stages
+from kshot.training.tsa_maml import GroupTraining, train_tsa_maml
+
+SOLUTIONS = 20  # one block of sixteen, and a part of a second one
+
+
+def run_stages(run: Path, resume: bool = False, training: dict[str, Any] | None = None, **stages: Any) -> GroupTraining:
+    options = Stages(**{"solutions": SOLUTIONS} | stages)
+    return train_tsa_maml(toy_tsa_maml(), domains_data(), run, options, TRAINING | (training or {}), resume)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("tsa") / "whole"
+    run_stages(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A MAML of the toys' architecture, trained for a moment."""
+    run = tmp_path_factory.mktemp("maml") / "run"
+    train(toy_tsa_maml().pretraining_learner(), domains_data(), run=run, **TRAINING | {"max_epochs": 1})
+    return run
+
+
+def weights_of(run: Path) -> dict[str, torch.Tensor]:
+    return torch.load(run / "checkpoints" / "best.pt", weights_only=True)["learner"]
+
+
+def test_the_stages_leave_a_run_with_everything_that_led_to_it(finished: Path) -> None:
+    learner, _ = load_run(finished, domains_data())
+    maml, _ = load_run(finished / "pretraining", domains_data())
+    assert isinstance(maml, MAML)
+    torch.testing.assert_close(dict(learner.network.state_dict()), dict(maml.network.state_dict()), rtol=0, atol=0)
+    solutions = np.load(finished / "solutions" / "solutions.npy", mmap_mode="r")
+    assert solutions.shape == (SOLUTIONS, learner.vector_size)
+    split = domains_data().train
+    raw = EpisodeSampler(split, TaskShape(3, 1, 2), seed=0).episodes(np.arange(SOLUTIONS))
+    episodes = prepare_images(raw, split.normalization)
+    vectors = torch.cat(learner.by_chunk(learner.task_vectors, episodes)).numpy()
+    np.testing.assert_allclose(solutions, vectors, rtol=1e-3, atol=1e-6)
+    centroids = KMeans(2, n_init=10, random_state=0).fit(vectors).cluster_centers_
+    np.testing.assert_allclose(learner.centroids.detach().numpy(), centroids, rtol=1e-3, atol=1e-6)
+    rows = list(csv.DictReader((finished / "groups.csv").open()))
+    assert sum(int(row["solutions"]) for row in rows) == SOLUTIONS
+    assert sum(int(row["tasks"]) for row in rows) in (6, 12), "as many as until the best epoch"
+    assert [int(row["tasks"]) for row in rows] == learner.usage.tolist()
+    assert learner.group_vectors().sub(learner.centroids).abs().amax(1).gt(0).any(), "the groups have moved on"
+
+
+def test_a_finished_training_is_not_begun_again(finished: Path) -> None:
+    before = weights_of(finished)
+    with pytest.raises(ConfigError, match="has reached the training of the groups; continue with resume=True"):
+        run_stages(finished)
+    run_stages(finished, resume=True)
+    torch.testing.assert_close(weights_of(finished), before, rtol=0, atol=0)
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, place: Any, name: str, calls: int) -> None:
+    """SIGINT at the given call of a function."""
+    original, seen = getattr(place, name), []
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        seen.append(None)
+        if len(seen) == calls:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(place, name, counted)
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "calls", "message"),
+    [
+        (MAML, "accumulate_gradients", 2, "the pretraining: stopped in epoch 1 after step 2; continue with"),
+        (SolutionFile, "append", 1, "the task solutions: stopped after 16 of 20 task solutions; continue with"),
+        (MAML, "accumulate_gradients", 8, "the training of the groups: stopped in epoch 1 after step 2"),
+    ],
+)
+def test_an_interrupted_stage_goes_on_where_it_stopped(
+    place: Any, name: str, calls: int, message: str, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, place, name, calls)
+        with pytest.raises(TrainingInterrupted, match=message):
+            run_stages(tmp_path / "run")
+    solved: list[int] = []
+    append = SolutionFile.append
+    monkeypatch.setattr(SolutionFile, "append", lambda file, rows: (solved.append(len(rows)), append(file, rows)))
+    run_stages(tmp_path / "run", resume=True)
+    assert sum(solved) == {"the pretraining": 20, "the task solutions": 4}.get(message.partition(":")[0], 0)
+    torch.testing.assert_close(weights_of(tmp_path / "run"), weights_of(finished), rtol=0, atol=0)
+
+
+def test_a_kill_during_clustering_costs_the_clustering_alone(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("kshot.training.tsa_maml.cluster", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run_stages(tmp_path / "run")
+        patch.setattr(SolutionFile, "append", lambda *_: pytest.fail("the solutions were complete"))
+    with pytest.raises(ConfigError, match="has reached the task solutions; continue with resume=True"):
+        run_stages(tmp_path / "run")
+    run_stages(tmp_path / "run", resume=True)
+    torch.testing.assert_close(weights_of(tmp_path / "run"), weights_of(finished), rtol=0, atol=0)
+
+
+def test_a_pretrained_run_is_taken_as_it_is(pretrained: Path, tmp_path: Path) -> None:
+    run_stages(tmp_path / "run", pretrained=pretrained)
+    maml, taken = weights_of(pretrained), weights_of(tmp_path / "run")
+    assert all(torch.equal(taken[name], maml[name]) for name in maml if name.startswith("network."))
+    assert not (tmp_path / "run" / "pretraining").exists()
+
+
+def test_a_pretrained_run_of_another_architecture_is_refused(pretrained: Path, tmp_path: Path) -> None:
+    stages = Stages(pretrained, solutions=SOLUTIONS)
+    with pytest.raises(
+        CheckpointError, match=r"another architecture: backbone\.width is 4 there and 6 here; train with"
+    ):
+        train_tsa_maml(toy_tsa_maml(width=6), domains_data(), tmp_path / "wide", stages, TRAINING)
+    with pytest.raises(CheckpointError, match=r"learner\.ways is 3 there and 4 here"):
+        train_tsa_maml(toy_tsa_maml(ways=4), domains_data(), tmp_path / "ways", stages, TRAINING | {"ways": 4})
+    other = ProtoNet(Conv4(4, in_channels=1, image_size=16))
+    train(other, domains_data(), run=tmp_path / "protonet", **TRAINING | {"max_epochs": 1})
+    with pytest.raises(CheckpointError, match="trained by protonet, which learns no initialisation"):
+        run_stages(tmp_path / "run", pretrained=tmp_path / "protonet")
+    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+        run_stages(tmp_path / "none", pretrained=tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("stages", "training", "message"),
+    [
+        ({"solutions": 1}, {}, "groups is 2, but there are only 1 task solutions"),
+        ({"clustering": "k-medoids"}, {}, "clustering is 'k-medoids'; choose one of: kmeans, minibatch"),
+        ({"pretraining_epochs": 0}, {}, "pretraining_epochs is 0"),
+        ({}, {"epochs": 3}, "training has no option epochs"),
+    ],
+)
+def test_options_without_sense_are_refused_before_any_work(
+    stages: dict[str, Any], training: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run_stages(tmp_path / "run", training=training, **stages)
+    assert not (tmp_path / "run").exists()
+
+
+def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="in one process"):
+        run_stages(tmp_path / "run")
+
+
+def test_other_options_cannot_be_resumed(pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, SolutionFile, "append", 1)
+        with pytest.raises(TrainingInterrupted):
+            run_stages(run, pretrained=pretrained)
+    with pytest.raises(ConfigError, match=r"stages\.solutions was 20 and is 30"):
+        run_stages(run, resume=True, pretrained=pretrained, solutions=30)
+    with pytest.raises(CheckpointError, match=r"come from others than these \(shots\); delete the folder"):
+        run_stages(run, resume=True, pretrained=pretrained, training={"shots": 2})
+
+
+def test_the_folder_of_another_run_is_left_alone(pretrained: Path) -> None:
+    with pytest.raises(ConfigError, match="holds a trained run of another kind"):
+        run_stages(pretrained)
+
+
+def test_damaged_solutions_are_told(pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, SolutionFile, "append", 1)
+        with pytest.raises(TrainingInterrupted):
+            run_stages(run, pretrained=pretrained)
+    file, progress = run / "solutions" / "solutions.npy", run / "solutions" / "progress.json"
+    content, record = file.read_bytes(), progress.read_text()
+    file.write_bytes(content[:-1])
+    with pytest.raises(CheckpointError, match="are fewer than the 16 that were written; delete the folder"):
+        run_stages(run, resume=True, pretrained=pretrained)
+    file.write_bytes(content)
+    progress.write_text(record[:20])
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        run_stages(run, resume=True, pretrained=pretrained)
+
+
+def test_a_full_disk_keeps_the_earlier_solutions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = SolutionFile(tmp_path, 4, 3, {"seed": 0})
+    rows = np.arange(12, dtype=np.float32).reshape(4, 3)
+    file.append(rows[:2])
+
+    def no_space(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kshot.training.solution_file.os, "fsync", no_space)
+        with pytest.raises(CheckpointError, match="its first 2 rows are kept: free some space"):
+            file.append(rows[2:])
+    again = SolutionFile(tmp_path, 4, 3, {"seed": 0})
+    assert again.done == 2
+    again.append(rows[2:])
+    assert again.complete
+    np.testing.assert_array_equal(again.read(), rows)
+    assert json.loads((tmp_path / "progress.json").read_text())["done"] == 4
+
+
+def test_a_task_that_diverges_is_named_by_its_number(
+    pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampled = kshot.training.task_solutions.StepTasks.steps
+
+    def with_nan(tasks: Any, first: int, last: int) -> Any:
+        for place, episodes in enumerate(sampled(tasks, first, last)):
+            if place == 1:
+                episodes.support[2] = torch.nan
+            yield episodes
+
+    monkeypatch.setattr(kshot.training.task_solutions.StepTasks, "steps", with_nan)
+    with pytest.raises(DivergenceError, match="task 18: the inner loop diverged"):
+        run_stages(tmp_path / "run", pretrained=pretrained)
+
+
+def test_groups_that_lose_their_tasks_are_reported(tmp_path: Path, pretrained: Path) -> None:
+    learner = toy_tsa_maml(assignment="current")
+    start_groups = learner.start_groups
+
+    def far_away(centroids: torch.Tensor) -> None:
+        start_groups(centroids + torch.tensor([[0.0], [100.0]]))
+
+    learner.start_groups = far_away  # type: ignore[method-assign]
+    stages = Stages(pretrained, solutions=SOLUTIONS)
+    training = train_tsa_maml(learner, domains_data(), tmp_path, stages, TRAINING | {"patience": 0})
+    assert [group.lost for group in training.groups] == [False, True]
+    assert training.groups[1].unused_for >= 6
+    assert "groups without a task in a whole epoch: 1" in training.report()
+    assert "0: 100.0 %" in training.report()
+
+
+@pytest.mark.parametrize("method", ["kmeans", "minibatch"])
+def test_clusters_are_those_that_are_there(method: Any) -> None:
+    generator = np.random.default_rng(0)
+    centres = generator.normal(0, 1, (3, 7))
+    labels = np.repeat(np.arange(3), [10, 20, 30])
+    vectors = (centres[labels] + generator.normal(0, 0.01, (60, 7))).astype(np.float32)
+    centroids, sizes = cluster(vectors, 3, method, seed=5)
+    order = np.argsort(sizes)
+    assert sizes[order].tolist() == [10, 20, 30]
+    means = np.stack([vectors[labels == group].mean(0) for group in range(3)])
+    np.testing.assert_allclose(centroids[order], means, atol=1e-5 if method == "kmeans" else 0.02)
+
+
+@pytest.mark.filterwarnings("ignore:Number of distinct clusters")
+def test_too_few_distinct_solutions_are_told() -> None:
+    with pytest.raises(ConfigError, match="filled only 2 of 3 groups with 8 task solutions"):
+        cluster(np.repeat(np.eye(2, dtype=np.float32), 4, 0), 3)
