@@ -19,6 +19,7 @@ COMMANDS = {
     "compare": "measure runs on the same tasks, with paired differences",
     "report": "one self-contained HTML page about runs",
     "classify": "recognise your own classes from a few photographs of each",
+    "tsa": "train TSA-MAML in its stages, and see what its groups of tasks are and gain",
     "regression": "measure and draw what gradient steps make of functions, as of sinusoids",
     "theory": "put the theory of multi-task and meta-learning to the test: kernels, predictors, bounds",
 }

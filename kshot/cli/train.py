@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,9 @@ _EXAMPLES = [
     "kshot train --resume runs/mtl-cifar-fs-5shot-seed0",
     "torchrun --nproc-per-node 4 -m kshot train --recipe mtl-cifar-fs-5shot --meta-batch 8",
 ]
-_DEFAULT_NAMES = {"data": "glyphs", "learner": "mtl", "backbone": "conv4"}
+DEFAULT_NAMES = {"data": "glyphs", "learner": "mtl", "backbone": "conv4"}
 # what kshot.train is given by this module, and what learner and backbone take from the data and the shape of tasks
-_OWN = {"learner", "data", "run", "resume"}
+OWN = {"learner", "data", "run", "resume"}
 FROM_DATA = {"backbone", "num_classes", "ways", "in_channels", "image_size"}
 
 
@@ -49,6 +49,8 @@ def run(arguments: Sequence[str]) -> None:
         return
     names, options, defaults = training_options(arguments)
     given = options.parse(arguments, defaults)
+    if given.recipe is not None and "stages" in recipes.load(given.recipe).options:
+        raise ConfigError(f"{given.recipe} is trained in stages: kshot tsa train --recipe {given.recipe}")
     data = datasets.load(names["data"], given.root)
     recipe = given.recipe or f"{names['learner']}-{data.name}-{names['backbone']}"
     folder = given.run or Path("runs") / f"{recipe}-seed{given.seed}"
@@ -58,30 +60,42 @@ def run(arguments: Sequence[str]) -> None:
         )
     torch.manual_seed(given.seed)
     learner = new_learner(given, data)
-    _report(train(learner, data, run=folder, **training_arguments(given)))
+    report(train(learner, data, run=folder, **training_arguments(given)))
 
 
-def training_options(arguments: Sequence[str]) -> tuple[dict[str, str], Options, dict[str, Any]]:
-    """The names of dataset, learner and backbone, the options that they have, and the defaults of the recipe."""
-    typed = chosen(arguments, ["recipe", *_DEFAULT_NAMES])
-    sections = recipes.load(typed["recipe"]).options if "recipe" in typed else {}
-    named = {section: content["name"] for section, content in sections.items() if "name" in content}
-    named |= {name: typed[name] for name in _DEFAULT_NAMES if name in typed}
-    usual = _DEFAULT_NAMES | ({"backbone": "mlp"} if named.get("data") in FAMILIES else {})
+def training_options(
+    arguments: Sequence[str],
+    options: Options | None = None,
+    default_names: Mapping[str, str] = DEFAULT_NAMES,
+    sections: Sequence[str] = ("training",),
+) -> tuple[dict[str, str], Options, dict[str, Any]]:
+    """The names of dataset, learner and backbone, the options that they have, and the defaults of the recipe.
+
+    options: what the options are added to; by default those of `kshot train`.
+    default_names: what is trained where nothing is named.
+    sections: those of a recipe whose options have no prefix.
+    """
+    options = options or Options("kshot train", _DESCRIPTION, _EXAMPLES)
+    typed = chosen(arguments, ["recipe", *DEFAULT_NAMES])
+    recipe = recipes.load(typed["recipe"]).options if "recipe" in typed else {}
+    named = {section: content["name"] for section, content in recipe.items() if "name" in content}
+    named |= {name: typed[name] for name in DEFAULT_NAMES if name in typed}
+    usual = {**default_names} | ({"backbone": "mlp"} if named.get("data") in FAMILIES else {})
     names = usual | named
-    options = Options("kshot train", _DESCRIPTION, _EXAMPLES)
     options.add("--recipe", str | None, None, "a recipe's name; kshot recipes lists them")
     options.add("--data.name", str, usual["data"], "the dataset; kshot data list shows them all")
     options.add("--learner.name", str, usual["learner"], f"one of: {', '.join(sorted(learners))}")
     options.add("--backbone.name", str, usual["backbone"], f"one of: {', '.join(sorted(backbones))}")
-    _add_common(options)
+    add_common(options)
     options.add("--run", Path | None, None, "folder of the run; by default runs/ and the names and the seed")
     options.add_signature(learners[names["learner"]], f"learner {names['learner']}", "learner.", skip=FROM_DATA)
     options.add_signature(backbones[names["backbone"]], f"backbone {names['backbone']}", "backbone.", skip=FROM_DATA)
-    options.add_signature(train, "training", skip=_OWN)
+    options.add_signature(train, "training", skip=OWN)
     # options that a recipe has for its own learner mean nothing to the one that was typed in its place
-    kept = {name: content for name, content in sections.items() if name in names and content["name"] == names[name]}
-    return names, options, kept | sections.get("training", {})
+    kept = {name: content for name, content in recipe.items() if name in names and content["name"] == names[name]}
+    for section in sections:
+        kept |= recipe.get(section, {})
+    return names, options, kept
 
 
 def new_learner(given: Namespace, data: AnyDataset) -> Learner:
@@ -101,10 +115,11 @@ def new_learner(given: Namespace, data: AnyDataset) -> Learner:
 
 def training_arguments(given: Namespace) -> dict[str, Any]:
     """The options that go to `kshot.train`."""
-    return {name: given[name] for name, *_ in parameters(train) if name not in _OWN}
+    return {name: given[name] for name, *_ in parameters(train) if name not in OWN}
 
 
-def _add_common(options: Options) -> None:
+def add_common(options: Options) -> None:
+    """Add the options of every training, a resumed one included."""
     options.add("--root", Path | None, None, ROOT_TEXT)
     options.add("--resume", Path | None, None, "go on with an interrupted run, by the options of its config.yaml")
     options.add("--set", str | None, None, "key=value, as often as needed: the same as --key value")
@@ -113,17 +128,17 @@ def _add_common(options: Options) -> None:
 def _resume(folder: Path, arguments: Sequence[str]) -> None:
     config = read_config(folder)
     options = Options("kshot train --resume RUN", "Go on with an interrupted run.", _EXAMPLES[-2:-1])
-    _add_common(options)
-    options.add_signature(train, "training", skip=_OWN)
+    add_common(options)
+    options.add_signature(train, "training", skip=OWN)
     given = options.parse(arguments, config["training"])
     data = datasets.load(config["data"]["name"], given.root)
     torch.manual_seed(given.seed)
     learner = build_learner(config, download=not RunFolder(folder).last.exists())
-    _report(train(learner, data, run=folder, resume=True, **training_arguments(given)))
+    report(train(learner, data, run=folder, resume=True, **training_arguments(given)))
 
 
-def _report(result: TrainingResult) -> None:
-    """Where the run is, how good it is, and what to type next; from one process of several."""
+def report(result: TrainingResult, command: str = "kshot train") -> None:
+    """Print where the run is, how good it is, and what to type next; from one process of several."""
     if os.environ.get("RANK", "0") != "0":
         return
     epochs = len(result.history)
@@ -142,5 +157,5 @@ def _report(result: TrainingResult) -> None:
     )
     print(f"peak memory        {result.peak_memory:.0f} MiB")
     if result.stopped == "time_limit":
-        print(f"go on with         kshot train --resume {result.run} --time-limit {2 * minutes:.0f}")
+        print(f"go on with         {command} --resume {result.run} --time-limit {2 * minutes:.0f}")
     print(f"next               kshot evaluate {result.run}")
