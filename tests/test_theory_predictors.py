@@ -154,19 +154,28 @@ def test_adapted_head_fits_the_support_set_after_infinite_time():
 
 
 @pytest.mark.parametrize("training_time", [0.01, 1.0])
-def test_finite_training_is_gradient_descent_on_the_kernel(training_time):
+@pytest.mark.parametrize(("inner_time", "inner_steps"), [(0.0, None), (0.1, None), (0.1, 1), (0.1, 3)])
+def test_finite_training_is_gradient_descent_through_the_inner_loop(training_time, inner_time, inner_steps):
     inputs, targets, support, support_targets, query = given()
     points = inputs.flatten(0, 1)
     ntk, wanted = KERNEL(points, points).ntk, targets.flatten()
-    rest = (inputs, targets, support, support_targets, query, 0.0)
+    own = torch.block_diag(*(inner_time * KERNEL(task, task).nngp for task in inputs))
+    if inner_steps is None:
+        decay = torch.linalg.matrix_exp(-own)
+    else:
+        decay = torch.linalg.matrix_power(torch.eye(len(own)) - own / inner_steps, inner_steps)
     weights = torch.zeros_like(wanted)
-    for _ in range(20_000):
-        weights = weights - training_time / 20_000 * (ntk @ weights - wanted)
+    for _ in range(10_000):
+        weights = weights - training_time / 10_000 * decay @ (decay @ (ntk @ weights - wanted))
     values = (KERNEL(query.flatten(0, 1), points).ntk @ weights).view(query.shape[:-1])
-    found = predict_anil(KERNEL, *rest, training_time=training_time).values
-    torch.testing.assert_close(found, values, rtol=2e-3, atol=1e-4)
-    late = predict_mtl(KERNEL, *rest, training_time=1e6).values
-    torch.testing.assert_close(late, predict_mtl(KERNEL, *rest).values, rtol=1e-8, atol=1e-8)
+    rest = (inputs, targets, support, support_targets, query, 0.0)
+    found = predict_anil(KERNEL, *rest, inner_time, training_time, inner_steps).values
+    torch.testing.assert_close(found, values, rtol=4e-3, atol=1e-4)
+
+
+def test_long_training_is_convergence():
+    late = predict_mtl(KERNEL, *given(), training_time=1e6).values
+    torch.testing.assert_close(late, predict_mtl(KERNEL, *given()).values, rtol=1e-8, atol=1e-8)
 
 
 def test_trained_networks_approach_the_predictors_with_width():
@@ -258,6 +267,8 @@ def test_bad_tasks_are_refused():
         predict_mtl(KERNEL, inputs, targets, *rest, time=-1)
     with pytest.raises(ConfigError, match="inner_time is nan"):
         predict_anil(KERNEL, inputs, targets, *rest, inner_time=math.nan)
+    with pytest.raises(ConfigError, match="inner_steps is 0"):
+        predict_anil(KERNEL, inputs, targets, *rest, inner_time=0.1, inner_steps=0)
     twice = inputs.clone()
     twice[1, 1] = twice[1, 0]
     with pytest.raises(DataError, match="training tasks is singular"):

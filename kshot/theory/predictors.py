@@ -118,6 +118,10 @@ def predict_anil(
     The rest as `predict_mtl`.
     """
     _check_time(inner_time=inner_time, training_time=training_time)
+    if inner_steps is not None and inner_steps < 1:
+        raise ConfigError(
+            f"inner_steps is {inner_steps}, but an inner loop has one step at least; None takes the limit"
+        )
     points, columns, task = _joined(inputs, targets)
     nngp, ntk = kernel(points, points)
     values, vectors = torch.linalg.eigh(nngp.double() * (task[:, None] == task))
