@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from kshot import recipes
+from kshot.cli.options import Options
 from kshot.cli.train import new_learner, training_arguments, training_options
 from kshot.data.dataset import Dataset
 from kshot.errors import ConfigError
 from kshot.training import train
+from kshot.training.stages import Stages
 
 SHAPES = {  # side of the images, and training classes
     "mini-imagenet": (84, 64),
@@ -55,6 +57,19 @@ def test_recipe_builds_its_learner(name, toy_split):
         assert f"{given.ways}way-{given.validation_shots or given.shots}shot" in name
     elif given.ways == 5:
         assert (given.validation_shots or given.shots) == (1 if "1shot" in name else 5)
+
+
+@pytest.mark.parametrize("name", [name for name in recipes.names() if "stages" in recipes.load(name).options])
+def test_recipe_in_stages_is_one_of_kshot_tsa_train(name, say):
+    options = Options("kshot tsa train", "", [])
+    options.add_signature(Stages, "stages")
+    words = ["--recipe", name]
+    _, options, defaults = training_options(words, options, sections=("training", "stages"))
+    given = options.parse(words, defaults)
+    for option, value in recipes.load(name).options["stages"].items():
+        assert given[option] == value
+    code, _, err = say("train", *words)
+    assert (code, err) == (2, f"error: {name} is trained in stages: kshot tsa train --recipe {name}\n")
 
 
 @pytest.mark.parametrize("name", MTL_CELLS)
