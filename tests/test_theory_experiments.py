@@ -69,6 +69,14 @@ def test_the_formula_is_flat_and_rises_without_g(outputs):
     assert all(0 < float(row["residual"]) < 1 for row in rows if row["setting"] == "networks")
 
 
+def test_inner_loops_may_all_be_longer_than_the_papers(tmp_path):
+    options = ["--inner-times", "0.02", "0.01", "--paper-times", "0.001", *TINY, *SHAPE, *SEEDS, "--out", str(tmp_path)]
+    assert main(["theory", "closeness-inner-loop", *options]) == 0
+    verdict = json.loads((tmp_path / "closeness-inner-loop.json").read_text())["verdict"]
+    assert "up to 0.001" in verdict
+    assert "up to 0.02" in verdict
+
+
 def test_errors_fall_with_width(outputs):
     rows = rows_of(outputs, "finite-width")
     assert [row["width"] for row in rows] == ["16", "64", "256"]

@@ -206,6 +206,32 @@ def test_trained_networks_approach_the_predictors_with_width():
         assert wide < 0.06
 
 
+@pytest.mark.parametrize("learner", ["mtl", "anil"])
+def test_a_training_step_is_that_of_a_plain_loop_over_tasks(learner):
+    inputs, targets, *_ = given()
+    network = ReLUNetwork(5, 16, 3, seed=1)
+    plain = ReLUNetwork(5, 16, 3, seed=1)
+    heads = [plain.head.weight.detach().clone().requires_grad_() for _ in inputs]
+    loss = torch.zeros((), dtype=torch.float64)
+    for points, wanted, own in zip(inputs, targets, heads):
+        head = own if learner == "mtl" else plain.head.weight
+        aim = wanted + network(points).detach()[:, 0]
+        for _ in range(3 if learner == "anil" else 0):
+            inner = ((plain.features(points) @ head[0] - aim) ** 2).sum() / 2
+            head = head - 0.02 / 3 * torch.autograd.grad(inner, head, create_graph=True)[0]
+        loss = loss + ((plain.features(points) @ head[0] - aim) ** 2).sum() / 2
+    shared = list(plain.hidden.parameters()) + ([plain.head.weight] if learner == "anil" else [])
+    gradients = torch.autograd.grad(loss, shared, retain_graph=True)
+    if learner == "mtl":
+        trained = train_mtl(network, inputs, targets, 1e-3, max_steps=1)
+    else:
+        trained = train_anil(network, inputs, targets, 1e-3, 0.02, inner_steps=3, max_steps=1)
+    for weight, start, gradient in zip(trained.network.parameters(), shared, gradients):
+        torch.testing.assert_close(weight, start - 1e-3 * gradient, rtol=1e-10, atol=1e-12)
+    if learner == "mtl":
+        assert torch.equal(trained.network.head.weight, network.head.weight)
+
+
 def test_training_ends_at_max_steps_and_stops_where_it_diverges():
     inputs, targets, *_ = given()
     network = ReLUNetwork(5, 16, 3)

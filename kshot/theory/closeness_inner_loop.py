@@ -152,7 +152,8 @@ def _verdict(rows: Sequence[Row], seeds: int) -> str:
     longest = max(float(row["inner_time"]) for row in rows)
 
     def change(curve: str, last: float) -> str:
-        row = [row for row in rows if row["curve"] == curve and float(row["inner_time"]) <= last][-1]
+        own = [row for row in rows if row["curve"] == curve]
+        row = ([row for row in own if float(row["inner_time"]) <= last] or own[:1])[-1]
         # rounded first, and 0 added, so that no change is not printed as -0.000
         return f"{round(float(row['change']), 3) + 0:+.3f} ± {row['change_ci95']:.3f}"
 

@@ -154,7 +154,7 @@ def _descend(
         relative = float(left.detach().norm()) / size
         if not relative < 10:
             raise DivergenceError(
-                f"the residuals grew to {relative:.1e} times the targets by step {step}; lower the rate"
+                f"the residuals grew to {relative:.1e} times the targets by step {step}; lower the rate or the targets"
             )
         if relative <= tolerance or step == max_steps:
             break
