@@ -91,6 +91,19 @@ def test_every_cell_of_the_paper_has_a_recipe_that_shows_its_values():
     assert sorted((value.table, value.accuracy, value.ci95) for value in shown) == sorted(expected)
 
 
+@pytest.mark.parametrize("name", [name for name in recipes.names() if name.startswith(("maml-l-", "fomaml-"))])
+def test_variants_of_maml_differ_from_it_in_one_thing(name):
+    own, maml = recipes.load(name), recipes.load(f"maml-{name.partition('maml-')[2].removeprefix('l-')}")
+    sections = [section for section in own.options if own.options[section] != maml.options[section]]
+    if name.startswith("maml-l-"):
+        assert sections == ["backbone"]
+        assert own.options["backbone"] == maml.options["backbone"] | {"width": 40, "blocks": 7}
+        assert recipes.backbone_in_papers(own.options["backbone"]) == "conv7-40", "which no table has"
+    else:
+        assert own.options["learner"] == maml.options["learner"] | {"first_order": True}
+        assert sections == ["learner"]
+
+
 def test_values_of_a_cell_say_what_they_were_measured_on():
     values = recipes.load("fomaml-cifar-fs-10way-5shot").published
     assert [str(value) for value in values] == ["51.35 ± 1.16", "53.23 ± 1.12"]
