@@ -18,8 +18,8 @@ from kshot.solvers.proximal import proximal
 class MinibatchProx(Reptile):
     """Reptile whose inner problem is phi = argmin L(phi) + l2/2 |phi - theta|^2, solved by a few mini-batch steps.
 
-    ``.grad`` is l2 (theta - mean phi), at the exact phi the gradient of the inner problem's least value (its
-    Algorithm 1), so that SGD of rate e without momentum is the paper's theta -= e l2 (theta - mean phi).
+    ``.grad`` is l2 (theta - mean phi), at the exact phi the gradient of the inner problem's least value, so
+    that SGD of rate e without momentum is the paper's theta -= e l2 (theta - mean phi).
 
     Training looks at support images alone: give it more shots and no queries. The loss and accuracy that it reports are
     those of the mini-batches, each before the step on it and without the l2 term.

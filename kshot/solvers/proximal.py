@@ -8,7 +8,7 @@ from kshot.solvers.descent import TaskLosses, Weights
 
 
 def proximal(losses: TaskLosses, centre: Weights, l2: float) -> TaskLosses:
-    """``losses(w) + l2/2 |w - centre|^2`` (Rajeswaran et al. 2019, eq. 3; Zhou et al. 2019, eq. 2).
+    """``losses(w) + l2/2 |w - centre|^2`` (Rajeswaran et al. 2019, eq. 3; Zhou et al. 2019).
 
     losses: the loss (B,) of each task as a function of its weights and of the number of the step.
     centre: (B, ...) for each name of the weights.
