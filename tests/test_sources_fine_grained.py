@@ -261,6 +261,9 @@ def test_says_where_the_files_can_be_had(name: str, tmp_path: Path) -> None:
         data.prepare(name, root=tmp_path)
     with pytest.raises(DataError, match=r"nowhere does not exist. Pass the folder"):
         data.prepare(name, tmp_path / "nowhere", root=tmp_path)
+    (tmp_path / "archive.tgz").write_bytes(b"packed")
+    with pytest.raises(DataError, match=r"archive.tgz is not a folder; unpack archives. Pass the folder"):
+        data.prepare(name, tmp_path / "archive.tgz", root=tmp_path)
 
 
 def test_a_part_of_an_image_is_stretched_to_a_square(tmp_path: Path) -> None:

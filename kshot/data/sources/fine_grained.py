@@ -54,6 +54,8 @@ class FineGrained(Source):
     def read(self, path: Path | None, root: Path) -> Contents:
         """Choose classes and images; DataError where a file is missing."""
         folder = self.required(path)
+        if not folder.is_dir():
+            raise DataError(f"{folder} is not a folder; unpack archives. {self.how_to_prepare()}")
         chosen = self._chosen(self.photos(folder))
         missing = [photo.path for photos in chosen.values() for photo in photos if not photo.path.is_file()]
         if missing:
