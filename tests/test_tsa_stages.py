@@ -68,7 +68,7 @@ def test_the_stages_leave_a_run_with_everything_that_led_to_it(finished: Path) -
     episodes = prepare_images(raw, split.normalization)
     vectors = torch.cat(learner.by_chunk(learner.task_vectors, episodes)).numpy()
     np.testing.assert_allclose(solutions, vectors, rtol=1e-3, atol=1e-6)
-    centroids = KMeans(2, n_init=10, random_state=0).fit(vectors).cluster_centers_
+    centroids = KMeans(2, n_init=3, random_state=0).fit(vectors).cluster_centers_
     np.testing.assert_allclose(learner.centroids.detach().numpy(), centroids, rtol=1e-3, atol=1e-6)
     rows = list(csv.DictReader((finished / "groups.csv").open()))
     assert sum(int(row["solutions"]) for row in rows) == SOLUTIONS
@@ -173,6 +173,12 @@ def test_options_without_sense_are_refused_before_any_work(
     with pytest.raises(ConfigError, match=message):
         run_stages(tmp_path / "run", training=training, **stages)
     assert not (tmp_path / "run").exists()
+
+
+def test_options_that_are_refused_before_any_work_leave_the_folder_free(pretrained: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no schedule 'never'"):
+        run_stages(tmp_path / "run", pretraining_schedule="never")
+    run_stages(tmp_path / "run", pretrained=pretrained)
 
 
 def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

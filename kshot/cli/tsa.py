@@ -113,7 +113,7 @@ def _view(name: str, arguments: Sequence[str]) -> None:
     view = VIEWS[name]
     options = Options(
         f"kshot tsa {name}",
-        f"{_first_line(name)}. Writes a table (CSV), a picture (PNG) and a line of verdict.",
+        f"{_first_line(name)}.\n\nWrites a table (CSV), a picture (PNG) and a line of verdict.",
         [line.strip() for line in _HELP.splitlines() if f"kshot tsa {name} " in line],
         positional="RUN [RUN ...]",
     )

@@ -12,8 +12,8 @@ from kshot.errors import ConfigError
 
 Clustering = Literal["kmeans", "minibatch"]
 
-_RESTARTS = 10  # k-means ends in a local optimum, and the best of several is kept
-_BATCH = 1024
+_RESTARTS = 3  # k-means ends in a local optimum, and the best of several is kept
+_BATCH = 256  # rows that are read at a time; three times as many for the first centroids
 
 
 def check_clustering(method: str, groups: int, solutions: int) -> None:
@@ -32,8 +32,8 @@ def cluster(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Centroids (m, D) of the groups that k-means finds among vectors (n, D), and the sizes (m,) of the groups.
 
-    method: "kmeans" holds all vectors in memory; "minibatch" reads a batch of them at a time, and its centroids are
-        the means of its groups only roughly.
+    method: "kmeans" holds all vectors in memory, twice; "minibatch" reads some of a memory-mapped array at a time, and
+        its centroids are the means of its groups only roughly.
     Raises ConfigError where there are fewer distinct vectors than groups.
     """
     check_clustering(method, groups, len(vectors))

@@ -23,10 +23,10 @@ class Stages:
     pretrained: run folder of a trained MAML whose initialisation is theta*; None to train one first, with the options
         of the groups' training.
     pretraining_epochs: epochs of that training; None for as many as of the groups' training.
-    pretraining_schedule: of its learning rate; None for that of the groups' training.
+    pretraining_schedule: schedule of that training's rate; None for that of the groups' training.
     solutions: training tasks whose estimated optima are clustered (Z21: 10,000).
-    clustering: "kmeans" holds all of these in memory, 4 bytes times the number of weights each; "minibatch" does not,
-        and finds rougher groups.
+    clustering: "kmeans" takes 8 bytes of memory for each weight of each solution; "minibatch" as little for many
+        solutions as for few, and finds rougher groups.
     """
 
     pretrained: Path | None = None
@@ -70,6 +70,11 @@ class StageFolder:
         return (self.solutions / "progress.json").exists()
 
     @property
+    def started(self) -> bool:
+        """Whether any stage has left something that another run would destroy."""
+        return any(run.last.exists() for run in (self.pretraining, self.groups)) or self.solving
+
+    @property
     def advice(self) -> str:
         """What to type to go on."""
         return f"continue with resume=True (kshot tsa train --resume {self.path})"
@@ -86,9 +91,9 @@ class StageFolder:
 
     def take_into_use(self, config: Mapping[str, Any], resume: bool) -> None:
         """Write the options; ConfigError where another run would be overwritten, or continued with other options."""
-        if not self.options.exists():
-            if self.groups.last.exists():
-                raise ConfigError(f"{self.path} holds a trained run of another kind; choose another folder")
+        if self.groups.last.exists() and not self.options.exists():
+            raise ConfigError(f"{self.path} holds a trained run of another kind; choose another folder")
+        if not self.started:  # options that were refused before any work are no reason to refuse better ones
             write_text(self.options, yaml.safe_dump(dict(config), sort_keys=False))
             return
         if not resume:
