@@ -9,6 +9,7 @@ from kshot import recipes
 from kshot.cli.options import Options
 from kshot.cli.train import new_learner, training_arguments, training_options
 from kshot.data.dataset import Dataset
+from kshot.data.regression import FAMILIES, AnyDataset, RegressionDataset
 from kshot.errors import ConfigError
 from kshot.training import train
 from kshot.training.stages import Stages
@@ -26,7 +27,9 @@ MTL_CELLS = [
 ]
 
 
-def fake(toy_split, name: str) -> Dataset:
+def fake(toy_split, name: str) -> AnyDataset:
+    if name in FAMILIES:
+        return RegressionDataset(FAMILIES[name])
     size, classes = SHAPES[name]
     train_split = toy_split([1] * classes, size=size, channels=3, dataset=name)
     other = toy_split([1, 1], size=size, channels=3, dataset=name)
@@ -44,11 +47,10 @@ def test_recipe_builds_its_learner(name, toy_split):
     given = options.parse(["--recipe", name], defaults)
     data = fake(toy_split, names["data"])
     learner = new_learner(given, data)
-    size, classes = SHAPES[names["data"]]
     with torch.no_grad():
-        assert learner.eval().backbone(torch.zeros(1, 3, size, size)).dim() == 2
+        assert learner.eval().backbone(torch.zeros(1, *data.train.image_shape)).dim() == 2
     if names["learner"] == "mtl":
-        assert learner.weight.shape[0] == classes
+        assert learner.weight.shape[0] == SHAPES[names["data"]][1]
     arguments = training_arguments(given)
     for section in ("learner", "training"):
         for option, value in recipe.options[section].items():

@@ -230,9 +230,10 @@ def test_the_commands_say_squared_error_with_its_interval(say, run, tmp_path):
     assert (code, "hold no images" in err) == (2, True)
 
 
-def test_accuracies_and_errors_do_not_share_a_table(say, run, runs, tmp_path):
+@pytest.mark.parametrize("style", ["text", "csv"])
+def test_accuracies_and_errors_do_not_share_a_table(say, run, runs, tmp_path, style):
     shutil.copytree(run, tmp_path / "maml")
-    code, _, err = say("evaluate", "maml", runs / "mtl-0", "--tasks", 5, "--queries", 4)
+    code, _, err = say("evaluate", "maml", runs / "mtl-0", "--tasks", 5, "--queries", 4, "--style", style)
     assert code == 2
     assert "accuracies and errors of regression" in err
 

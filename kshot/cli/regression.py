@@ -21,8 +21,8 @@ def run(arguments: Sequence[str]) -> None:
         "Measure runs on tasks of regression before and after gradient steps: mean squared error with its 95%\n"
         "interval, and a picture of one task: the true function, the support points, the predictions.",
         [
-            "kshot train --data sinusoids --learner maml --shots 10 --queries 10 --learner.inner-rate 0.01",
-            "kshot regression runs/maml-sinusoids-mlp-seed0",
+            "kshot train --recipe maml-sinusoids",
+            "kshot regression runs/maml-sinusoids-seed0",
             "kshot regression runs/a runs/b --shots 5 10 --steps 0 1 5 10 --out somewhere",
         ],
         positional="RUN [RUN ...]",

@@ -25,7 +25,8 @@ class MAML(InitializationLearner):
     backbone: images (M, C, H, W) -> features (M, D), with attribute ``feature_size`` = D.
     ways: N, the rows of the head.
     inner_rate: step size on the MEAN cross-entropy. The releases of Finn et al. and Z21 divide by the number of shots
-        only, so that their 0.01 is 0.05 here on 5-way tasks and 0.1 on 10-way tasks.
+        only, so that their 0.01 is 0.05 here on 5-way tasks and 0.1 on 10-way tasks. The squared errors of regression
+        want less, 0.01 for sinusoids.
     inner_steps, test_inner_steps: gradient steps a task in training and in evaluation.
     first_order: leave out the derivatives of the inner gradients (FOMAML, Finn et al. section 5.2).
     layers: which parameters adapt: "all", the "head" alone (as in ANIL, which is faster), or the "body" alone.
