@@ -58,7 +58,7 @@ class GroupTraining:
         lost = [str(group.group) for group in self.groups if group.lost]
         text = f"training tasks of each group: {shares}"
         if lost:
-            text += f"\ngroups without a task in a whole epoch: {', '.join(lost)}; fewer groups would do as well here"
+            text += f"\ngroups without a task for an epoch or longer, which learn no more: {', '.join(lost)}"
         return text
 
 
