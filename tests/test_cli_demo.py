@@ -20,7 +20,7 @@ def small(monkeypatch, toy_data):
     for name, settings in demo.TRAINING.items():
         changed = {"tasks_per_epoch": 12} if name == "supervised" else {"tasks_per_epoch": 2, "ways": 4}
         monkeypatch.setitem(demo.TRAINING, name, settings | changed)
-    monkeypatch.setattr("kshot.cli.demo.datasets.load", lambda name, root: toy_data)
+    monkeypatch.setattr("kshot.cli.demo.datasets.load_images", lambda name, root: toy_data)
 
 
 def test_demo_prints_a_table_and_draws_a_picture(small, tmp_path, capsys):
