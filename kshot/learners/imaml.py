@@ -31,7 +31,7 @@ class IMAML(InitializationLearner):
     cg_steps: products with the Hessian for each gradient.
     damping: added to the diagonal of I + H/l2, where negative curvature of L_S outweighs l2.
     tasks_at_once: tasks whose weights are held at the same time, which bounds the memory; None for one after the other
-        on a CPU, where that is fastest, and all of a batch on a GPU. It changes rounding only.
+        on a CPU, where that is fastest for images, else all of a batch. It changes rounding only.
     """
 
     def __init__(

@@ -47,7 +47,7 @@ class InitializationLearner(Learner):
     ways: N, the rows of the head; tasks of another number of classes are refused.
     inner_steps, test_inner_steps: gradient steps a task in training and in evaluation.
     tasks_at_once: tasks whose weights are held at the same time, which bounds the memory; None for one after the other
-        on a CPU, where that is fastest, and all of a batch on a GPU. It changes rounding only.
+        on a CPU, where that is fastest for images, else all of a batch. It changes rounding only.
     """
 
     meta_batch: ClassVar[int] = 4

@@ -32,7 +32,7 @@ class MAML(InitializationLearner):
     layers: which parameters adapt: "all", the "head" alone (as in ANIL, which is faster), or the "body" alone.
     learn_rates: learn a rate for every single parameter, from `inner_rate` on (Meta-SGD, Li et al. 2017).
     tasks_at_once: tasks whose weights are held at the same time, which bounds the memory; None for one after the other
-        on a CPU, where that is fastest, and all of a batch on a GPU. It changes rounding only.
+        on a CPU, where that is fastest for images, else all of a batch. It changes rounding only.
     """
 
     def __init__(

@@ -33,7 +33,7 @@ class MinibatchProx(Reptile):
         epoch; at most the whole support set.
     inner_optimizer: "adam" without momentum (beta1 = 0), its moments from zero in every task; or "sgd".
     tasks_at_once: tasks whose weights are held at the same time, which bounds the memory; None for one after the other
-        on a CPU, where that is fastest, and all of a batch on a GPU. It changes rounding only.
+        on a CPU, where that is fastest for images, else all of a batch. It changes rounding only.
     """
 
     def __init__(
