@@ -135,7 +135,7 @@ def test_the_map_has_a_place_for_every_task_by_both_measures(method: Any) -> Non
     assert [row["parameters_neighbour_of_domain"] for row in rows] == [str(int(each)) for each in near]
     share = f"{100 * near.mean():.2f} ± {100 * interval(near.astype(np.float64)):.2f} %"
     assert f"by parameters {share}" in findings.verdict
-    assert "50.0 % by chance" in findings.verdict
+    assert "48.7 % by chance" in findings.verdict, "19 of the 39 others"
 
 
 def test_neighbours_and_projections_of_separate_clouds() -> None:

@@ -223,8 +223,9 @@ def _draw_usage(figure: Figure, rows: Sequence[Row], protocol: str) -> None:
 
 
 def _map_verdict(rows: Sequence[Row], protocol: str) -> str:
-    sizes = Counter(row["domain"] for row in rows)
-    chance = sum((size / len(rows)) ** 2 for size in sizes.values())
+    rows_of_one = [row for row in rows if row["run"] == rows[0]["run"]]
+    sizes = Counter(row["domain"] for row in rows_of_one)
+    chance = sum(size * (size - 1) for size in sizes.values()) / (len(rows_of_one) * (len(rows_of_one) - 1))
     parts = []
     for name in dict.fromkeys(row["run"] for row in rows):
         shares = [f"by {kind} {_share(rows, name, kind)} %" for kind in ("feature", "parameters")]
