@@ -46,7 +46,7 @@ from kshot.learners import MultiTask
         ({"device": "gpu"}, "no device 'gpu'; choose auto, cpu"),
         ({"optimizer": "adagrad"}, "no optimizer 'adagrad'; choose one of: radam"),
         ({"optimizer": "adam", "nesterov": True}, "momentum and nesterov belong to sgd"),
-        ({"schedule": "linear"}, "no schedule 'linear'"),
+        ({"schedule": "triangular"}, "no schedule 'triangular'"),
         ({"schedule": "step"}, "step needs them"),
         ({"milestones": [3]}, "schedule is 'plateau' and milestones are"),
         ({"schedule": "step", "milestones": [1, 2], "factor": [0.5]}, "1 factors were given for 2 milestones"),
