@@ -97,6 +97,17 @@ def test_ridge_passes_gradients_to_a_learnt_penalty() -> None:
     assert torch.autograd.gradcheck(lambda l2: ridge(support, labels, 2, l2=l2).scores(query), penalty)
 
 
+@pytest.mark.parametrize("dimension", [3, 9], ids=["primal", "dual"])
+def test_ridge_is_twice_differentiable(dimension: int) -> None:
+    support, labels, query = task([3, 2], dimension)
+    penalty = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+
+    def scores(features: Tensor, l2: Tensor) -> Tensor:
+        return ridge(features, labels, 2, l2=l2).scores(query)
+
+    assert torch.autograd.gradgradcheck(scores, (support.requires_grad_(), penalty))
+
+
 @pytest.mark.parametrize("l2", [0.0, -1.0, float("nan")])
 def test_ridge_refuses_a_penalty_that_is_not_positive(l2: float) -> None:
     with pytest.raises(ConfigError, match="l2 is"):

@@ -19,6 +19,7 @@ from kshot.solvers.heads import LinearHead
 from kshot.solvers.logistic import logistic_regression
 from kshot.solvers.prototypes import cosine, nearest_centroid
 from kshot.solvers.ridge import ridge
+from kshot.solvers.svm import svm
 from kshot.solvers.tune_all import TuneAll
 
 __all__ = [
@@ -35,4 +36,5 @@ __all__ = [
     "logistic_regression",
     "nearest_centroid",
     "ridge",
+    "svm",
 ]

@@ -1,0 +1,180 @@
+"""The multi-class support vector machine of MetaOptNet (Lee et al. 2019), solved in the dual for a batch of tasks.
+
+Grouped by class, the Hessian of the dual is the same kernel matrix K for each of the N classes, and only the constraint
+that the coefficients of an image sum to zero couples the classes. A Newton step of the interior-point method therefore
+factors N + 1 matrices of the size S of the support set, and never one of the size N*S.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from kshot.errors import ConfigError, DataError
+from kshot.solvers.heads import LinearHead, check_support, one_hot
+
+_MAX_ITERATIONS = 60  # ten to fifteen are usual
+_COMPLEMENTARITY = 0.05  # mean product of slack and multiplier at which a task is solved, in units of C * eps
+_TO_THE_BOUND = (0.9, 1 - 1e-5)  # least and largest share of the way to the nearest bound that a step goes
+_TASK = (1, 2)  # the dimensions within a task
+_FACTOR_BYTES = 1 << 25  # of one set of matrices of the tasks that are solved together; a few such sets are alive
+
+
+def svm(features: Tensor, labels: Tensor, ways: int, c: float = 0.1, diagonal_shift: float = 1.0) -> LinearHead:
+    """Crammer and Singer's (2001) multi-class support vector machine without bias; differentiable in `features`.
+
+    With K = X X' + diagonal_shift * I and y_s the class of image s, the coefficients a (N, S) minimise
+
+        1/2 sum_n a_n' K a_n - sum_s a[y_s, s]   where   a[n, s] <= C [n = y_s]   and   sum_n a[n, s] = 0,
+
+    and the weight of class n is sum_s a[n, s] x_s. The minimum is exact to rounding, and its gradient comes from the
+    conditions of optimality there, not from the iterations that led to it. The small systems are solved in float64,
+    whatever the type of the features.
+
+    features: (B, S, D); labels: (B, S) int64 in 0..ways-1.
+    c: C, the weight of the hinge losses against 1/2 |W|^2.
+    diagonal_shift: what is added to the diagonal of the kernel. The release of MetaOptNet adds 1, its paper nothing; 0
+        needs support images with linearly independent features.
+    Raises ConfigError where `c` is not above 0 or `diagonal_shift` is below 0, DataError where the kernel is singular
+    to working precision, and as `check_support`.
+    """
+    if not 0 < c < float("inf"):
+        raise ConfigError(f"the C of a support vector machine is {c}, but must be above 0")
+    if not 0 <= diagonal_shift < float("inf"):
+        raise ConfigError(f"diagonal_shift is {diagonal_shift}, but must be at least 0")
+    check_support(features, labels, ways)
+    kernel = features @ features.mT + diagonal_shift * torch.eye(
+        features.shape[1], dtype=features.dtype, device=features.device
+    )
+    _refuse_singular(kernel.detach())
+    eps = torch.finfo(features.dtype).eps
+    members = one_hot(labels, ways, torch.float64).mT
+    coefficients = cast(Tensor, _DualOptimum.apply(kernel.double(), members, c, _COMPLEMENTARITY * c * eps))
+    weight = coefficients.to(features.dtype) @ features
+    return LinearHead(weight, weight.new_zeros(weight.shape[:2]))
+
+
+def _refuse_singular(kernel: Tensor) -> None:
+    """DataError where a kernel (B, S, S) is not positive definite to the precision of its entries."""
+    factor, _ = torch.linalg.cholesky_ex(kernel)
+    pivots = factor.diagonal(dim1=-2, dim2=-1).square().amin(-1)
+    largest = kernel.diagonal(dim1=-2, dim2=-1).amax(-1)
+    sound = pivots > kernel.shape[-1] * torch.finfo(kernel.dtype).eps * largest  # false for nan, too
+    if not sound.all():
+        task = int(sound.logical_not().nonzero()[0])
+        raise DataError(
+            f"the kernel of task {task} is singular to working precision: features of support images are linearly "
+            "dependent, or too long beside diagonal_shift; raise diagonal_shift, normalise the features, or use float64"
+        )
+
+
+class _DualOptimum(torch.autograd.Function):
+    """Coefficients (B, N, S) at the optimum as a function of the kernel (B, S, S)."""
+
+    @staticmethod
+    def forward(ctx: Any, kernel: Tensor, members: Tensor, c: float, tolerance: float) -> Tensor:
+        at_once = max(1, _FACTOR_BYTES // (members[0].numel() * kernel[0, 0].nbytes))
+        duals = [_Dual(*part, c) for part in zip(kernel.split(at_once), members.split(at_once))]
+        slacks, ctx.systems = zip(*(dual.minimise(tolerance) for dual in duals))
+        coefficients = c * members - torch.cat(slacks)
+        ctx.save_for_backward(coefficients)
+        return coefficients
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        """Where dK is the change of the kernel, the coefficients change by the Newton step for the right side -a dK."""
+        (coefficients,) = ctx.saved_tensors
+        parts = gradient.split([len(system.inverses) for system in ctx.systems])
+        adjoint = torch.cat([system.solve(part)[0] for system, part in zip(ctx.systems, parts)])
+        return -adjoint.mT @ coefficients, None, None, None
+
+
+class _NewtonSystem:
+    """The equations K x_n + d_n x_n + shift = right_n for every class n, with sum_n x_n = 0.
+
+    kernel: K (B, S, S); diagonal: d (B, N, S), positive.
+    """
+
+    def __init__(self, kernel: Tensor, diagonal: Tensor) -> None:
+        blocks = kernel.unsqueeze(1).repeat(1, diagonal.shape[1], 1, 1)
+        blocks.diagonal(dim1=-2, dim2=-1).add_(diagonal)
+        self.inverses = torch.cholesky_inverse(torch.linalg.cholesky_ex(blocks)[0])
+        self.coupling, _ = torch.linalg.cholesky_ex(self.inverses.sum(1))
+
+    def solve(self, right: Tensor) -> tuple[Tensor, Tensor]:
+        """x (B, N, S) and shift (B, 1, S) for `right` (B, N, S)."""
+        uncoupled = self._uncoupled(right)
+        shift = torch.cholesky_solve(uncoupled.sum(1).unsqueeze(-1), self.coupling).mT
+        return uncoupled - self._uncoupled(shift.expand_as(right)), shift
+
+    def _uncoupled(self, right: Tensor) -> Tensor:
+        return (self.inverses @ right.unsqueeze(-1)).squeeze(-1)
+
+
+class _Dual:
+    """The dual problem of some tasks, and how far its minimisation has come, inside of all bounds.
+
+    kernel: K (B, S, S); members: (B, N, S), 1 where an image belongs to a class; c: the bound of these.
+    slacks: C [n = y_s] - a[n, s], (B, N, S), above 0; multipliers: of the bounds, (B, N, S), above 0.
+    shift: multiplier of the constraint that coefficients of an image sum to 0, (B, 1, S).
+    """
+
+    def __init__(self, kernel: Tensor, members: Tensor, c: float) -> None:
+        self.kernel, self.members, self.c = kernel, members, c
+        outward = members - 1 / members.shape[1]
+        lowest = (outward * members).sum(_TASK, True) / (outward @ kernel * outward).sum(_TASK, True)
+        self.slacks = c * members - lowest.clamp(max=c) * outward
+        pull = members - (c * members - self.slacks) @ kernel
+        low, high = pull.aminmax(dim=1, keepdim=True)
+        self.shift = low - (high - low).mean(_TASK, True) - 0.1
+        self.multipliers = pull - self.shift
+
+    def minimise(self, tolerance: float) -> tuple[Tensor, _NewtonSystem]:
+        """Slacks at the optimum, and the system of the last step.
+
+        A task that is solved waits for the others as it is, so that no result depends on the batch that it is in. The
+        last step of all costs nothing in training, since the gradient needs its system.
+        """
+        for _ in range(_MAX_ITERATIONS):
+            unsolved = ~((self.slacks * self.multipliers).mean(_TASK, True) <= tolerance)
+            if not unsolved.any():
+                system = self._step(torch.ones_like(unsolved))
+                return self.slacks, system
+            self._step(unsolved)
+        raise DataError(
+            f"the support vector machine of task {int(unsolved.flatten().nonzero()[0])} is not solved after "
+            f"{_MAX_ITERATIONS} steps: its features differ too much in length; normalise them, or choose a smaller C"
+        )
+
+    def _step(self, moving: Tensor) -> _NewtonSystem:
+        """A step of Mehrotra's (1992) predictor and corrector for the tasks that are `moving` (B, 1, 1)."""
+        slacks, multipliers = self.slacks, self.multipliers
+        gap = (slacks * multipliers).mean(_TASK, True)
+        diagonal = multipliers / slacks
+        system = _NewtonSystem(self.kernel, diagonal)
+        pull = self.members - (self.c * self.members - slacks) @ self.kernel - self.shift
+
+        step, _ = system.solve(pull)
+        change = diagonal * step - multipliers
+        length = 1 / _furthest(step / slacks, -change / multipliers)
+        predicted = ((slacks - length * step) * (multipliers + length * change)).mean(_TASK, True)
+        centring = (predicted / gap) ** 3
+
+        target = (centring * gap + step * change) / slacks
+        step, shift_step = system.solve(pull - target)
+        change = target - multipliers + diagonal * step
+        share = (1 - centring).clamp(*_TO_THE_BOUND)
+        length = moving * (share / _furthest(step / slacks, -change / multipliers)).clamp(max=1)
+        self.slacks = slacks - length * step
+        self.multipliers = multipliers + length * change
+        self.shift = self.shift + length * shift_step
+        return system
+
+
+def _furthest(*relative: Tensor) -> Tensor:
+    """The reciprocal of the step length that reaches a bound, at least 1: (B, 1, 1)."""
+    return torch.stack([part.amax(_TASK, True) for part in relative]).amax(0).clamp(min=1)
