@@ -177,7 +177,7 @@ def test_options_without_sense_are_refused_before_any_work(
 
 def test_options_that_are_refused_before_any_work_leave_the_folder_free(pretrained: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no schedule 'never'"):
-        run_stages(tmp_path / "run", pretraining_schedule="never")
+        run_stages(tmp_path / "run", training={"schedule": "never"})
     run_stages(tmp_path / "run", pretrained=pretrained)
 
 

@@ -12,7 +12,6 @@ import yaml
 from kshot.errors import CheckpointError, ConfigError
 from kshot.files import write_text
 from kshot.training.clustering import Clustering
-from kshot.training.optimizers import ScheduleName
 from kshot.training.runs import RunFolder
 
 
@@ -23,7 +22,6 @@ class Stages:
     pretrained: run folder of a trained MAML whose initialisation is theta*; None to train one first, with the options
         of the groups' training.
     pretraining_epochs: epochs of that training; None for as many as of the groups' training.
-    pretraining_schedule: schedule of that training's rate; None for that of the groups' training.
     solutions: training tasks whose estimated optima are clustered (Z21: 10,000).
     clustering: "kmeans" takes 8 bytes of memory for each weight of each solution; "minibatch" as little for many
         solutions as for few, and finds rougher groups.
@@ -31,7 +29,6 @@ class Stages:
 
     pretrained: Path | None = None
     pretraining_epochs: int | None = None
-    pretraining_schedule: ScheduleName | None = None
     solutions: int = 10_000
     clustering: Clustering = "kmeans"
 

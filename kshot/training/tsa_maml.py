@@ -155,8 +155,7 @@ def _pretrain(
         load_pretrained(learner, Path(stages.pretrained))
         return
     if not folder.solving:
-        schedule = stages.pretraining_schedule or options["schedule"]
-        own = options | {"max_epochs": stages.pretraining_epochs, "schedule": schedule}
+        own = options | {"max_epochs": stages.pretraining_epochs}
         result = train(learner.pretraining_learner(), data, run=folder.pretraining.path, resume=resume, **own)
         if result.stopped == "time_limit":
             raise TrainingInterrupted("stopped by the time limit")
