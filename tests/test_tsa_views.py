@@ -216,10 +216,10 @@ def test_a_recipe_of_stages_is_trained_in_stages(say: Any) -> None:
     code, _, err = say("train", "--recipe", recipe)
     assert code == 2
     assert f"{recipe} is trained in stages: kshot tsa train --recipe {recipe}" in err
-    assert say("tsa", "train", "--recipe", recipe, *TRAIN, "--pretraining-epochs", 2)[0] == 0
+    assert say("tsa", "train", "--recipe", recipe, *TRAIN, "--patience", 1)[0] == 0
     run = Path(f"runs/{recipe}-seed0")
     config = yaml.safe_load((run / "stages.yaml").read_text())
-    assert (config["stages"]["pretraining_epochs"], config["stages"]["solutions"]) == (2, 10)
+    assert (config["stages"]["pretraining_epochs"], config["stages"]["solutions"]) == (60, 10)
     assert config["training"]["optimizer"] == "adam"
 
 
