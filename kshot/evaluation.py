@@ -219,11 +219,8 @@ def departure(split: AnySplit, within_groups: bool | None) -> bool | None:
 
 
 def describe_adaptation(adaptation: Adaptation | None) -> str:
-    """Name and options, for results that differ in an option alone are different results: "logistic-c=3.0"."""
-    if adaptation is None:
-        return "own"
-    options = getattr(adaptation, "options", {})
-    return "-".join([adaptations.name_of(adaptation), *(f"{name}={value}" for name, value in options.items())])
+    """The adaptation's description, or "own" for a learner that learns tasks in its own way."""
+    return "own" if adaptation is None else adaptation.description
 
 
 def _adaptation_of(learner: Learner, adaptation: Adaptation | str | None) -> Adaptation | None:

@@ -55,11 +55,11 @@ def learner() -> Toy:
 
 
 def test_the_names_are_known() -> None:
-    assert set(adaptations) >= {"logistic", "centroid", "ridge", "cosine", "tune-all"}
+    assert set(adaptations) >= {"logistic", "centroid", "ridge", "cosine", "svm", "tune-all"}
     assert adaptations["tune-all"]().options == {"learning_rate": 1e-3, "steps": 10}
 
 
-@pytest.mark.parametrize("name", ["logistic", "centroid", "ridge", "cosine", "tune-all"])
+@pytest.mark.parametrize("name", ["logistic", "centroid", "ridge", "cosine", "svm", "tune-all"])
 def test_learns_separable_tasks(name: str, learner: Toy) -> None:
     tasks = episodes()
     scores = adaptations[name]().scores(learner.eval(), tasks)

@@ -13,12 +13,14 @@ from kshot.solvers.adaptation import (
     LogisticRegression,
     NearestCentroid,
     Ridge,
+    SupportVectorMachine,
     adaptations,
 )
 from kshot.solvers.heads import LinearHead
 from kshot.solvers.logistic import logistic_regression
 from kshot.solvers.prototypes import cosine, nearest_centroid
 from kshot.solvers.ridge import ridge
+from kshot.solvers.scaled import LearntRidge, ScaledHead
 from kshot.solvers.svm import svm
 from kshot.solvers.tune_all import TuneAll
 
@@ -26,10 +28,13 @@ __all__ = [
     "Adaptation",
     "Cosine",
     "HeadAdaptation",
+    "LearntRidge",
     "LinearHead",
     "LogisticRegression",
     "NearestCentroid",
     "Ridge",
+    "ScaledHead",
+    "SupportVectorMachine",
     "TuneAll",
     "adaptations",
     "cosine",

@@ -12,7 +12,8 @@ from kshot.registry import Registry
 from kshot.solvers.heads import LinearHead
 from kshot.solvers.logistic import logistic_regression
 from kshot.solvers.prototypes import cosine, nearest_centroid
-from kshot.solvers.ridge import ridge
+from kshot.solvers.ridge import check_ridge, ridge
+from kshot.solvers.svm import check_svm, svm
 
 
 class HasFeatures(Protocol):
@@ -25,6 +26,12 @@ class HasFeatures(Protocol):
 
 class Adaptation(ABC):
     """A way to learn a task from its support images."""
+
+    @property
+    def description(self) -> str:
+        """Name and options, for results that differ in an option alone are different results: "logistic-c=3.0"."""
+        options = getattr(self, "options", {})
+        return "-".join([adaptations.name_of(self), *(f"{name}={value}" for name, value in options.items())])
 
     @abstractmethod
     def scores(self, learner: HasFeatures, episodes: Episodes) -> Tensor:
@@ -86,11 +93,31 @@ class Ridge(HeadAdaptation):
     """
 
     def __init__(self, l2: float = 1.0) -> None:
+        check_ridge(l2)
         self.l2 = l2
 
     def head(self, features: Tensor, labels: Tensor, ways: int) -> LinearHead:
         """The solution of the regression."""
         return ridge(features, labels, ways, l2=self.l2)
+
+
+@adaptations.register("svm")
+class SupportVectorMachine(HeadAdaptation):
+    """The multi-class support vector machine of MetaOptNet (Lee et al. 2019).
+
+    Parameters
+    ----------
+    c : weight C of the hinge losses against 1/2 |W|^2.
+    diagonal_shift : what is added to the diagonal of the kernel; MetaOptNet's release adds 1, its paper nothing.
+    """
+
+    def __init__(self, c: float = 0.1, diagonal_shift: float = 1.0) -> None:
+        check_svm(c, diagonal_shift)
+        self.c, self.diagonal_shift = c, diagonal_shift
+
+    def head(self, features: Tensor, labels: Tensor, ways: int) -> LinearHead:
+        """The optimum for each task."""
+        return svm(features, labels, ways, c=self.c, diagonal_shift=self.diagonal_shift)
 
 
 @adaptations.register("cosine")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import torch
@@ -22,8 +23,8 @@ def ridge(features: Tensor, labels: Tensor, ways: int, l2: float | Tensor = 1.0)
     Raises ConfigError where `l2` is a number that is not positive, DataError where the system is singular to working
     precision, and as `check_support`.
     """
-    if not isinstance(l2, Tensor) and not l2 > 0:
-        raise ConfigError(f"ridge's l2 is {l2}, but must be positive")
+    if not isinstance(l2, Tensor):
+        check_ridge(l2)
     check_support(features, labels, ways)
     targets = one_hot(labels, ways, features.dtype)
     if features.shape[1] <= features.shape[2]:
@@ -31,6 +32,12 @@ def ridge(features: Tensor, labels: Tensor, ways: int, l2: float | Tensor = 1.0)
     else:
         weight = _solve(features.mT @ features, l2, features.mT @ targets).mT
     return LinearHead(weight, weight.new_zeros(weight.shape[:2]))
+
+
+def check_ridge(l2: float) -> None:
+    """ConfigError where the penalty of `ridge` makes no sense; learners ask before they train."""
+    if not 0 < l2 < math.inf:
+        raise ConfigError(f"ridge's l2 is {l2}, but must be positive")
 
 
 def _solve(gram: Tensor, l2: float | Tensor, right: Tensor) -> Tensor:

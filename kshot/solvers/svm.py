@@ -7,6 +7,7 @@ factors N + 1 matrices of the size S of the support set, and never one of the si
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import torch
@@ -41,10 +42,7 @@ def svm(features: Tensor, labels: Tensor, ways: int, c: float = 0.1, diagonal_sh
     Raises ConfigError where `c` is not above 0 or `diagonal_shift` is below 0, DataError where the kernel is singular
     to working precision, and as `check_support`.
     """
-    if not 0 < c < float("inf"):
-        raise ConfigError(f"the C of a support vector machine is {c}, but must be above 0")
-    if not 0 <= diagonal_shift < float("inf"):
-        raise ConfigError(f"diagonal_shift is {diagonal_shift}, but must be at least 0")
+    check_svm(c, diagonal_shift)
     check_support(features, labels, ways)
     kernel = features @ features.mT + diagonal_shift * torch.eye(
         features.shape[1], dtype=features.dtype, device=features.device
@@ -55,6 +53,14 @@ def svm(features: Tensor, labels: Tensor, ways: int, c: float = 0.1, diagonal_sh
     coefficients = cast(Tensor, _DualOptimum.apply(kernel.double(), members, c, _COMPLEMENTARITY * c * eps))
     weight = coefficients.to(features.dtype) @ features
     return LinearHead(weight, weight.new_zeros(weight.shape[:2]))
+
+
+def check_svm(c: float, diagonal_shift: float) -> None:
+    """ConfigError where the options of `svm` make no sense; learners ask before they train."""
+    if not 0 < c < math.inf:
+        raise ConfigError(f"the C of a support vector machine is {c}, but must be above 0")
+    if not 0 <= diagonal_shift < math.inf:
+        raise ConfigError(f"diagonal_shift is {diagonal_shift}, but must be at least 0")
 
 
 def _refuse_singular(kernel: Tensor) -> None:

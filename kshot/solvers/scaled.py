@@ -1,0 +1,63 @@
+"""Heads whose few numbers are learnt with the network: the scale and bias of their scores, and a ridge penalty."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from kshot.solvers.adaptation import HeadAdaptation
+from kshot.solvers.heads import LinearHead
+from kshot.solvers.ridge import check_ridge, ridge
+
+
+class ScaledHead(nn.Module, HeadAdaptation):
+    """The heads of another adaptation, with scores multiplied by a learnt scale, and shifted by a learnt bias.
+
+    Parameters
+    ----------
+    heads : what fits the heads.
+    scale : where the learnt scale starts.
+    bias : where the learnt bias starts, one number for all classes; None for no bias.
+    """
+
+    def __init__(self, heads: HeadAdaptation, scale: float = 1.0, bias: float | None = None) -> None:
+        super().__init__()
+        self.heads = heads
+        self.scale = nn.Parameter(torch.tensor(float(scale)))
+        self.bias = None if bias is None else nn.Parameter(torch.tensor(float(bias)))
+
+    @property
+    def description(self) -> str:
+        """That of the heads, said to be scaled: what is learnt is no option."""
+        return f"scaled-{self.heads.description}"
+
+    def head(self, features: Tensor, labels: Tensor, ways: int) -> LinearHead:
+        """The fitted head, with scale and bias in its weight and bias."""
+        fitted = self.heads.head(features, labels, ways)
+        bias = self.scale * fitted.bias
+        return LinearHead(self.scale * fitted.weight, bias if self.bias is None else bias + self.bias)
+
+
+class LearntRidge(nn.Module, HeadAdaptation):
+    """Ridge regression onto one-hot labels whose penalty is learnt, as its logarithm.
+
+    Parameters
+    ----------
+    l2 : where the penalty starts.
+    """
+
+    def __init__(self, l2: float) -> None:
+        super().__init__()
+        check_ridge(l2)
+        self.log_l2 = nn.Parameter(torch.tensor(math.log(l2)))
+
+    @property
+    def description(self) -> str:
+        """Ridge regression with a penalty that is no option."""
+        return "ridge-l2=learnt"
+
+    def head(self, features: Tensor, labels: Tensor, ways: int) -> LinearHead:
+        """The solution of the regression."""
+        return ridge(features, labels, ways, l2=self.log_l2.exp())
