@@ -5,9 +5,11 @@ from kshot.learners.base import FeatureLearner, Learner, learners
 from kshot.learners.imaml import IMAML
 from kshot.learners.initialization import InitializationLearner
 from kshot.learners.maml import MAML
+from kshot.learners.metaoptnet import MetaOptNet
 from kshot.learners.minibatch_prox import MinibatchProx
 from kshot.learners.multi_task import MultiTask
 from kshot.learners.protonet import ProtoNet
+from kshot.learners.r2d2 import R2D2
 from kshot.learners.reptile import Reptile
 from kshot.learners.supervised import Supervised
 from kshot.learners.tsa_maml import TSAMAML
@@ -16,10 +18,12 @@ __all__ = [
     "ANIL",
     "IMAML",
     "MAML",
+    "R2D2",
     "TSAMAML",
     "FeatureLearner",
     "InitializationLearner",
     "Learner",
+    "MetaOptNet",
     "MinibatchProx",
     "MultiTask",
     "ProtoNet",

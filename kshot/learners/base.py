@@ -22,6 +22,7 @@ from kshot.registry import Registry
 from kshot.solvers.adaptation import Adaptation
 
 Statistics = Literal["running", "transductive", "inductive"]
+NO_LABEL = -100  # in place of the label of an image that takes no part in a loss
 
 learners: Registry[Learner] = Registry("learner")
 
@@ -47,7 +48,10 @@ class Learner(nn.Module):
     options: Mapping[str, object]
 
     def training_scores(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
-        """Scores (B, T, N) of the images that the training loss looks at, and their labels (B, T)."""
+        """Scores (B, T, N) of the images that the training loss looks at, and their labels (B, T).
+
+        A learner with a `loss` of its own may say `NO_LABEL` of images that this loss leaves out.
+        """
         raise NotImplementedError
 
     def scores(self, episodes: Episodes) -> Tensor:
@@ -127,7 +131,7 @@ def task_losses(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def accuracy(scores: Tensor, labels: Tensor) -> Tensor:
-    """The share of images whose highest score is that of their label; nan for real-valued labels."""
+    """The share of images with a label whose highest score is that of this label; nan for real-valued labels."""
     if labels.is_floating_point():
         return scores.new_tensor(float("nan"))
-    return (scores.argmax(-1) == labels).float().mean()
+    return (scores.argmax(-1) == labels).sum() / (labels != NO_LABEL).sum()

@@ -1,0 +1,68 @@
+"""Meta-learning with differentiable convex optimisation: MetaOptNet (Lee, Maji, Ravichandran and Soatto 2019)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from kshot.backbones.registry import Backbone
+from kshot.backbones.task_batch import batch_of_tasks
+from kshot.data.episodes import Episodes
+from kshot.errors import ConfigError
+from kshot.learners.base import FeatureLearner, learners
+from kshot.solvers.adaptation import Ridge, SupportVectorMachine
+from kshot.solvers.scaled import ScaledHead
+
+
+@learners.register("metaoptnet")
+class MetaOptNet(FeatureLearner):
+    """A linear classifier is the exact optimum of a convex problem, through whose conditions gradients pass.
+
+    Query images are scored by the classifier of the support images, times a learnt scale. The release sends support and
+    query images through the network apart, and all tasks of a step together; here a task's images stay together.
+
+    backbone: images (M, C, H, W) -> features (M, D); the paper's is ResNet-12 without average pooling.
+    head: "svm", the multi-class support vector machine, or "ridge", ridge regression onto one-hot labels.
+    c: of the svm, the weight of its hinge losses.
+    diagonal_shift: of the svm, what is added to the diagonal of its kernel; the release adds 1, the paper nothing.
+    l2: of ridge, the weight of |W|^2.
+    scale: where the learnt scale of the scores starts.
+    label_smoothing: share of the probability that the loss spreads over the other classes (0.1 on mini-ImageNet).
+    statistics: BatchNorm statistics in training: of each "task" alone, or "joint" over the whole meta batch.
+    """
+
+    meta_batch: ClassVar[int] = 8
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: Literal["svm", "ridge"] = "svm",
+        c: float = 0.1,
+        diagonal_shift: float = 1.0,
+        l2: float = 50.0,
+        scale: float = 1.0,
+        label_smoothing: float = 0.0,
+        statistics: Literal["task", "joint"] = "task",
+    ) -> None:
+        if head not in ("svm", "ridge"):
+            raise ConfigError(f"MetaOptNet has no head {head!r}; choose svm or ridge")
+        if not 0 <= label_smoothing < 1:
+            raise ConfigError(f"label_smoothing is {label_smoothing}, but must be at least 0 and below 1")
+        fit = SupportVectorMachine(c, diagonal_shift) if head == "svm" else Ridge(l2)
+        super().__init__(backbone, ScaledHead(fit, scale))
+        self.label_smoothing = label_smoothing
+        self.statistics = statistics
+
+    def training_scores(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
+        """Scores (B, T, N) of the query images, and their labels (B, T)."""
+        with batch_of_tasks(episodes.tasks, episodes.keys, joint=self.statistics == "joint"):
+            scores = self.adaptation.scores(self, episodes)
+        return scores, episodes.query_labels
+
+    def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross-entropy against 1 - e for the class itself and e / (N - 1) for each of the others."""
+        ways = scores.shape[-1]
+        # PyTorch's smoothing spreads its share over all classes, that of the image included.
+        return F.cross_entropy(scores.mT, labels, label_smoothing=self.label_smoothing * ways / (ways - 1))

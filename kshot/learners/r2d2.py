@@ -1,0 +1,81 @@
+"""Ridge regression differentiable discriminator: R2-D2 (Bertinetto, Henriques, Torr and Vedaldi 2019)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kshot import seeding
+from kshot.backbones.registry import Backbone
+from kshot.backbones.task_batch import batch_of_tasks
+from kshot.data.episodes import Episodes
+from kshot.learners.base import NO_LABEL, FeatureLearner, learners
+from kshot.solvers.heads import one_hot
+from kshot.solvers.scaled import LearntRidge, ScaledHead
+
+_SHOTS_DRAW = 1 << 22  # of a task's key; apart from the draws of augmentation and dropout
+
+
+@learners.register("r2d2")
+class R2D2(FeatureLearner):
+    """Ridge regression onto one-hot labels in Woodbury's form (eqs. 4-6), with learnt penalty, scale and bias.
+
+    With random shots, a training task uses of each class a number of its K sampled support images that is drawn
+    uniformly from 1..K, the same for all classes, and asks for the rest along with the query images: so one network
+    learns for all shots, every task has as many images as any other, and none is wasted. The bias is one number for all
+    classes, as in the paper; it would tell in other losses than the cross-entropy, whose probabilities it leaves alone.
+    The paper does not say where the three numbers start.
+
+    backbone: images (M, C, H, W) -> features (M, D); the paper's is "r2d2".
+    l2: where the learnt penalty starts.
+    scale, bias: where the learnt scale and bias of the scores start.
+    random_shots: draw the shots of each training task, up to those that are sampled.
+    statistics: BatchNorm statistics in training: of each "task" alone, or "joint" over the whole meta batch.
+    """
+
+    meta_batch: ClassVar[int] = 1
+    adaptation: ScaledHead
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        l2: float = 50.0,
+        scale: float = 10.0,
+        bias: float = 0.0,
+        random_shots: bool = True,
+        statistics: Literal["task", "joint"] = "task",
+    ) -> None:
+        super().__init__(backbone, ScaledHead(LearntRidge(l2), scale, bias))
+        self.random_shots = random_shots
+        self.statistics = statistics
+
+    def training_scores(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
+        """Scores (B, S+T, N) of all images, and labels (B, S+T), `NO_LABEL` for those that the head was fitted to."""
+        images = episodes.images()
+        with batch_of_tasks(episodes.tasks, episodes.keys, joint=self.statistics == "joint"):
+            features = self.features(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+        used = self.support_used(episodes)
+        # A feature of zeros adds nothing to the normal equations: the head is that of the used images alone.
+        support = features[:, : used.shape[1]] * used.unsqueeze(-1)
+        head = self.adaptation.head(support, episodes.support_labels, episodes.ways)
+        asked = episodes.support_labels.masked_fill(used, NO_LABEL)
+        return head.scores(features), torch.cat([asked, episodes.query_labels], 1)
+
+    def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """Mean over tasks of the mean cross-entropy of a task's images that have a label."""
+        losses = F.cross_entropy(scores.mT, labels, ignore_index=NO_LABEL, reduction="none")
+        return (losses.sum(1) / (labels != NO_LABEL).sum(1)).mean()
+
+    def support_used(self, episodes: Episodes) -> Tensor:
+        """(B, S) whether a support image is one that the head of its training task is fitted to."""
+        labels = episodes.support_labels
+        if not self.random_shots or not len(episodes.keys):
+            return torch.ones_like(labels, dtype=torch.bool)
+        sampled = max(1, labels.shape[1] // episodes.ways)
+        shots = 1 + seeding.below(episodes.keys, _SHOTS_DRAW, sampled)
+        members = one_hot(labels, episodes.ways, torch.int64)
+        place = (members.cumsum(1) * members).sum(-1)  # 1 for the first image of each class, 2 for the second
+        return place <= torch.from_numpy(shots).to(labels.device).unsqueeze(1)

@@ -1,0 +1,170 @@
+"""MetaOptNet and R2-D2 against their formulas written out, one task at a time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kshot import evaluation
+from kshot.backbones import Conv4, batch_of_tasks
+from kshot.data.augmentation import prepare_images
+from kshot.data.episodes import Episodes, EpisodeSampler, TaskShape
+from kshot.errors import ConfigError
+from kshot.learners import R2D2, MetaOptNet
+from kshot.learners.base import NO_LABEL, accuracy
+from kshot.solvers import Ridge, SupportVectorMachine, ridge, svm
+
+
+def backbone() -> Conv4:
+    torch.manual_seed(0)
+    return Conv4(8, in_channels=1, image_size=16)
+
+
+def tasks(toy_data, shots: int = 4, count: int = 6) -> Episodes:
+    sampler = EpisodeSampler(toy_data.train, TaskShape(3, shots, 5), seed=0)
+    ready = prepare_images(sampler.episodes(np.arange(count)), toy_data.train.normalization)
+    return ready.with_images(ready.support.double(), ready.query.double())
+
+
+def features_of(network: nn.Module, episodes: Episodes) -> tuple[Tensor, Tensor]:
+    """Support and query features (B, S, D), (B, T, D) in training mode."""
+    images = episodes.images()
+    with batch_of_tasks(episodes.tasks, episodes.keys):
+        features = network(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+    boundary = episodes.support.shape[1]
+    return features[:, :boundary], features[:, boundary:]
+
+
+@pytest.mark.parametrize("shots", [1, 2])
+def test_woodbury_solution_of_r2d2_equals_the_primal(toy_data, shots: int) -> None:
+    learner = R2D2(backbone(), l2=0.7, scale=3.0, bias=0.5, random_shots=False).double()
+    episodes = tasks(toy_data, shots)
+    scores, labels = learner.training_scores(episodes)
+    support, query = features_of(backbone().double(), episodes)
+    assert support.shape[1] < support.shape[2], "fewer images than dimensions: the learner solves in the dual"
+    targets = torch.nn.functional.one_hot(episodes.support_labels, 3).double()
+    for task in range(episodes.tasks):
+        design = support[task].T @ support[task] + 0.7 * torch.eye(support.shape[2])
+        weight = torch.linalg.solve(design, support[task].T @ targets[task])
+        torch.testing.assert_close(scores[task, 3 * shots :], 3.0 * query[task] @ weight + 0.5)
+    assert (labels[:, : 3 * shots] == NO_LABEL).all()
+    assert (labels[:, 3 * shots :] == episodes.query_labels).all()
+
+
+def test_random_shots_fit_the_head_to_some_and_ask_for_the_rest(toy_data) -> None:
+    learner = R2D2(backbone()).double()
+    episodes = tasks(toy_data)
+    used = learner.support_used(episodes)
+    scores, labels = learner.training_scores(episodes)
+    support, query = features_of(backbone().double(), episodes)
+    losses, right, asked = [], 0, 0
+    for task in range(episodes.tasks):
+        mine, truth = used[task], episodes.support_labels[task]
+        counts = truth[mine].bincount(minlength=3)
+        assert (counts == counts[0]).all()
+        assert counts[0] >= 1
+        head = ridge(support[task : task + 1, mine], truth[None, mine], 3, l2=50.0)
+        others = torch.cat([support[task, ~mine], query[task]])
+        expected = 10.0 * head.scores(others[None])[0]
+        wanted = torch.cat([truth[~mine], episodes.query_labels[task]])
+        losses.append(nn.functional.cross_entropy(expected, wanted))
+        right, asked = right + (expected.argmax(-1) == wanted).sum(), asked + len(wanted)
+    assert len({int(row.sum()) for row in used}) > 1, "tasks of one batch differ in their shots"
+    torch.testing.assert_close(learner.loss(scores, labels), torch.stack(losses).mean())
+    assert accuracy(scores, labels).item() == pytest.approx(float(right / asked))
+
+
+def test_shots_are_uniform_and_belong_to_the_task(toy_data) -> None:
+    learner, episodes = R2D2(backbone()), tasks(toy_data)
+    keys = EpisodeSampler(toy_data.train, TaskShape(3, 4, 5), seed=0).rows(np.arange(4000)).keys
+    labels = episodes.support_labels[:1].expand(4000, -1)
+    many = replace(episodes, support_labels=labels, classes=episodes.classes[:1].expand(4000, -1), keys=keys)
+    shots = learner.support_used(many).sum(1) // 3
+    counts = shots.bincount(minlength=5)
+    assert counts[0] == 0
+    assert (counts[1:] - 1000).abs().max() < 120
+    part = replace(many, support_labels=labels[7:9], classes=many.classes[7:9], keys=keys[7:9])
+    assert (learner.support_used(part).sum(1) // 3 == shots[7:9]).all()
+    assert learner.support_used(replace(episodes, keys=keys[:0])).all(), "where nothing is random, all are used"
+
+
+@pytest.mark.parametrize("head", ["svm", "ridge"])
+def test_metaoptnet_scores_by_the_optimum_times_a_learnt_scale(toy_data, head: str) -> None:
+    learner = MetaOptNet(backbone(), head=head, c=0.3, diagonal_shift=0.5, l2=7.0, scale=4.0).double()
+    episodes = tasks(toy_data)
+    scores, labels = learner.training_scores(episodes)
+    support, query = features_of(backbone().double(), episodes)
+    if head == "svm":
+        fitted = svm(support, episodes.support_labels, 3, c=0.3, diagonal_shift=0.5)
+    else:
+        fitted = ridge(support, episodes.support_labels, 3, l2=7.0)
+    torch.testing.assert_close(scores, 4.0 * query @ fitted.weight.mT)
+    assert labels is episodes.query_labels
+
+
+def test_label_smoothing_gives_each_other_class_an_equal_share() -> None:
+    learner = MetaOptNet(backbone(), label_smoothing=0.1)
+    scores = torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(6).remainder(5).expand(2, -1)
+    members = nn.functional.one_hot(labels, 5)
+    target = 0.9 * members + 0.1 / 4 * (1 - members)
+    expected = -(target * scores.log_softmax(-1)).sum(-1).mean()
+    torch.testing.assert_close(learner.loss(scores, labels), expected)
+    plain = MetaOptNet(backbone()).loss(scores, labels)
+    torch.testing.assert_close(plain, nn.functional.cross_entropy(scores.flatten(0, 1), labels.flatten()))
+
+
+@pytest.mark.parametrize(
+    ("learner", "plain"),
+    [(lambda: MetaOptNet(backbone()), SupportVectorMachine()), (lambda: MetaOptNet(backbone(), "ridge"), Ridge(50.0))],
+    ids=["svm", "ridge"],
+)
+def test_evaluation_sees_what_was_learnt(toy_data, learner, plain) -> None:
+    """Scores from cached features are those of images, with the scale: its own way is told from the plain head's."""
+    trained = learner().double().eval()
+    nn.init.constant_(trained.adaptation.scale, 2.5)
+    episodes = tasks(toy_data)
+    support, query = (trained.features(part.flatten(0, 1)) for part in (episodes.support, episodes.query))
+    head = trained.adaptation.head(support.view(6, 12, -1), episodes.support_labels, 3)
+    torch.testing.assert_close(head.scores(query.view(6, 15, -1)), trained.scores(episodes))
+    unscaled = plain.head(support.view(6, 12, -1), episodes.support_labels, 3)
+    torch.testing.assert_close(head.weight, 2.5 * unscaled.weight)
+    own = evaluation.evaluate(trained.float(), toy_data.test, 3, 2, 4, tasks=8)
+    assert own.own_adaptation
+    assert own.adaptation == f"scaled-{plain.description}"
+    assert not evaluation.evaluate(trained, toy_data.test, 3, 2, 4, tasks=8, adaptation=plain).own_adaptation
+
+
+def test_r2d2_learns_its_three_numbers(toy_data) -> None:
+    learner = R2D2(backbone(), l2=2.0).double()
+    learner.accumulate_gradients(tasks(toy_data))
+    assert learner.adaptation.description == "scaled-ridge-l2=learnt"
+    assert learner.adaptation.heads.log_l2.exp().item() == pytest.approx(2.0)
+    assert learner.adaptation.heads.log_l2.grad
+    assert learner.adaptation.scale.grad
+    assert abs(learner.adaptation.bias.grad) < 1e-12, "the probabilities do not depend on it"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"head": "tree"}, "no head 'tree'"),
+        ({"label_smoothing": 1.0}, "label_smoothing is 1.0"),
+        ({"label_smoothing": -0.1}, "label_smoothing is -0.1"),
+        ({"c": 0.0}, "the C of a support vector machine is 0.0"),
+        ({"diagonal_shift": -1.0}, "diagonal_shift is -1.0"),
+        ({"head": "ridge", "l2": 0.0}, "l2 is 0.0"),
+    ],
+)
+def test_metaoptnet_refuses_impossible_options(options: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        MetaOptNet(backbone(), **options)
+
+
+def test_r2d2_refuses_a_penalty_that_is_not_positive() -> None:
+    with pytest.raises(ConfigError, match=r"l2 is 0\.0"):
+        R2D2(backbone(), l2=0.0)
