@@ -56,7 +56,7 @@ def test_recipe_builds_its_learner(name, toy_split):
         for option, value in recipe.options[section].items():
             assert arguments[option] == value if section == "training" else given.learner[option] == value
     if "way-" in name:
-        assert f"{given.ways}way-{given.validation_shots or given.shots}shot" in name
+        assert f"{given.validation_ways or given.ways}way-{given.validation_shots or given.shots}shot" in name
     elif given.ways == 5:
         assert (given.validation_shots or given.shots) == (1 if "1shot" in name else 5)
 
@@ -104,6 +104,22 @@ def test_variants_of_maml_differ_from_it_in_one_thing(name):
     else:
         assert own.options["learner"] == maml.options["learner"] | {"first_order": True}
         assert sections == ["learner"]
+
+
+@pytest.mark.parametrize("learner", ["metaoptnet", "r2d2"])
+def test_every_cell_of_a_closed_form_learner_in_w21_has_a_recipe_that_shows_its_value(learner):
+    shown = [
+        (name, value.accuracy, value.ci95)
+        for name in recipes.names()
+        if name.startswith(learner)
+        for value in recipes.load(name).published
+    ]
+    rows = [row for row in recipes.published_rows() if row["paper"] == "W21" and row["learner"] == learner]
+    expected = [
+        (f"{learner}-{row['dataset']}-5way-{row['shots']}shot", float(row["accuracy"]), float(row["ci95"]))
+        for row in rows
+    ]
+    assert sorted(shown) == sorted(expected)
 
 
 def test_values_of_a_cell_say_what_they_were_measured_on():
