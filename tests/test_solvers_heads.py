@@ -53,6 +53,18 @@ def test_ridge_solves_the_normal_equations(counts: list[int], dimension: int, l2
         np.testing.assert_allclose(scores, model.predict(queries.numpy()), atol=1e-9)
 
 
+@pytest.mark.parametrize("counts", [[1, 1], [30, 30], [1] * 20, [15] * 5], ids=str)
+@pytest.mark.parametrize("dimension", [2, 100, 16_000])
+def test_ridge_bears_duplicate_and_zero_features(counts: list[int], dimension: int) -> None:
+    support, labels, query = task(counts, dimension)
+    support[:, 1] = support[:, 0]
+    support[:, -1] = 0
+    head = ridge(support, labels, len(counts), l2=0.5)
+    for features, classes, queries, scores in zip(support.numpy(), labels.numpy(), query, head.scores(query)):
+        model = Ridge(alpha=0.5, fit_intercept=False, solver="svd").fit(features, np.eye(len(counts))[classes])
+        np.testing.assert_allclose(scores, model.predict(queries.numpy()), atol=1e-8)
+
+
 @SHAPES
 def test_nearest_centroid_is_the_negative_squared_distance(counts: list[int], dimension: int) -> None:
     support, labels, query = task(counts, dimension)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kshot.errors import ConfigError, DataError
+from kshot.solvers.gram import gram
 from kshot.solvers.heads import LinearHead, check_support, one_hot
 
 
@@ -28,9 +29,9 @@ def ridge(features: Tensor, labels: Tensor, ways: int, l2: float | Tensor = 1.0)
     check_support(features, labels, ways)
     targets = one_hot(labels, ways, features.dtype)
     if features.shape[1] <= features.shape[2]:
-        weight = _solve(features @ features.mT, l2, targets).mT @ features
+        weight = _solve(gram(features), l2, targets).mT @ features
     else:
-        weight = _solve(features.mT @ features, l2, features.mT @ targets).mT
+        weight = _solve(gram(features.mT), l2, features.mT @ targets).mT
     return LinearHead(weight, weight.new_zeros(weight.shape[:2]))
 
 
@@ -40,9 +41,9 @@ def check_ridge(l2: float) -> None:
         raise ConfigError(f"ridge's l2 is {l2}, but must be positive")
 
 
-def _solve(gram: Tensor, l2: float | Tensor, right: Tensor) -> Tensor:
-    """(gram + l2 I)^-1 right; DataError where a task has no Cholesky factor."""
-    system = gram + l2 * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+def _solve(products: Tensor, l2: float | Tensor, right: Tensor) -> Tensor:
+    """(products + l2 I)^-1 right; DataError where a task has no Cholesky factor."""
+    system = products + l2 * torch.eye(products.shape[-1], dtype=products.dtype, device=products.device)
     factor, failures = torch.linalg.cholesky_ex(system.detach())
     if failures.any():
         task = int(failures.nonzero()[0])
@@ -56,8 +57,7 @@ def _solve(gram: Tensor, l2: float | Tensor, right: Tensor) -> Tensor:
 class _Solution(torch.autograd.Function):
     """system^-1 right, by the Cholesky factor of the symmetric system; any number of times differentiable.
 
-    Its gradient takes two triangular solves with the same factor, which is several times cheaper than the gradient of
-    the factorisation.
+    Its gradient is a solution with the same factor, and spares that of the factorisation.
     """
 
     @staticmethod

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from kshot.errors import ConfigError, DataError
+from kshot.solvers.gram import gram
 from kshot.solvers.heads import LinearHead, check_support, one_hot
 
 _MAX_ITERATIONS = 60  # ten to fifteen are usual
@@ -44,9 +45,8 @@ def svm(features: Tensor, labels: Tensor, ways: int, c: float = 0.1, diagonal_sh
     """
     check_svm(c, diagonal_shift)
     check_support(features, labels, ways)
-    kernel = features @ features.mT + diagonal_shift * torch.eye(
-        features.shape[1], dtype=features.dtype, device=features.device
-    )
+    identity = torch.eye(features.shape[1], dtype=features.dtype, device=features.device)
+    kernel = gram(features) + diagonal_shift * identity
     _refuse_singular(kernel.detach())
     eps = torch.finfo(features.dtype).eps
     members = one_hot(labels, ways, torch.float64).mT
