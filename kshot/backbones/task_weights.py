@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from kshot.backbones.film import Modulations, modulated
 from kshot.backbones.task_batch import batch_of_tasks
 
 Parameters = Mapping[str, Tensor]
@@ -17,7 +19,13 @@ def shared_weights(network: nn.Module, tasks: int) -> dict[str, Tensor]:
     return {name: weight.expand(tasks, *weight.shape) for name, weight in network.named_parameters()}
 
 
-def forward_per_task(network: nn.Module, parameters: Parameters, inputs: Tensor, groups: int = 1) -> Tensor:
+def forward_per_task(
+    network: nn.Module,
+    parameters: Parameters,
+    inputs: Tensor,
+    groups: int = 1,
+    modulations: Modulations | None = None,
+) -> Tensor:
     """Outputs (B, M, ...) of a network for inputs (B, M, ...), task b with its own weights ``parameters[name][b]``.
 
     BatchNorm takes the statistics of each task's own images, in training and in evaluation, and tracks none.
@@ -25,15 +33,21 @@ def forward_per_task(network: nn.Module, parameters: Parameters, inputs: Tensor,
     parameters: all parameters of the network by name, (B, ...) each.
     groups: G, how many parts the M inputs of a task fall into, one after the other and of equal size, each of which is
         normalised by itself.
+    modulations: FiLM's scale and shift (B, C) of layers by their names, as for `modulated`; None for no modulation.
 
     A single task goes through the network's ordinary kernels, so that a loop over tasks costs no more than a loop;
     several go through `torch.func.vmap`. First and second derivatives are exact either way.
     """
+    modulations = dict(modulations or {})
     if len(inputs) == 1:
         own = {name: weight[0] for name, weight in parameters.items()}
+        its = {name: (scale[0], shift[0]) for name, (scale, shift) in modulations.items()}
         with batch_of_tasks(groups, own_statistics=True):
-            return functional_call(network, own, (inputs[0],)).unsqueeze(0)
+            return _forward(network, own, its, inputs[0]).unsqueeze(0)
     with batch_of_tasks(groups, own_statistics=True, traced=True):
-        return vmap(lambda own, images: functional_call(network, own, (images,)), randomness="different")(
-            dict(parameters), inputs
-        )
+        return vmap(partial(_forward, network), randomness="different")(dict(parameters), modulations, inputs)
+
+
+def _forward(network: nn.Module, own: Parameters, modulations: Modulations, images: Tensor) -> Tensor:
+    with modulated(network, modulations):
+        return functional_call(network, dict(own), (images,))
