@@ -72,7 +72,7 @@ class R2D2(FeatureLearner):
     def support_used(self, episodes: Episodes) -> Tensor:
         """(B, S) whether a support image is one that the head of its training task is fitted to."""
         labels = episodes.support_labels
-        if not self.random_shots or not len(episodes.keys):
+        if not self.random_shots:
             return torch.ones_like(labels, dtype=torch.bool)
         sampled = max(1, labels.shape[1] // episodes.ways)
         shots = 1 + seeding.below(episodes.keys, _SHOTS_DRAW, sampled)
