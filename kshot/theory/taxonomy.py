@@ -21,7 +21,7 @@ from kshot import seeding
 from kshot.backbones.conv4 import Conv4
 from kshot.data.episodes import Episodes, TaskShape
 from kshot.errors import ConfigError
-from kshot.learners import ANIL, MAML, MultiTask, ProtoNet
+from kshot.learners import ANIL, MAML, R2D2, MetaOptNet, MultiTask, ProtoNet
 from kshot.solvers import logistic_regression, ridge
 from kshot.theory import last_layer as formula
 from kshot.theory.experiment import Experiment, Findings, check_positive, experiments
@@ -111,6 +111,16 @@ def _ridge(episodes: Episodes, backbone: Conv4) -> Comparison:
     return Comparison(own, value, list(backbone.parameters()))
 
 
+@line("MetaOptNet, ridge", "w.x", "summed squared error", "50 |w|^2")
+def _metaoptnet(episodes: Episodes, backbone: Conv4) -> Comparison:
+    return _ridge_learner(MetaOptNet(backbone, head="ridge", l2=50.0), 50.0, episodes, backbone)
+
+
+@line("R2D2", "w.x", "summed squared error", "|w|^2, its weight learnt")
+def _r2d2(episodes: Episodes, backbone: Conv4) -> Comparison:
+    return _ridge_learner(R2D2(backbone, l2=1.0, scale=1.0, random_shots=False), 1.0, episodes, backbone)
+
+
 @line("logistic head, C = 3", "w.x + b", "summed cross-entropy", "|w|^2 / 6")
 def _logistic(episodes: Episodes, backbone: Conv4) -> Comparison:
     tasks, weight = _feature_tasks(episodes, backbone)
@@ -124,6 +134,14 @@ def _logistic(episodes: Episodes, backbone: Conv4) -> Comparison:
         tasks, start, formula.affine, formula.summed_cross_entropy, penalty, formula.mean_cross_entropy
     )
     return Comparison(own, value, list(backbone.parameters()))
+
+
+def _ridge_learner(learner: MetaOptNet | R2D2, l2: float, episodes: Episodes, backbone: Conv4) -> Comparison:
+    """Both scale the scores by a number that is learnt, and that is 1 here."""
+    tasks, start = _feature_tasks(episodes, backbone)
+    penalty = formula.Penalty(formula.l2(l2))
+    value = formula.objective(tasks, start, formula.linear, formula.squared_error, penalty, formula.mean_cross_entropy)
+    return Comparison(learner.double().meta_loss(episodes), value, list(backbone.parameters()))
 
 
 def _early_stopping(learner: ANIL | MAML, episodes: Episodes) -> Comparison:
