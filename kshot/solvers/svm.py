@@ -18,8 +18,8 @@ from kshot.errors import ConfigError, DataError
 from kshot.solvers.gram import gram
 from kshot.solvers.heads import LinearHead, check_support, one_hot
 
-_MAX_ITERATIONS = 60  # ten to fifteen are usual
-_COMPLEMENTARITY = 0.05  # mean product of slack and multiplier at which a task is solved, in units of C * eps
+_MAX_ITERATIONS = 60  # five to twenty are usual
+_COMPLEMENTARITY = 0.05  # mean product of slack and multiplier at which a task is solved, in units of eps * coefficient
 _TO_THE_BOUND = (0.9, 1 - 1e-5)  # least and largest share of the way to the nearest bound that a step goes
 _TASK = (1, 2)  # the dimensions within a task
 _FACTOR_BYTES = 1 << 25  # of one set of matrices of the tasks that are solved together; a few such sets are alive
@@ -32,9 +32,9 @@ def svm(features: Tensor, labels: Tensor, ways: int, c: float = 0.1, diagonal_sh
 
         1/2 sum_n a_n' K a_n - sum_s a[y_s, s]   where   a[n, s] <= C [n = y_s]   and   sum_n a[n, s] = 0,
 
-    and the weight of class n is sum_s a[n, s] x_s. The minimum is exact to rounding, and its gradient comes from the
-    conditions of optimality there, not from the iterations that led to it. The small systems are solved in float64,
-    whatever the type of the features.
+    and the weight of class n is sum_s a[n, s] x_s. The gradient comes from the conditions of optimality at the minimum,
+    not from the iterations that led to it. All is computed in float64; for features of float64 the minimum is exact to
+    rounding, for those of float32 it stops where the weights are within about 1e-4 of their largest entry.
 
     features: (B, S, D); labels: (B, S) int64 in 0..ways-1.
     c: C, the weight of the hinge losses against 1/2 |W|^2.
@@ -45,13 +45,13 @@ def svm(features: Tensor, labels: Tensor, ways: int, c: float = 0.1, diagonal_sh
     """
     check_svm(c, diagonal_shift)
     check_support(features, labels, ways)
-    identity = torch.eye(features.shape[1], dtype=features.dtype, device=features.device)
-    kernel = gram(features) + diagonal_shift * identity
+    exact = features.double()
+    kernel = gram(exact) + diagonal_shift * torch.eye(features.shape[1], dtype=exact.dtype, device=exact.device)
     _refuse_singular(kernel.detach())
-    eps = torch.finfo(features.dtype).eps
-    members = one_hot(labels, ways, torch.float64).mT
-    coefficients = cast(Tensor, _DualOptimum.apply(kernel.double(), members, c, _COMPLEMENTARITY * c * eps))
-    weight = coefficients.to(features.dtype) @ features
+    members = one_hot(labels, ways, exact.dtype).mT
+    tolerance = _COMPLEMENTARITY * torch.finfo(features.dtype).eps
+    coefficients = cast(Tensor, _DualOptimum.apply(kernel, members, c, tolerance))
+    weight = (coefficients @ exact).to(features.dtype)
     return LinearHead(weight, weight.new_zeros(weight.shape[:2]))
 
 
@@ -73,7 +73,7 @@ def _refuse_singular(kernel: Tensor) -> None:
         task = int(sound.logical_not().nonzero()[0])
         raise DataError(
             f"the kernel of task {task} is singular to working precision: features of support images are linearly "
-            "dependent, or too long beside diagonal_shift; raise diagonal_shift, normalise the features, or use float64"
+            "dependent, or too long beside diagonal_shift; raise diagonal_shift, or normalise the features"
         )
 
 
@@ -127,13 +127,16 @@ class _Dual:
     kernel: K (B, S, S); members: (B, N, S), 1 where an image belongs to a class; c: the bound of these.
     slacks: C [n = y_s] - a[n, s], (B, N, S), above 0; multipliers: of the bounds, (B, N, S), above 0.
     shift: multiplier of the constraint that coefficients of an image sum to 0, (B, 1, S).
+    size: of typical coefficients, (B, 1, 1), at most c.
     """
 
     def __init__(self, kernel: Tensor, members: Tensor, c: float) -> None:
         self.kernel, self.members, self.c = kernel, members, c
+        # On the way that favours each image's own class, the objective is least at this length.
         outward = members - 1 / members.shape[1]
         lowest = (outward * members).sum(_TASK, True) / (outward @ kernel * outward).sum(_TASK, True)
-        self.slacks = c * members - lowest.clamp(max=c) * outward
+        self.size = lowest.clamp(max=c)
+        self.slacks = c * members - self.size * outward
         pull = members - (c * members - self.slacks) @ kernel
         low, high = pull.aminmax(dim=1, keepdim=True)
         self.shift = low - (high - low).mean(_TASK, True) - 0.1
@@ -146,7 +149,7 @@ class _Dual:
         last step of all costs nothing in training, since the gradient needs its system.
         """
         for _ in range(_MAX_ITERATIONS):
-            unsolved = ~((self.slacks * self.multipliers).mean(_TASK, True) <= tolerance)
+            unsolved = ~((self.slacks * self.multipliers).mean(_TASK, True) <= tolerance * self.size)
             if not unsolved.any():
                 system = self._step(torch.ones_like(unsolved))
                 return self.slacks, system
