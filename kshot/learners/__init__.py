@@ -5,6 +5,7 @@ from kshot.learners.base import FeatureLearner, Learner, learners
 from kshot.learners.imaml import IMAML
 from kshot.learners.initialization import InitializationLearner
 from kshot.learners.maml import MAML
+from kshot.learners.meta_lstm import MetaLSTM
 from kshot.learners.metaoptnet import MetaOptNet
 from kshot.learners.minibatch_prox import MinibatchProx
 from kshot.learners.multi_task import MultiTask
@@ -23,6 +24,7 @@ __all__ = [
     "FeatureLearner",
     "InitializationLearner",
     "Learner",
+    "MetaLSTM",
     "MetaOptNet",
     "MinibatchProx",
     "MultiTask",
