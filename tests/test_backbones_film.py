@@ -108,7 +108,7 @@ def test_networks_with_weights_of_their_own_are_modulated_in_both_strategies(net
 
 def test_layers_that_are_modulated():
     assert list(modulated_layers(Conv4(8)).items()) == [(f"blocks.{i}.1", 8) for i in range(4)]
-    assert list(modulated_layers(ResNet12(widths=(2, 3, 4, 5))).values()) == [c for c in (2, 3, 4, 5) for _ in range(4)]
+    assert list(modulated_layers(ResNet12(widths=(2, 3, 4, 5))).values()) == [c for c in (2, 3, 4, 5) for _ in range(3)]
     assert len(modulated_layers(R2D2Network())) == 4
     assert len(modulated_layers(WideResNet())) == 25
     assert modulated_layers(MLP((5, 6))) == {"layers.0.0": 5, "layers.1.0": 6}, "no normalisation: linear layers"

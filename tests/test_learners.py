@@ -30,6 +30,8 @@ def build(name: str, **options: object) -> Learner:
         options = {"ways": 3} | options
     if "assignment_steps" in inspect.signature(cls).parameters:
         options = {"groups": 2, "assignment_steps": 2} | options  # every task descends twice, which takes its time
+    if "modulation_start" in inspect.signature(cls).parameters:
+        options = {"modulation_start": 0.1} | options  # at 0 nothing reaches the task embedding in the first step
     return cls(Conv4(8, in_channels=1, image_size=16), **options)
 
 

@@ -21,10 +21,14 @@ Modulations = Mapping[str, tuple[Tensor, Tensor]]
 def modulated_layers(network: nn.Module) -> dict[str, int]:
     """Name and channels of the layers of a network that FiLM is applied to, in the order in which they were built.
 
-    These are the normalisations that follow (or, in a pre-activated network, precede) the convolutions, or, in a
-    network without normalisation, its linear layers: the values that go into an activation.
+    These are the normalisations that follow (or, in a pre-activated network, precede) the convolutions, but not those
+    of shortcuts; or, in a network without normalisation, its linear layers.
     """
-    layers = {name: layer.num_features for name, layer in network.named_modules() if isinstance(layer, BatchNorm2d)}
+    layers = {
+        name: layer.num_features
+        for name, layer in network.named_modules()
+        if isinstance(layer, BatchNorm2d) and "shortcut" not in name.split(".")
+    }
     return layers or {
         name: layer.out_features for name, layer in network.named_modules() if isinstance(layer, nn.Linear)
     }

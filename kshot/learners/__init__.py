@@ -5,6 +5,7 @@ from kshot.learners.base import FeatureLearner, Learner, learners
 from kshot.learners.imaml import IMAML
 from kshot.learners.initialization import InitializationLearner
 from kshot.learners.maml import MAML
+from kshot.learners.matching_net import MatchingNet
 from kshot.learners.meta_lstm import MetaLSTM
 from kshot.learners.metaoptnet import MetaOptNet
 from kshot.learners.minibatch_prox import MinibatchProx
@@ -13,6 +14,7 @@ from kshot.learners.protonet import ProtoNet
 from kshot.learners.r2d2 import R2D2
 from kshot.learners.reptile import Reptile
 from kshot.learners.supervised import Supervised
+from kshot.learners.tadam import TADAM
 from kshot.learners.tsa_maml import TSAMAML
 
 __all__ = [
@@ -20,10 +22,12 @@ __all__ = [
     "IMAML",
     "MAML",
     "R2D2",
+    "TADAM",
     "TSAMAML",
     "FeatureLearner",
     "InitializationLearner",
     "Learner",
+    "MatchingNet",
     "MetaLSTM",
     "MetaOptNet",
     "MinibatchProx",

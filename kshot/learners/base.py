@@ -44,7 +44,7 @@ class Learner(nn.Module):
     statistics_offered: ClassVar[tuple[Statistics, ...]] = ("running",)
     statistics_at_test: Statistics = "running"
     follows_label_permutations: ClassVar[bool] = True
-    ignores_support_order: ClassVar[bool] = True
+    ignores_support_order: bool = True
     options: Mapping[str, object]
 
     def training_scores(self, episodes: Episodes) -> tuple[Tensor, Tensor]:

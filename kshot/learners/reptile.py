@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ class Reptile(InitializationLearner):
     """
 
     meta_batch = 5
-    ignores_support_order: ClassVar[bool] = False
+    ignores_support_order: bool = False
 
     def __init__(
         self,

@@ -16,7 +16,8 @@ from kshot.solvers.adaptation import (
     SupportVectorMachine,
     adaptations,
 )
-from kshot.solvers.heads import LinearHead
+from kshot.solvers.attention import Attention, FullContext
+from kshot.solvers.heads import Head, LinearHead
 from kshot.solvers.logistic import logistic_regression
 from kshot.solvers.prototypes import cosine, nearest_centroid
 from kshot.solvers.ridge import ridge
@@ -26,7 +27,10 @@ from kshot.solvers.tune_all import TuneAll
 
 __all__ = [
     "Adaptation",
+    "Attention",
     "Cosine",
+    "FullContext",
+    "Head",
     "HeadAdaptation",
     "LearntRidge",
     "LinearHead",

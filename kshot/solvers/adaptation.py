@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kshot.data.episodes import Episodes
 from kshot.registry import Registry
-from kshot.solvers.heads import LinearHead
+from kshot.solvers.heads import Head, LinearHead
 from kshot.solvers.logistic import logistic_regression
 from kshot.solvers.prototypes import cosine, nearest_centroid
 from kshot.solvers.ridge import check_ridge, ridge
@@ -39,10 +39,10 @@ class Adaptation(ABC):
 
 
 class HeadAdaptation(Adaptation):
-    """Fits a linear head to features and leaves the network alone, so that features can be computed once an image."""
+    """Fits a head to features and leaves the network alone, so that features can be computed once an image."""
 
     @abstractmethod
-    def head(self, features: Tensor, labels: Tensor, ways: int) -> LinearHead:
+    def head(self, features: Tensor, labels: Tensor, ways: int) -> Head:
         """The head for support features (B, S, D) with labels (B, S)."""
 
     def scores(self, learner: HasFeatures, episodes: Episodes) -> Tensor:

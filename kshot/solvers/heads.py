@@ -1,13 +1,22 @@
-"""The linear head of a task, and the checks that every solver makes on its support set."""
+"""The head of a task, and the checks that every solver makes on its support set."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from kshot.errors import ConfigError, DataError, DivergenceError
+
+
+class Head(Protocol):
+    """What was learnt of a batch of tasks, in terms of features."""
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Scores (B, T, N) of features (B, T, D); the predicted class is the largest."""
+        ...
 
 
 @dataclass(frozen=True)

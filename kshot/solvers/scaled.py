@@ -17,7 +17,7 @@ class ScaledHead(nn.Module, HeadAdaptation):
 
     Parameters
     ----------
-    heads : what fits the heads.
+    heads : what fits the heads, which must be linear.
     scale : where the learnt scale starts.
     bias : where the learnt bias starts, one number for all classes; None for no bias.
     """
@@ -36,6 +36,7 @@ class ScaledHead(nn.Module, HeadAdaptation):
     def head(self, features: Tensor, labels: Tensor, ways: int) -> LinearHead:
         """The fitted head, with scale and bias in its weight and bias."""
         fitted = self.heads.head(features, labels, ways)
+        assert isinstance(fitted, LinearHead), "scale and bias go into the weights of a linear head"
         bias = self.scale * fitted.bias
         return LinearHead(self.scale * fitted.weight, bias if self.bias is None else bias + self.bias)
 

@@ -1,0 +1,51 @@
+"""Matching networks (Vinyals, Blundell, Lillicrap, Kavukcuoglu and Wierstra 2016)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from kshot.backbones.registry import Backbone
+from kshot.backbones.task_batch import batch_of_tasks
+from kshot.data.episodes import Episodes
+from kshot.errors import ConfigError
+from kshot.learners.base import FeatureLearner, learners
+from kshot.solvers.attention import Attention, FullContext
+
+
+@learners.register("matching-net")
+class MatchingNet(FeatureLearner):
+    """A query image takes the labels of the support images, as much of each as it attends to it (eq. 1).
+
+    The attention is the softmax of cosines, without a temperature (section 2.1.1). With full-context embeddings, the
+    support images are read one after the other, forwards and backwards, and a query reads from all of them several
+    times (section 2.1.2). Scores then depend on the order of the support images, which the paper leaves open: here it
+    is that of the episode, and sampled ones hold one class after the other.
+
+    backbone: images (M, C, H, W) -> features (M, D), with attribute ``feature_size`` = D.
+    full_context: embed images in the context of the support set, instead of each by itself.
+    reading_steps: how often a query reads from the support set in full-context embeddings.
+    statistics: BatchNorm statistics in training: of each "task" alone, or "joint" over the whole meta batch.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        full_context: bool = False,
+        reading_steps: int = 3,
+        statistics: Literal["task", "joint"] = "task",
+    ) -> None:
+        if reading_steps < 1:
+            raise ConfigError(f"reading_steps is {reading_steps}, but must be at least 1")
+        super().__init__(
+            backbone, Attention(FullContext(backbone.feature_size, reading_steps) if full_context else None)
+        )
+        self.ignores_support_order = not full_context
+        self.statistics = statistics
+
+    def training_scores(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
+        """Scores (B, T, N) of the query images, whose softmax is their probability, and their labels (B, T)."""
+        with batch_of_tasks(episodes.tasks, episodes.keys, joint=self.statistics == "joint"):
+            scores = self.adaptation.scores(self, episodes)
+        return scores, episodes.query_labels

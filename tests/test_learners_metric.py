@@ -1,0 +1,145 @@
+"""MatchingNet and TADAM against their formulas written out, one task and one image at a time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kshot.backbones import Conv4, batch_of_tasks
+from kshot.data.augmentation import prepare_images
+from kshot.data.episodes import Episodes, EpisodeSampler, TaskShape
+from kshot.errors import ConfigError, DataError
+from kshot.evaluation import evaluate
+from kshot.learners import MatchingNet
+from kshot.solvers import Attention, FullContext
+
+WAYS, CLASSES = 3, 12
+UNEQUAL = torch.tensor([8, 0, 3, 1, 4, 6])  # of nine support images: two, three and one of the classes, in no order
+
+
+def backbone() -> Conv4:
+    torch.manual_seed(0)
+    return Conv4(8, in_channels=1, image_size=16)
+
+
+@pytest.fixture(params=["equal", "unequal"])
+def episodes(request, toy_data) -> Episodes:
+    sampler = EpisodeSampler(toy_data.train, TaskShape(WAYS, 3, 4), seed=0)
+    ready = prepare_images(sampler.episodes(np.arange(3)), toy_data.train.normalization)
+    ready = ready.with_images(ready.support.double(), ready.query.double())
+    if request.param == "equal":
+        return ready
+    return replace(ready, support=ready.support[:, UNEQUAL], support_labels=ready.support_labels[:, UNEQUAL])
+
+
+def features_of(network: nn.Module, episodes: Episodes) -> tuple[Tensor, Tensor]:
+    """Support and query features (B, S, D), (B, T, D) in training mode."""
+    images = episodes.images()
+    with batch_of_tasks(episodes.tasks, episodes.keys):
+        features = network(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+    boundary = episodes.support.shape[1]
+    return features[:, :boundary], features[:, boundary:]
+
+
+def probabilities(support: Tensor, labels: Tensor, query: Tensor) -> Tensor:
+    """Vinyals et al. eq. 1 for one query (D,): softmax-weighted labels of its neighbours."""
+    weights = [math.exp(float(torch.dot(query, image) / (query.norm() * image.norm()))) for image in support.detach()]
+    of_class = [0.0] * WAYS
+    for weight, label in zip(weights, labels.tolist()):
+        of_class[label] += weight / labels.tolist().count(label)
+    return torch.tensor(of_class, dtype=torch.float64) / sum(of_class)
+
+
+def test_matching_net_without_context_is_a_softmax_weighted_nearest_neighbour(episodes: Episodes) -> None:
+    learner = MatchingNet(backbone(), full_context=False).double()
+    scores, labels = learner.training_scores(episodes)
+    support, query = features_of(backbone().double(), episodes)
+    losses = []
+    for task in range(episodes.tasks):
+        for image in range(query.shape[1]):
+            expected = probabilities(support[task], episodes.support_labels[task], query[task, image].detach())
+            torch.testing.assert_close(scores[task, image].softmax(-1), expected)
+            losses.append(-expected[labels[task, image]].log())
+    torch.testing.assert_close(learner.meta_loss(episodes), torch.stack(losses).mean())
+
+
+def lstm(inputs: Tensor, state: Tensor, cell: Tensor, weights: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    """One step of an LSTM for one sequence: input, forget, candidate and output gate, in torch's order."""
+    of_input, of_state, input_bias, state_bias = weights
+    gates = (of_input @ inputs + input_bias + of_state @ state + state_bias).chunk(4)
+    cell = gates[1].sigmoid() * cell + gates[0].sigmoid() * gates[2].tanh()
+    return gates[3].sigmoid() * cell.tanh(), cell
+
+
+def in_context(context: FullContext, support: Tensor, query: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """g (S, D) of one task's support features and f (D,) of one query's, after the equations of the paper."""
+    size = len(query)
+    named = dict(context.named_parameters())
+    embedded = support.clone()
+    for suffix, order in (("", range(len(support))), ("_reverse", reversed(range(len(support))))):
+        weights = tuple(
+            named[f"of_support.{kind}_l0{suffix}"] for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        )
+        state = cell = torch.zeros(size).double()
+        for image in order:
+            state, cell = lstm(support[image], state, cell, weights)
+            embedded[image] += state
+    weights = tuple(named[f"of_query.{kind}"] for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+    state = cell = torch.zeros(size).double()
+    for _ in range(steps):
+        attention = torch.stack([torch.dot(state, image) for image in embedded]).softmax(0)
+        readout = sum(weight * image for weight, image in zip(attention, embedded))
+        hidden, cell = lstm(torch.cat([query, readout]), state, cell, weights)
+        state = hidden + query
+    return embedded, state
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("steps", [1, 3])
+def test_matching_net_with_context_follows_the_equations(episodes: Episodes, steps: int) -> None:
+    learner = MatchingNet(backbone(), full_context=True, reading_steps=steps).double()
+    scores, _ = learner.training_scores(episodes)
+    support, query = features_of(backbone().double(), episodes)
+    context = learner.adaptation.context
+    for task in range(episodes.tasks):
+        for image in range(query.shape[1]):
+            known, asked = in_context(context, support[task], query[task, image], steps)
+            expected = probabilities(known, episodes.support_labels[task], asked)
+            torch.testing.assert_close(scores[task, image].softmax(-1), expected)
+
+
+def test_matching_net_says_when_the_order_of_the_support_images_matters(episodes: Episodes) -> None:
+    order = torch.arange(episodes.support.shape[1]).flip(0)
+    turned = replace(episodes, support=episodes.support[:, order], support_labels=episodes.support_labels[:, order])
+    for full_context in (True, False):
+        learner = MatchingNet(backbone(), full_context=full_context).double().eval()
+        same = torch.allclose(learner.scores(turned), learner.scores(episodes), rtol=1e-9, atol=1e-11)
+        assert same == learner.ignores_support_order == (not full_context)
+
+
+@pytest.mark.parametrize("full_context", [True, False])
+def test_matching_net_is_evaluated_on_features_of_each_image(toy_data, monkeypatch, full_context: bool) -> None:
+    learner = MatchingNet(backbone(), full_context=full_context).double().eval()
+    sampler = EpisodeSampler(toy_data.test, TaskShape(WAYS, 2, 3), seed=0)
+    episodes = prepare_images(sampler.episodes(np.arange(20)), toy_data.test.normalization)
+    scores = learner.scores(episodes.with_images(episodes.support.double(), episodes.query.double()))
+    expected = (scores.argmax(-1) == episodes.query_labels).double().mean(1)
+    images = []
+    monkeypatch.setattr(Conv4, "forward", lambda *a, own=Conv4.forward: images.append(len(a[1])) or own(*a))
+    learner.float()
+    result = evaluate(learner, toy_data.test, ways=WAYS, shots=2, queries=3, tasks=20, seed=0)
+    assert sum(images) == len(toy_data.test.images)
+    np.testing.assert_allclose(result.values, expected)
+    assert result.adaptation == ("attention-full-context" if full_context else "attention")
+
+
+def test_attention_refuses_what_it_cannot_learn_from() -> None:
+    with pytest.raises(ConfigError, match="reading_steps is 0"):
+        MatchingNet(backbone(), reading_steps=0)
+    with pytest.raises(DataError, match="class 1 of task 0 has no support image"):
+        Attention().head(torch.randn(1, 2, 4), torch.tensor([[0, 2]]), 3)
