@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import replace
 
@@ -10,12 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kshot.backbones import Conv4, batch_of_tasks
+from kshot import seeding
+from kshot.backbones import Conv4, ResNet12, batch_of_tasks
 from kshot.data.augmentation import prepare_images
 from kshot.data.episodes import Episodes, EpisodeSampler, TaskShape
 from kshot.errors import ConfigError, DataError
 from kshot.evaluation import evaluate
-from kshot.learners import MatchingNet
+from kshot.learners import TADAM, MatchingNet, ProtoNet
 from kshot.solvers import Attention, FullContext
 
 WAYS, CLASSES = 3, 12
@@ -138,8 +140,121 @@ def test_matching_net_is_evaluated_on_features_of_each_image(toy_data, monkeypat
     assert result.adaptation == ("attention-full-context" if full_context else "attention")
 
 
+def test_gradients_reach_the_context_and_equal_those_of_a_loop_over_tasks(episodes: Episodes) -> None:
+    batched, looped = (MatchingNet(backbone(), full_context=True).double() for _ in range(2))
+    looped.load_state_dict(batched.state_dict())
+    batched.accumulate_gradients(episodes)
+    for task in range(episodes.tasks):
+        looped.accumulate_gradients(episodes.part(task, task + 1))
+    for (name, expected), actual in zip(looped.named_parameters(), batched.parameters()):
+        assert actual.grad.any() or ".0.bias" in name, f"{name}: BatchNorm alone takes a bias out again"
+        torch.testing.assert_close(actual.grad, expected.grad / episodes.tasks, rtol=1e-9, atol=1e-11)
+
+
 def test_attention_refuses_what_it_cannot_learn_from() -> None:
     with pytest.raises(ConfigError, match="reading_steps is 0"):
         MatchingNet(backbone(), reading_steps=0)
     with pytest.raises(DataError, match="class 1 of task 0 has no support image"):
         Attention().head(torch.randn(1, 2, 4), torch.tensor([[0, 2]]), 3)
+
+
+def tadam(**options: object) -> TADAM:
+    network = backbone()
+    torch.manual_seed(1)
+    return TADAM(network, CLASSES, **options).double()
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_tadam_at_the_identity_and_scale_1_is_protonet(episodes: Episodes, training: bool) -> None:
+    learner = tadam(modulation_start=0.0, scale=1.0, cotraining_tasks=0).train(training)
+    protonet = ProtoNet(backbone()).double().train(training)
+    if training:
+        torch.testing.assert_close(learner.training_scores(episodes), protonet.training_scores(episodes))
+        torch.testing.assert_close(learner.meta_loss(episodes), protonet.meta_loss(episodes))
+        for each in (learner, protonet):
+            each.accumulate_gradients(episodes)
+        for (name, actual), expected in zip(learner.backbone.named_parameters(), protonet.backbone.parameters()):
+            torch.testing.assert_close(actual.grad, expected.grad, msg=lambda m, w=name: f"{w}: {m}")
+    else:
+        torch.testing.assert_close(learner.scores(episodes), protonet.scores(episodes))
+
+
+def elu(values: Tensor) -> Tensor:
+    return torch.where(values > 0, values, values.exp() - 1)
+
+
+def embedded(network: nn.Module, values: Tensor) -> Tensor:
+    """Three layers of TEN on one vector."""
+    layers = [(layer.weight, layer.bias) for layer in (network.first, network.second, network.third)]
+    hidden = elu(layers[0][0] @ values + layers[0][1])
+    hidden = elu(layers[1][0] @ hidden + layers[1][1] + hidden)
+    return layers[2][0] @ hidden + layers[2][1] + hidden
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("training", [True, False])
+def test_tadam_scores_a_task_under_its_modulation(episodes: Episodes, training: bool) -> None:
+    """One task after the other, scale and shift written into the normalisation of a copy of the network."""
+    learner = tadam(modulation_start=0.7, scale=2.5).train(training)
+    own = learner.training_scores(episodes)[0] if training else learner.scores(episodes)
+    for task in range(episodes.tasks):
+        network = backbone().double().train(training)
+        labels = episodes.support_labels[task]
+        plain = network(episodes.support[task])
+        mean = torch.stack([plain[labels == way].mean(0) for way in range(WAYS)]).mean(0)
+        network = backbone().double().train(training)
+        for index, block in enumerate(network.blocks):
+            scale = 1 + 0.7 * embedded(learner.task_embedding.scales[index], mean)
+            shift = 0.7 * embedded(learner.task_embedding.shifts[index], mean)
+            block[1].weight.mul_(scale)
+            block[1].bias.mul_(scale).add_(shift)
+        features = network(torch.cat([episodes.support[task], episodes.query[task]]))
+        support, query = features[: len(labels)], features[len(labels) :]
+        prototypes = torch.stack([support[labels == way].mean(0) for way in range(WAYS)])
+        squared = (query[:, None] - prototypes).square().sum(-1)
+        torch.testing.assert_close(own[task].log_softmax(-1), (-2.5 * squared).log_softmax(-1))
+
+
+def test_tadam_adds_cotraining_of_the_drawn_tasks_and_the_penalty(episodes: Episodes) -> None:
+    learner = tadam(modulation_start=0.5, modulation_penalty=0.3, cotraining_tasks=100)
+    learner.training_tasks.fill_(67)  # 13.4 twentieths of 100 tasks
+    drawn = seeding.uniform(episodes.keys, 1 << 23) < 0.9**13
+    assert 0 < drawn.sum() < 3, "some tasks count for co-training, others do not"
+    scores, labels = learner.training_scores(episodes)
+    expected = nn.functional.cross_entropy(scores.flatten(0, 1), labels.flatten())
+    support = torch.cat([copy.deepcopy(learner.backbone)(images) for images in episodes.support])
+    classes = torch.cat([own[known] for own, known in zip(episodes.classes, episodes.support_labels)])
+    losses = nn.functional.cross_entropy(learner.classifier(support), classes, reduction="none").view(3, -1)
+    expected = expected + losses[torch.from_numpy(drawn)].sum() / losses.numel() + 0.3 / 2 * 8 * 0.5**2
+    torch.testing.assert_close(learner.meta_loss(episodes), expected)
+
+
+def test_tadam_cotrains_less_and_less(toy_data) -> None:
+    sampler = EpisodeSampler(toy_data.train, TaskShape(WAYS, 1, 1), seed=0)
+    episodes = sampler.episodes(np.arange(4000))
+    learner = tadam(cotraining_tasks=1000)
+    shares = []
+    for past in (0, 49, 50, 500, 1000):
+        learner.training_tasks.fill_(past)
+        shares.append(learner.cotrained(episodes).double().mean().item())
+    np.testing.assert_allclose(shares, [1, 1, 0.9, 0.9**10, 0.9**20], atol=0.025)
+
+
+def test_tadam_counts_tasks_of_training_once_and_saves_how_many(episodes: Episodes) -> None:
+    torch.manual_seed(0)
+    network = ResNet12(widths=(2, 2, 2, 2), in_channels=1, image_size=16)
+    learner = TADAM(network, CLASSES).double()
+    for _ in range(2):
+        learner.accumulate_gradients(episodes)
+    learner.eval().scores(episodes)
+    counters = {name: int(value) for name, value in learner.state_dict().items() if name.endswith("training_tasks")}
+    assert set(counters.values()) == {6}
+    assert len(counters) == 3, "DropBlock's ramps in two stages, and the learner's own"
+
+
+def test_tadam_without_cotraining_knows_no_training_classes(episodes: Episodes) -> None:
+    learner = tadam(cotraining_tasks=0)
+    assert not any("classifier" in name for name in learner.state_dict())
+    learner.accumulate_gradients(episodes)
+    with pytest.raises(ConfigError, match="cotraining_tasks is -1"):
+        tadam(cotraining_tasks=-1)
