@@ -82,15 +82,8 @@ def test_published_value_is_that_of_the_paper(name):
     assert (row.accuracy, row.ci95, row.source) == (value.accuracy, value.ci95, value.source)
 
 
-REPRODUCED = {
-    "maml",
-    "fomaml",
-    "reptile",
-    "imaml",
-    "tsa-maml",
-    "meta-lstm",
-    "matching-net",
-}  # of the learners in Z21's tables
+# of the learners in Z21's tables
+REPRODUCED = {"maml", "fomaml", "reptile", "imaml", "tsa-maml", "meta-lstm", "matching-net"}
 
 
 def test_every_cell_of_the_paper_has_a_recipe_that_shows_its_values():
