@@ -6,13 +6,24 @@ import math
 
 import pytest
 import torch
-from gradient_toys import Weights, check_gradients, draw_tasks, loss, mean_over_tasks, smooth, weights_of
-from torch import Tensor
+from gradient_toys import (
+    Weights,
+    check_finite_differences,
+    check_gradients,
+    draw_tasks,
+    loss,
+    mean_over_tasks,
+    smooth,
+    weights_of,
+)
+from torch import Tensor, nn
 
 from kshot.data.episodes import Episodes
 from kshot.errors import ConfigError
-from kshot.learners import MAML, InitializationLearner, MetaLSTM
+from kshot.learners import HSML, MAML, InitializationLearner, MetaLSTM
+from kshot.learners.hsml import ClusterLevel
 from kshot.learners.meta_lstm import preprocess
+from kshot.learners.task_encoders import RecurrentAutoEncoder
 
 AT_ONCE = pytest.mark.parametrize("at_once", [1, 2])
 
@@ -127,3 +138,107 @@ def test_numbers_are_preprocessed_as_size_and_sign() -> None:
 def test_meta_lstm_refuses_options_out_of_range(options: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         smooth(MetaLSTM, **options)
+
+
+# HSML
+
+
+@AT_ONCE
+@pytest.mark.parametrize("first_order", [False, True])
+def test_hsml_with_one_leaf_and_an_open_gate_is_maml(first_order: bool, at_once: int) -> None:
+    options = {"inner_rate": 0.3, "inner_steps": 3, "first_order": first_order, "tasks_at_once": at_once}
+    learner = smooth(HSML, hidden=4, clusters=(1,), **options)
+    with torch.no_grad():
+        learner.gate.weight.zero_()
+        learner.gate.bias.fill_(50.0)  # whose sigmoid is 1 in float64
+    assert_equals_maml(learner, smooth(MAML, **options))
+
+
+@AT_ONCE
+def test_hsml_equals_finite_differences(at_once: int) -> None:
+    options = {"hidden": 4, "sigma": 1.0, "reconstruction_weight": 0.5, "inner_rate": 0.3, "inner_steps": 2}
+    learner, episodes = smooth(HSML, tasks_at_once=at_once, **options), draw_tasks()
+    measured = learner.accumulate_gradients(episodes)
+    torch.testing.assert_close(measured["loss"], learner.meta_loss(episodes).detach())
+    assert all(parameter.grad.any() for parameter in learner.parameters())
+    # the layer with ReLU has kinks, which the small step keeps clear of
+    check_finite_differences(learner, lambda: learner.meta_loss(episodes).detach(), step=1e-6, rtol=1e-5)
+
+
+def test_hsml_starts_from_weights_times_gates_of_the_task() -> None:
+    learner, episodes = smooth(HSML, hidden=4, reconstruction_weight=0.5), draw_tasks()
+    start = learner.start(episodes)
+    embedding, errors = learner.auto_encoder(learner.examples(episodes))
+    for task in range(episodes.tasks):
+        states = embedding[task : task + 1]
+        for level in learner.tree:
+            states = plain_level(level, states)
+        gates = torch.sigmoid(learner.gate.weight @ torch.cat([embedding[task], states[0]]) + learner.gate.bias)
+        expected = gates * nn.utils.parameters_to_vector(learner.network.parameters())
+        torch.testing.assert_close(torch.cat([weight[task].flatten() for weight in start.values()]), expected)
+    plain = InitializationLearner.meta_loss(learner, episodes)
+    torch.testing.assert_close(learner.meta_loss(episodes), plain + 0.5 * errors.mean())
+
+
+def plain_level(level: ClusterLevel, states: Tensor) -> Tensor:
+    """States (clusters, H) from states (K, H), one pair after the other."""
+    count = len(level.weight)
+    result = torch.zeros(count, states.shape[1], dtype=states.dtype)
+    for state in states:
+        shares = torch.ones(1, dtype=states.dtype)
+        if level.centres is not None:
+            kernel = torch.stack(
+                [(-(((state - centre) / level.sigma).norm() ** 2) / 2).exp() for centre in level.centres]
+            )
+            shares = kernel / kernel.sum()
+        result = result + torch.stack(
+            [shares[place] * torch.tanh(level.weight[place] @ state + level.bias[place]) for place in range(count)]
+        )
+    return result
+
+
+@pytest.mark.parametrize(("below", "clusters"), [(1, 4), (4, 2), (2, 1), (1, 1)])
+def test_states_flow_into_clusters_by_their_distance(below: int, clusters: int) -> None:
+    torch.manual_seed(0)
+    level, states = ClusterLevel(clusters, 5, sigma=1.5).double(), torch.randn(3, below, 5).double()
+    torch.testing.assert_close(level(states), torch.stack([plain_level(level, each) for each in states]))
+
+
+def test_recurrent_auto_encoder_recovers_codes_in_reverse() -> None:
+    torch.manual_seed(0)
+    model, codes = RecurrentAutoEncoder(3, 4).double(), torch.randn(2, 5, 3).double()
+    embeddings, errors = model(codes)
+    for task in range(2):
+        states, state = [], torch.zeros(1, 4).double()
+        for code in codes[task]:
+            state = plain_gru(model.encoder, code, state)
+            states.append(state)
+        torch.testing.assert_close(embeddings[task], torch.cat(states).mean(0))
+        squares = []
+        for code in reversed(list(codes[task])):
+            state = plain_gru(model.decoder, torch.ones(1).double(), state)
+            squares.append((model.output(state)[0] - code) ** 2)
+        torch.testing.assert_close(errors[task], torch.stack(squares).mean())
+
+
+def plain_gru(layer: nn.GRU, inputs: Tensor, state: Tensor) -> Tensor:
+    """One step of a GRU by torch's cell."""
+    cell = nn.GRUCell(layer.input_size, layer.hidden_size).double()
+    cell.load_state_dict({name.removesuffix("_l0"): value for name, value in layer.state_dict().items()})
+    return cell(inputs[None], state)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hidden": 0}, "hidden is 0"),
+        ({"clusters": ()}, "end in the root"),
+        ({"clusters": (4, 2)}, "end in the root"),
+        ({"clusters": (4, 0, 1)}, "end in the root"),
+        ({"sigma": 0.0}, "sigma is 0.0"),
+        ({"reconstruction_weight": -1.0}, "reconstruction_weight is -1.0"),
+    ],
+)
+def test_hsml_refuses_options_out_of_range(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        smooth(HSML, **options)

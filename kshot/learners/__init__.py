@@ -2,6 +2,7 @@
 
 from kshot.learners.anil import ANIL
 from kshot.learners.base import FeatureLearner, Learner, learners
+from kshot.learners.hsml import HSML
 from kshot.learners.imaml import IMAML
 from kshot.learners.initialization import InitializationLearner
 from kshot.learners.maml import MAML
@@ -19,6 +20,7 @@ from kshot.learners.tsa_maml import TSAMAML
 
 __all__ = [
     "ANIL",
+    "HSML",
     "IMAML",
     "MAML",
     "R2D2",

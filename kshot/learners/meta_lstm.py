@@ -96,7 +96,7 @@ class MetaLSTM(InitializationLearner):
     ) -> tuple[Tensor, Tensor]:
         """The state of the first layer (2, B*P, hidden) after this step, and the gates f and i of theta, (B, P, 2).
 
-        A gate is sigmoid(W [first layer, theta_{t-1}, gate_{t-1}] + b): the equations of i_t and f_t in section 3.2.
+        A gate is sigmoid(W [first layer, theta_{t-1}, gate_{t-1}] + b): the equations of i_t and f_t in section 3.1.
         """
         of_loss = preprocess(losses).unsqueeze(1).expand(*theta.shape, 2)
         state = torch.stack(self.cell(torch.cat([preprocess(gradient), of_loss], -1).flatten(0, 1), tuple(state)))

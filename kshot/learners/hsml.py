@@ -1,0 +1,136 @@
+"""Hierarchically structured meta-learning: an initialisation that clusters of tasks tailor (Yao et al. 2019)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from kshot.backbones.registry import Backbone
+from kshot.data.episodes import Episodes
+from kshot.errors import ConfigError
+from kshot.learners.base import accuracy, learners
+from kshot.learners.maml import MAML
+from kshot.learners.task_encoders import ExampleEncoder, RecurrentAutoEncoder
+from kshot.solvers.descent import Weights
+
+
+@learners.register("hsml")
+class HSML(MAML):
+    """MAML from theta_0 * gate(task), by the place of the task in a soft tree of clusters (Yao et al. 2019).
+
+    A recurrent auto-encoder embeds the support set, g; a tree of clusters turns g into the state h of its root; a gate
+    o = sigmoid(W [g, h] + b), one number for every single weight, multiplies the initialisation; MAML's inner loop
+    follows (section 4.3). The objective is the query loss plus `reconstruction_weight` times the auto-encoder's error.
+
+    What the paper leaves open is decided so: images are encoded by a second network of the backbone's kind, which
+    starts as a copy; the error is a mean over examples and units, as in the release, so that its weight does not
+    depend on the shots; b starts at zero, and so gates near one half. The gate has 2 * `hidden` weights for each weight
+    of the network, which suits networks of Conv4's size. Examples are read in their order, on which scores depend.
+
+    backbone: images (M, C, H, W) -> features (M, D), with attribute ``feature_size`` = D.
+    ways: N, the rows of the head.
+    hidden: H, the size of codes, embeddings and states of clusters.
+    clusters: of the levels above the task, from the leaves to the root, which is one.
+    sigma: the distance to a cluster's centre over which a task's share in it falls, at every level. The release divides
+        squared distances by 2 * 10, which is sqrt(10) here.
+    reconstruction_weight: of the auto-encoder's error in the objective.
+    inner_rate: step size on the MEAN cross-entropy.
+    inner_steps, test_inner_steps: gradient steps a task in training and in evaluation.
+    first_order: leave out the derivatives of the inner gradients.
+    tasks_at_once: tasks whose weights are held at the same time, which bounds the memory; None for one after the other
+        on a CPU, where that is fastest for images, else all of a batch. It changes rounding only.
+    """
+
+    ignores_support_order = False
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        ways: int = 5,
+        hidden: int = 128,
+        clusters: tuple[int, ...] = (4, 2, 1),
+        sigma: float = 3.162,
+        reconstruction_weight: float = 0.01,
+        inner_rate: float = 0.05,
+        inner_steps: int = 5,
+        test_inner_steps: int = 10,
+        first_order: bool = False,
+        tasks_at_once: int | None = None,
+    ) -> None:
+        super().__init__(
+            backbone, ways, inner_rate, inner_steps, test_inner_steps, first_order, tasks_at_once=tasks_at_once
+        )
+        if hidden < 1:
+            raise ConfigError(f"hidden is {hidden}, but must be at least 1")
+        if not clusters or clusters[-1] != 1 or min(clusters) < 1:
+            raise ConfigError(f"clusters is {list(clusters)}, but must be numbers above 0 that end in the root, 1")
+        if not sigma > 0:
+            raise ConfigError(f"sigma is {sigma}, but must be above 0")
+        if not reconstruction_weight >= 0:
+            raise ConfigError(f"reconstruction_weight is {reconstruction_weight}, but must be at least 0")
+        self.reconstruction_weight = reconstruction_weight
+        self.examples = ExampleEncoder(backbone, ways, hidden)
+        self.auto_encoder = RecurrentAutoEncoder(hidden, hidden)
+        self.tree = nn.Sequential(*(ClusterLevel(count, hidden, sigma) for count in clusters))
+        self.gate = nn.Linear(2 * hidden, sum(weight.numel() for weight in self.network.parameters()))
+        nn.init.zeros_(self.gate.bias)
+
+    def start(self, episodes: Episodes) -> Weights:
+        """The gated initialisation of each task, (B, ...) for each name."""
+        return self._gated(self._embedded(episodes)[0])
+
+    def meta_loss(self, episodes: Episodes) -> Tensor:
+        """Query loss and weighted reconstruction error, averaged over tasks: a scalar."""
+        self.check_ways(episodes.ways)
+        parts = self.by_chunk(lambda part: part.tasks / episodes.tasks * self._objective(part)[0], episodes)
+        return torch.stack(parts).sum()
+
+    def add_gradients(self, episodes: Episodes, share: float) -> Tensor:
+        """Add `share` times the gradient on these tasks to ``.grad``; returns `share` times (objective, accuracy)."""
+        objective, scores = self._objective(episodes)
+        loss = share * objective
+        loss.backward()
+        return torch.stack([loss.detach(), share * accuracy(scores.detach(), episodes.query_labels)])
+
+    def _objective(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
+        """The objective on these tasks, a scalar, and the scores (B, T, N) of their query images."""
+        embedding, errors = self._embedded(episodes)
+        weights = self.descend(self._gated(embedding), episodes, self.inner_steps)
+        scores = self.outputs(weights, episodes.query)
+        return self.loss(scores, episodes.query_labels) + self.reconstruction_weight * errors.mean(), scores
+
+    def _embedded(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
+        """The embeddings g (B, H) of the tasks, and the errors (B,) of the auto-encoder."""
+        return self.auto_encoder(self.examples(episodes))
+
+    def _gated(self, embedding: Tensor) -> Weights:
+        root = self.tree(embedding.unsqueeze(1)).squeeze(1)
+        gates = self.gate(torch.cat([embedding, root], 1)).sigmoid()
+        initial = self.initial(len(embedding))
+        parts = gates.split([weight[0].numel() for weight in initial.values()], 1)
+        return {name: weight * part.view_as(weight) for (name, weight), part in zip(initial.items(), parts)}
+
+
+class ClusterLevel(nn.Module):
+    """One level of the soft tree: the states of the level below flow into the clusters of this one.
+
+    A state's share in a cluster is the softmax over clusters of -|(h - centre) / sigma|^2 / 2; the state of a
+    cluster is the sum over the states below of share * tanh(W h + b), with weights of its own (section 4.2). A single
+    cluster has no centre, since every share in it is one.
+    """
+
+    def __init__(self, clusters: int, hidden: int, sigma: float) -> None:
+        super().__init__()
+        self.sigma = sigma
+        self.centres = nn.Parameter(torch.randn(clusters, hidden)) if clusters > 1 else None
+        layers = [nn.Linear(hidden, hidden) for _ in range(clusters)]
+        self.weight = nn.Parameter(torch.stack([layer.weight.detach() for layer in layers]))
+        self.bias = nn.Parameter(torch.stack([layer.bias.detach() for layer in layers]))
+
+    def forward(self, states: Tensor) -> Tensor:
+        """States (B, clusters, H) from those of the level below, (B, K, H)."""
+        moved = (torch.einsum("bkh,cgh->bkcg", states, self.weight) + self.bias).tanh()
+        if self.centres is None:
+            return moved.sum(1)
+        distances = ((states.unsqueeze(2) - self.centres) / self.sigma).square().sum(-1)
+        return ((-distances / 2).softmax(2).unsqueeze(-1) * moved).sum(1)
