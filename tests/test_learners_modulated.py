@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from kshot.data.episodes import Episodes
 from kshot.errors import ConfigError
-from kshot.learners import HSML, MAML, InitializationLearner, MetaLSTM
+from kshot.learners import HSML, MAML, MMAML, InitializationLearner, MetaLSTM
 from kshot.learners.hsml import ClusterLevel
 from kshot.learners.meta_lstm import preprocess
 from kshot.learners.task_encoders import RecurrentAutoEncoder
@@ -242,3 +242,71 @@ def plain_gru(layer: nn.GRU, inputs: Tensor, state: Tensor) -> Tensor:
 def test_hsml_refuses_options_out_of_range(options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         smooth(HSML, **options)
+
+
+# MMAML
+
+
+@AT_ONCE
+@pytest.mark.parametrize("first_order", [False, True])
+def test_mmaml_with_film_at_identity_is_maml(first_order: bool, at_once: int) -> None:
+    options = {"inner_rate": 0.3, "inner_steps": 3, "test_inner_steps": 5, "first_order": first_order}
+    learner = smooth(MMAML, embedding_size=4, tasks_at_once=at_once, **options)
+    with torch.no_grad():
+        for parameter in learner.modulation.parameters():
+            parameter.zero_()
+    assert_equals_maml(learner, smooth(MAML, tasks_at_once=at_once, **options))
+
+
+@AT_ONCE
+def test_mmaml_equals_finite_differences(at_once: int) -> None:
+    learner = smooth(MMAML, embedding_size=4, inner_rate=0.3, inner_steps=2, tasks_at_once=at_once)
+    episodes = draw_tasks()
+    learner.accumulate_gradients(episodes)
+    assert all(parameter.grad.any() for parameter in learner.parameters())
+    # the layer with ReLU has kinks, which the small step keeps clear of
+    check_finite_differences(learner, lambda: learner.meta_loss(episodes).detach(), step=1e-6, rtol=1e-5)
+
+
+@AT_ONCE
+def test_mmaml_scales_and_shifts_maps_by_the_mean_code_of_the_examples(at_once: int) -> None:
+    """After a normalisation, FiLM is another scale and shift of it."""
+    options = {"inner_steps": 0, "test_inner_steps": 0, "tasks_at_once": at_once}
+    learner, episodes = smooth(MMAML, embedding_size=4, **options).eval(), draw_tasks()
+    scores = learner.scores(episodes)
+    codes = learner.examples(episodes)
+    for task in range(episodes.tasks):
+        maml = smooth(MAML, **options).eval()
+        maml.network.load_state_dict(learner.network.state_dict())
+        norms = (maml.backbone.first_norm, maml.backbone.second_norm)
+        with torch.no_grad():
+            for norm, layer in zip(norms, learner.modulation):
+                scale, shift = (layer.weight @ codes[task].mean(0) + layer.bias).chunk(2)
+                norm.weight.mul_(1 + scale)
+                norm.bias.mul_(1 + scale).add_(shift)
+        torch.testing.assert_close(scores[task], maml.scores(episodes)[task])
+
+
+def test_inner_gradients_are_cut() -> None:
+    options = {"inner_rate": 0.3, "inner_steps": 1}
+    learner, episodes = smooth(MMAML, embedding_size=4, inner_clip=0.01, **options), draw_tasks()
+    start, moved = learner.start(episodes), learner.adapted(episodes, 1)
+    changes = torch.cat([(moved[name] - start[name]).flatten() for name in learner.adapting]) / 0.3
+    torch.testing.assert_close(changes.abs().max().item(), 0.01)
+    assert (changes.abs() < 0.009).any()
+    free = smooth(MMAML, embedding_size=4, **options)
+    changes = torch.cat([(free.adapted(episodes, 1)[name] - start[name]).flatten() for name in learner.adapting])
+    assert changes.abs().max() > 0.01
+
+
+def test_film_is_not_saved_as_part_of_the_network() -> None:
+    assert not any("scale_" in name or "shift_" in name for name in smooth(MMAML).state_dict())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"embedding_size": 0}, "embedding_size is 0"), ({"inner_clip": 0.0}, "inner_clip is 0.0")],
+)
+def test_mmaml_refuses_options_out_of_range(options: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        smooth(MMAML, **options)

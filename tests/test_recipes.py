@@ -83,7 +83,7 @@ def test_published_value_is_that_of_the_paper(name):
 
 
 # of the learners in Z21's tables
-REPRODUCED = {"maml", "fomaml", "reptile", "imaml", "tsa-maml", "meta-lstm", "hsml", "matching-net"}
+REPRODUCED = {"maml", "fomaml", "reptile", "imaml", "tsa-maml", "meta-lstm", "hsml", "mmaml", "matching-net"}
 
 
 def test_every_cell_of_the_paper_has_a_recipe_that_shows_its_values():

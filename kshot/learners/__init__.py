@@ -10,6 +10,7 @@ from kshot.learners.matching_net import MatchingNet
 from kshot.learners.meta_lstm import MetaLSTM
 from kshot.learners.metaoptnet import MetaOptNet
 from kshot.learners.minibatch_prox import MinibatchProx
+from kshot.learners.mmaml import MMAML
 from kshot.learners.multi_task import MultiTask
 from kshot.learners.protonet import ProtoNet
 from kshot.learners.r2d2 import R2D2
@@ -23,6 +24,7 @@ __all__ = [
     "HSML",
     "IMAML",
     "MAML",
+    "MMAML",
     "R2D2",
     "TADAM",
     "TSAMAML",

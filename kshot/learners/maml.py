@@ -35,6 +35,8 @@ class MAML(InitializationLearner):
         on a CPU, where that is fastest for images, else all of a batch. It changes rounding only.
     """
 
+    inner_clip: float | None = None  # of the inner gradients, for learners that build on this one
+
     def __init__(
         self,
         backbone: Backbone,
@@ -77,6 +79,7 @@ class MAML(InitializationLearner):
             self._rates(episodes.tasks),
             steps,
             exact=exact,
+            clip=self.inner_clip,
         )
         return start | moved
 

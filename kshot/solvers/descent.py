@@ -20,7 +20,9 @@ Rates = float | Mapping[str, Tensor]  # one for all, or (B, ...) for each name
 _LOSS_BOUND = 1e8  # of a task: what lies above has left every scale on which a loss means something
 
 
-def gradient_descent(losses: TaskLosses, weights: Weights, rates: Rates, steps: int, *, exact: bool) -> Weights:
+def gradient_descent(
+    losses: TaskLosses, weights: Weights, rates: Rates, steps: int, *, exact: bool, clip: float | None = None
+) -> Weights:
     """The weights after `steps` times ``w - rate * gradient of the task's own loss`` (Finn et al. 2017, eq. 1).
 
     losses: the loss (B,) of each task as a function of the weights and of the number of the step.
@@ -28,6 +30,7 @@ def gradient_descent(losses: TaskLosses, weights: Weights, rates: Rates, steps: 
     rates: learning rate for the MEAN loss of a task; or one for each weight, (B, ...) under the same names.
     exact: keep the graph, so that derivatives of the result include those of the gradients; without, a step counts
         as a constant added to the weights (first order).
+    clip: every entry of the gradients is cut to [-clip, clip]; None for no clipping.
 
     Raises DivergenceError, whose `task` is the place in the batch, where a loss is not finite or beyond 1e8.
     """
@@ -36,6 +39,8 @@ def gradient_descent(losses: TaskLosses, weights: Weights, rates: Rates, steps: 
         values = losses(weights, step)
         seen.append(values.detach())
         gradients = torch.autograd.grad(values.sum(), list(weights.values()), create_graph=exact)
+        if clip is not None:
+            gradients = tuple(gradient.clamp(-clip, clip) for gradient in gradients)
         weights = {
             name: weight - (rates if isinstance(rates, (int, float)) else rates[name]) * gradient
             for (name, weight), gradient in zip(weights.items(), gradients)
