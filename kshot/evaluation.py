@@ -28,6 +28,7 @@ from kshot.solvers.adaptation import Adaptation, HeadAdaptation, adaptations
 _CHUNK_BYTES = 1 << 27  # features or images that one chunk of tasks may gather: keeps memory flat, stays in fast caches
 _PIXELS_AT_ONCE = 250 * 32 * 32  # of images that go through the backbone together; its maps grow with them
 _IMAGES_AT_ONCE = 250
+_TASKS_AT_ONCE = 16  # that go through the network image by image
 _PRECISIONS = ("float32", "bf16")
 
 
@@ -107,7 +108,7 @@ def evaluate(
 
     Of tasks of regression, the mean squared error on their query points.
 
-    ways: classes a task; None for 5. Tasks of regression have none.
+    ways: classes a task; None for those that the learner is bound to, or else 5. Tasks of regression have none.
     shots: support images a class, or support points.
     queries: query images a class, or query points.
     tasks: number of tasks; the interval shrinks with its square root.
@@ -128,10 +129,10 @@ def evaluate(
     for name, number in (("queries", queries), ("tasks", tasks)):
         if number < 1:
             raise ConfigError(f"{name} is {number}, but must be at least 1: there is nothing to measure without any")
-    ways = split.usual_ways if ways is None else ways
+    ways = usual_ways(learner, split) if ways is None else ways
     learner.check_ways(ways)
     sampler = task_sampler(split, TaskShape(ways, shots, queries), seed, within_groups)
-    chosen = _adaptation_of(learner, adaptation)
+    chosen, most = _adaptation_of(learner, adaptation), tasks
     if features is not None:
         _check_features(features, split)
     if (
@@ -144,11 +145,13 @@ def evaluate(
         answer, image_bytes = _from_features(features, chosen, sampler), features[0].nbytes
     else:
         answer, image_bytes = _from_images(learner, sampler, split, chosen), 4 * math.prod(split.image_shape)
-    chunk = max(1, min(tasks, _CHUNK_BYTES // (image_bytes * ways * (shots + queries))))
+        if isinstance(sampler, EpisodeSampler):  # whose tasks take long, and whose maps take memory
+            most = _TASKS_AT_ONCE
+    chunk = max(1, min(most, _CHUNK_BYTES // (image_bytes * ways * (shots + queries))))
     values, classes = np.empty(tasks), np.empty(tasks, np.int64)
     with (
         evaluating(learner, precision, statistics),
-        tqdm(total=tasks, unit="task", desc="tasks", disable=not progress) as bar,
+        tqdm(total=tasks, unit="task", desc=f"{shots}-shot tasks", disable=not progress) as bar,
     ):
         used = learner.statistics_at_test
         for start in range(0, tasks, chunk):
@@ -169,6 +172,11 @@ def evaluate(
         groups=_groups(sampler, classes),
         measure=split.measure,
     )
+
+
+def usual_ways(learner: Learner, split: AnySplit) -> int:
+    """The classes a task where nobody says: those that the learner is bound to, or else as the split has it."""
+    return split.usual_ways if learner.bound_ways is None else learner.bound_ways
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ import torch
 
 from kshot.backbones import DropBlock, Dropout, ResNet12, batch_of_tasks
 from kshot.backbones.task_batch import uniform_like
+from kshot.data.episodes import Episodes
+from kshot.learners import MAML
 
 KEYS = np.array([7, 2**64 - 1, 3, 7], np.uint64)
 
@@ -142,3 +144,19 @@ def test_masks_do_not_touch_the_global_generator():
 def test_refuses_another_number_of_keys():
     with pytest.raises(ValueError, match="4 keys were given for 3 tasks"), batch_of_tasks(3, KEYS):
         pass
+
+
+def test_learners_that_adapt_weights_count_a_task_once_and_drop_alike_for_any_number_at_once():
+    """However many passes a task makes: through five inner steps here, and one for the query images."""
+    task = torch.randn(4, 3, 1, 16, 16), torch.arange(3).expand(4, 3)
+    episodes = Episodes(*task, *task, classes=task[1], keys=np.arange(4, dtype=np.uint64))
+    found = []
+    for tasks_at_once in (1, 4):
+        torch.manual_seed(0)
+        network = ResNet12((4, 4, 4, 4), drop_rate=0.3, in_channels=1, image_size=16)
+        learner = MAML(network, ways=3, tasks_at_once=tasks_at_once)
+        learner.accumulate_gradients(episodes)
+        found.append([parameter.grad for parameter in learner.parameters()])
+        counts = {int(layer.training_tasks) for layer in learner.modules() if isinstance(layer, DropBlock)}
+        assert counts == {4}
+    torch.testing.assert_close(*found)

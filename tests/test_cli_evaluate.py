@@ -129,6 +129,9 @@ def test_learners_that_adapt_weights_get_a_row_for_each_kind_of_statistics(say, 
     code, out, _ = say("compare", tmp_path / "maml", "--shots", 1, "--tasks", 3, "--queries", 2)
     assert code == 0
     assert "1-shot, minus maml, transductive" in out
+    shown = page([tmp_path / "maml"])
+    assert "maml, transductive" in shown
+    assert "maml, inductive" in shown
     code, out, _ = say("evaluate", tmp_path / "maml", "--statistics", "inductive", "--tasks", 3, "--queries", 2)
     assert code == 0
     assert "transductive" not in out

@@ -89,3 +89,7 @@ def test_tasks_within_groups_are_shown_by_group(maml, toy_split):
     assert sum(part.accuracies.sum() for part in parts.values()) == pytest.approx(result.accuracies.sum())
     assert f"run, 1-shot by group (tasks): a {100 * parts['a'].mean:.2f} ±" in table([Row("run", [result])])
     assert evaluate(maml, data.test, 4, 1, 2, tasks=9).by_group() == {}
+
+
+def test_the_number_of_ways_is_the_learner_s_own_where_nobody_says(maml, toy_data):
+    assert evaluate(maml, toy_data.test, shots=1, queries=2, tasks=2).protocol.ways == 4

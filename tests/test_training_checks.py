@@ -17,7 +17,7 @@ from training_toys import (
 from kshot.backbones import Conv4
 from kshot.data.dataset import Dataset
 from kshot.errors import ConfigError, DataError
-from kshot.learners import MultiTask
+from kshot.learners import MAML, MultiTask, Reptile
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,13 @@ def test_bad_options_are_refused_before_work(options: dict[str, Any], message: s
     learner = at_step(toy_learner(), 1, lambda: pytest.fail("work had started"))
     with pytest.raises((ConfigError, DataError), match=message):
         toy_train(learner, **options)
+
+
+def test_a_learner_of_query_images_is_refused_without_any() -> None:
+    learner = MAML(Conv4(2, 1, 16), ways=4)
+    with pytest.raises(ConfigError, match="queries is 0, but MAML is trained by the loss of query images"):
+        toy_train(learner, toy_data_16(), ways=4, queries=0)
+    assert not any(kind.needs_queries for kind in (MultiTask, Reptile))
 
 
 def test_a_learner_for_other_data_is_refused() -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.dropout import _DropoutNd
 
-from kshot.backbones.task_batch import current_task_batch, uniform_like
+from kshot.backbones.task_batch import current_task_batch, processes, uniform_like
 
 
 class Dropout(nn.Module):
@@ -57,7 +58,8 @@ class DropBlock(nn.Module):
         if not self.training or self.rate == 0:
             return maps
         tasks = current_task_batch()
-        self.training_tasks += tasks.total
+        if not tasks.own_statistics:  # else a task makes many passes, and the learner counts it once
+            self.training_tasks += tasks.total
         keep = self._keep_mask(maps).unflatten(0, (tasks.count, -1))
         kept = keep.mean((1, 2, 3, 4), keepdim=True).clamp(min=1 / keep[0].numel())
         return maps * (keep / kept).flatten(0, 1).to(maps.dtype)
@@ -70,3 +72,21 @@ class DropBlock(nn.Module):
         gamma = self.drop_probability() / size**2 * side**2 / places**2
         corners = (uniform_like(maps[..., :places, :places]) < gamma).float()
         return 1 - functional.max_pool2d(functional.pad(corners, [size - 1] * 4), size, stride=1)
+
+
+def drops_values(network: nn.Module) -> bool:
+    """Whether a layer of the network draws random masks as it is now."""
+    rates = [
+        layer.rate if isinstance(layer, (Dropout, DropBlock)) else layer.p
+        for layer in network.modules()
+        if layer.training and isinstance(layer, (Dropout, DropBlock, _DropoutNd))
+    ]
+    return any(rate > 0 for rate in rates)
+
+
+@torch.no_grad()
+def advance_ramps(network: nn.Module, tasks: int) -> None:
+    """Count so many training tasks in each process, where a task makes many passes that do not count by themselves."""
+    for layer in network.modules():
+        if isinstance(layer, DropBlock):
+            layer.training_tasks += tasks * processes()

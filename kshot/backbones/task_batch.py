@@ -71,7 +71,7 @@ def batch_of_tasks(
         raise ValueError(f"{len(keys)} keys were given for {count} tasks; give one key for each task")
     before = _current
     words = None if keys is None else torch.from_numpy(np.array(keys, np.uint64).view(np.int64))
-    everywhere = count * _processes() if total is None else total
+    everywhere = count * processes() if total is None else total
     _current = TaskBatch(count, words, joint, everywhere, own_statistics, traced)
     try:
         yield
@@ -79,7 +79,8 @@ def batch_of_tasks(
         _current = before
 
 
-def _processes() -> int:
+def processes() -> int:
+    """How many processes share the tasks of a step."""
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 

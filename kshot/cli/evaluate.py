@@ -12,7 +12,7 @@ from jsonargparse import Namespace
 from kshot.cli.options import ROOT_TEXT, Options, chosen, parameters
 from kshot.data.dataset import Split, SplitName
 from kshot.data.regression import AnyDataset, RegressionDataset
-from kshot.evaluation import departure, describe_adaptation, evaluate, extract_features
+from kshot.evaluation import departure, describe_adaptation, evaluate, extract_features, usual_ways
 from kshot.learners import FeatureLearner, Learner
 from kshot.learners.base import Statistics
 from kshot.report.runs import groups_by_seed, read_config, read_evaluations, row_of, save_evaluation, weights_of
@@ -129,7 +129,7 @@ def _saved(
     adaptation = describe_adaptation(_adaptation(given) or getattr(learner, "adaptation", None))
     split = data.split(given.split)
     wanted = {"dataset": data.name} | {name: given[name] for name in ("split", "queries", "tasks", "seed")}
-    wanted["ways"] = split.usual_ways if given.ways is None else given.ways
+    wanted["ways"] = usual_ways(learner, split) if given.ways is None else given.ways
     wanted["statistics"] = statistics
     wanted["within_groups"] = departure(split, given.within_groups)
     return {

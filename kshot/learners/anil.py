@@ -14,6 +14,8 @@ from kshot.learners.base import learners, task_losses
 from kshot.learners.initialization import InitializationLearner
 from kshot.solvers.descent import Weights, gradient_descent
 
+_TASKS_AT_ONCE = 16
+
 
 @learners.register("anil")
 class ANIL(InitializationLearner):
@@ -25,6 +27,8 @@ class ANIL(InitializationLearner):
     ways: N, the rows of the head.
     inner_rate: step size on the MEAN cross-entropy.
     inner_steps, test_inner_steps: gradient steps a task in training and in evaluation.
+    tasks_at_once: tasks that go through the body together, which bounds the memory; None for 16. It changes rounding
+        only; a network that drops values takes one task after the other in training.
     """
 
     meta_batch = 16
@@ -77,8 +81,8 @@ class ANIL(InitializationLearner):
         return features.float() if enabled else features
 
     def chunk_size(self, episodes: Episodes) -> int:
-        """All tasks: they share the body's weights, so there is nothing to hold for each but its head."""
-        return episodes.tasks
+        """Several tasks, which share a pass through the body; its maps grow with their number."""
+        return min(episodes.tasks, _TASKS_AT_ONCE)
 
 
 def _linear(head: Weights, features: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ class Learner(nn.Module):
     statistics_offered: where BatchNorm statistics may come from at evaluation, the usual one first: "running",
         "transductive" (the whole query set) or "inductive" (the support set plus one query image at a time).
     statistics_at_test: the one of them that `scores` uses.
+    needs_queries: whether training looks at query images.
     follows_label_permutations: whether scores are the same for every numbering of a task's classes.
     ignores_support_order: whether scores are the same for every order of a task's support images.
     """
@@ -43,6 +44,7 @@ class Learner(nn.Module):
     precision: Literal["float32", "bf16"] = "float32"
     statistics_offered: ClassVar[tuple[Statistics, ...]] = ("running",)
     statistics_at_test: Statistics = "running"
+    needs_queries: ClassVar[bool] = True
     follows_label_permutations: ClassVar[bool] = True
     ignores_support_order: bool = True
     options: Mapping[str, object]
@@ -72,6 +74,11 @@ class Learner(nn.Module):
         loss = self.loss(scores, labels)
         loss.backward()
         return {"loss": loss.detach(), "accuracy": accuracy(scores.detach(), labels)}
+
+    @property
+    def bound_ways(self) -> int | None:
+        """The one number of classes that the learner can learn, or None for any."""
+        return None
 
     def check_ways(self, ways: int) -> None:
         """ConfigError where the learner cannot learn tasks of so many classes; most can learn any but regression."""

@@ -8,6 +8,7 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
+from kshot.backbones.dropout import advance_ramps, drops_values
 from kshot.backbones.registry import Backbone
 from kshot.backbones.task_weights import forward_per_task, shared_weights
 from kshot.data.episodes import Episodes
@@ -17,7 +18,7 @@ from kshot.solvers.descent import Weights
 
 Result = TypeVar("Result")
 
-_IMAGES_AT_ONCE = 1024  # of one task's query images that are judged one by one, each beside the support set
+_IMAGES_AT_ONCE = 1024  # where query images are judged one by one, each beside the support set
 
 
 class Classifier(nn.Module):
@@ -47,7 +48,8 @@ class InitializationLearner(Learner):
     ways: N, the rows of the head; tasks of another number of classes are refused.
     inner_steps, test_inner_steps: gradient steps a task in training and in evaluation.
     tasks_at_once: tasks whose weights are held at the same time, which bounds the memory; None for one after the other
-        on a CPU, where that is fastest for images, else all of a batch. It changes rounding only.
+        on a CPU, where that is fastest for images, else all of a batch. It changes rounding only; a network that drops
+        values takes one task after the other in training.
     """
 
     meta_batch: ClassVar[int] = 4
@@ -102,6 +104,7 @@ class InitializationLearner(Learner):
     def accumulate_gradients(self, episodes: Episodes) -> dict[str, Tensor]:
         """Add the gradient of the objective to ``.grad``, chunk by chunk; returns "loss" and "accuracy", detached."""
         self.check_ways(episodes.ways)
+        advance_ramps(self, episodes.tasks)
         parts = self.by_chunk(lambda part: self.add_gradients(part, part.tasks / episodes.tasks), episodes)
         loss, correct = torch.stack(parts).sum(0)
         return {"loss": loss, "accuracy": correct}
@@ -143,12 +146,17 @@ class InitializationLearner(Learner):
         support, query = episodes.support, episodes.query
         size = support.shape[1] + 1
         pieces = []
-        for some in query.split(max(1, _IMAGES_AT_ONCE // size), dim=1):
+        for some in query.split(max(1, _IMAGES_AT_ONCE // (size * episodes.tasks)), dim=1):
             beside = support[:, None].expand(-1, some.shape[1], *support.shape[1:])
             images = torch.cat([beside, some[:, :, None]], 2).flatten(1, 2)
             scores = self.outputs(weights, images, groups=some.shape[1])
             pieces.append(scores.unflatten(1, (-1, size))[:, :, -1])
         return torch.cat(pieces, 1)
+
+    @property
+    def bound_ways(self) -> int:
+        """N, the rows of the head."""
+        return self.ways
 
     def check_ways(self, ways: int) -> None:
         """ConfigError where the head has not as many rows as tasks have classes."""
@@ -160,7 +168,8 @@ class InitializationLearner(Learner):
 
     def by_chunk(self, function: Callable[[Episodes], Result], episodes: Episodes) -> list[Result]:
         """The results of `function` on the tasks, as many at once as may be; a DivergenceError names the task."""
-        size = self.tasks_at_once or self.chunk_size(episodes)
+        # masks are drawn a pass, which several tasks would share
+        size = 1 if drops_values(self) else self.tasks_at_once or self.chunk_size(episodes)
         results = []
         for start in range(0, episodes.tasks, size):
             try:

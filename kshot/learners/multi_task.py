@@ -29,6 +29,8 @@ class MultiTask(FeatureLearner):
     statistics: BatchNorm statistics in training: of each "task" alone (W21), or "joint" over the whole meta batch.
     """
 
+    needs_queries = False
+
     def __init__(
         self,
         backbone: Backbone,

@@ -40,6 +40,7 @@ class Reptile(InitializationLearner):
     """
 
     meta_batch = 5
+    needs_queries = False
     ignores_support_order: bool = False
 
     def __init__(

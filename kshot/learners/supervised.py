@@ -27,6 +27,7 @@ class Supervised(FeatureLearner):
     """
 
     meta_batch: ClassVar[int] = 64
+    needs_queries = False
 
     def __init__(self, backbone: Backbone, num_classes: int) -> None:
         super().__init__(backbone, LogisticRegression(c=1.0))

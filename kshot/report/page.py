@@ -7,10 +7,12 @@ import html
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import yaml
 
 from kshot.errors import DataError
+from kshot.learners.base import Statistics
 from kshot.report import pictures
 from kshot.report.runs import groups_by_seed, read_config, read_evaluations, read_metrics, row_of
 from kshot.report.tables import Row, notes, seeds_line, table_columns
@@ -39,18 +41,23 @@ pre { font-size: .85rem; overflow-x: auto; }
 """
 
 
+_Key = tuple[int, str, str, str, str, str, int, int, int, int]
+
+
 def page(runs: Sequence[Path]) -> str:
     """The page as HTML, pictures included; rows are paired with the first run.
 
     Raises CheckpointError for a folder that is no run, DataError where the runs share no evaluation.
     """
-    rows = _rows(runs)
-    lines = notes(rows) + [seeds_line([rows[position] for position in group]) for group in groups_by_seed(runs)]
+    by_run = _rows(runs)
+    rows = [row for several in by_run for row in several]
+    groups = [zip(*(by_run[position] for position in group)) for group in groups_by_seed(runs)]
+    lines = notes(rows) + [seeds_line(alike) for group in groups for alike in group]
     curves = [_curve(run) for run in runs if (run / "metrics.csv").exists()]
     configurations = [_details(run.name, yaml.safe_dump(read_config(run), sort_keys=False)) for run in runs]
     body = [
         "<h1>Few-shot learning: results</h1>",
-        f'<p class="lead">{len(rows)} runs, measured on the same tasks.</p>' if len(rows) > 1 else "",
+        f'<p class="lead">{len(runs)} runs, measured on the same tasks.</p>' if len(runs) > 1 else "",
         f'<div class="wide">{_table(rows)}</div>',
         *(f'<p class="notes">{html.escape(line)}</p>' for line in lines),
         "<h2>Training</h2>",
@@ -64,10 +71,18 @@ def page(runs: Sequence[Path]) -> str:
     return f'<!doctype html>\n<html lang="en"><head>{head}{title}</head><body>{content}</body></html>\n'
 
 
-def _rows(runs: Sequence[Path]) -> list[Row]:
-    """What all runs were measured on alike: by the learners' own adaptations if possible, and with the most tasks."""
+def _rows(runs: Sequence[Path]) -> list[list[Row]]:
+    """What all runs were measured on alike: by the learners' own adaptations if possible, and with the most tasks.
+
+    A row for each kind of statistics that a run was measured with.
+    """
     configs = [read_config(run) for run in runs]
-    saved = [{key: result for result in read_evaluations(run) for key in _shared_keys(result)} for run in runs]
+    saved: list[dict[_Key, dict[Statistics, Evaluation]]] = []
+    for run in runs:
+        saved.append({})
+        for result in read_evaluations(run):
+            for key in _shared_keys(result):
+                saved[-1].setdefault(key, {})[result.protocol.statistics] = result
     shared = set(saved[0]).intersection(*saved[1:])
     if not shared:
         raise DataError(
@@ -80,18 +95,19 @@ def _rows(runs: Sequence[Path]) -> list[Row]:
     keys = sorted(key for key in shared if key[1:] == family)
     rows = []
     for run, config, results in zip(runs, configs, saved):
-        chosen = [results[key] for key in keys]
-        rows.append(row_of(run.name, config, chosen))
+        kinds = [kind for kind in get_args(Statistics) if all(kind in results[key] for key in keys)]
+        names = {kind: run.name if kind == "running" else f"{run.name}, {kind}" for kind in kinds}
+        rows.append([row_of(names[kind], config, [results[key][kind] for key in keys]) for kind in kinds])
     return rows
 
 
-def _shared_keys(result: Evaluation) -> list[tuple[int, str, str, str, str, str, str, int, int, int, int]]:
+def _shared_keys(result: Evaluation) -> list[_Key]:
     """The number of shots, and then what results in one table have in common, the number of tasks last.
 
     Rows may have the same adaptation, or each its learner's own, so that a result may have a key of either kind.
     """
     at = result.protocol
-    tasks = (at.dataset, at.split, at.drawn, at.statistics, at.ways, at.queries, at.seed, at.tasks)
+    tasks = (at.dataset, at.split, at.drawn, at.ways, at.queries, at.seed, at.tasks)
     adaptations = [result.adaptation, *([_OWN] if result.own_adaptation else [])]
     return [(at.shots, adaptation, result.precision, *tasks) for adaptation in adaptations]
 

@@ -82,6 +82,7 @@ def check_losses(seen: list[Tensor]) -> None:
     if bad.any():
         step, task = bad.nonzero()[0].tolist()
         raise DivergenceError(
-            f"the inner loop diverged: the loss was {losses[step, task]:.3g} after {step} steps; lower the inner rate",
+            f"the inner loop diverged: the loss was {losses[step, task]:.3g} after {step} steps"
+            + ("; lower the inner rate" if step > 0 else ", and no inner rate can be blamed"),
             task=task,
         )

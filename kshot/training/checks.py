@@ -66,6 +66,15 @@ def _check_factor(factor: float | Sequence[float], schedule: str) -> None:
         raise ConfigError(f"factor is {factor}, but the plateau schedule lowers the rate: it must be below 1")
 
 
+def check_queries(learner: Learner, queries: int) -> None:
+    """ConfigError where a learner that learns from query images would be given none."""
+    if queries < 1 and learner.needs_queries:
+        raise ConfigError(
+            f"queries is {queries}, but {type(learner).__name__} is trained by the loss of query images; give it at "
+            f"least 1"
+        )
+
+
 def check_fit(learner: Learner, config: Mapping[str, Any], split: AnySplit) -> None:
     """ConfigError where the learner, described by `config`, or its backbone was built for other sizes than the data."""
     channels, height, width = split.image_shape

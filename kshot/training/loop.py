@@ -20,7 +20,7 @@ from kshot.learners.base import Learner
 from kshot.measures import ACCURACY, SQUARED_ERROR
 from kshot.memory import keep_freed_memory, peak_memory
 from kshot.training.batches import StepTasks
-from kshot.training.checks import check_fit, check_options
+from kshot.training.checks import check_fit, check_options, check_queries
 from kshot.training.distributed import Processes
 from kshot.training.interrupts import StopSignals, TrainingInterrupted
 from kshot.training.loggers import LoggerName, Loggers
@@ -142,6 +142,7 @@ def train(
     validation_ways = ways if validation_ways is None else validation_ways
     learner.check_ways(ways)
     learner.check_ways(validation_ways)
+    check_queries(learner, queries)
     meta_batch, tasks_per_epoch = meta_batch or learner.meta_batch, tasks_per_epoch or learner.tasks_per_epoch(split)
     validation_shots = shots if validation_shots is None else validation_shots
     weight_decay = default_weight_decay(optimizer) if weight_decay is None else weight_decay

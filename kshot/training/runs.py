@@ -285,7 +285,8 @@ def _trained(
     if not (folder.path / "config.yaml").is_file():
         raise CheckpointError(f"{folder.path} is no run folder: it has no config.yaml; check the path")
     path = folder.best if checkpoint == "best" else folder.last
-    content = checkpoints.load(path, describe_learner(learner) if learner is not None else None)
+    described = yaml.safe_load((folder.path / "config.yaml").read_text(encoding="utf-8"))
+    content = checkpoints.load(path, described if learner is None else describe_learner(learner))
     if learner is None:
         learner = build_learner(content["config"], download=False)
     checkpoints.load_weights(learner, content["learner"], path)

@@ -120,9 +120,10 @@ class TrainingState:
 
     def diverged(self, what: str, step: int) -> DivergenceError:
         """The error that ends training in this step of the epoch at hand."""
+        kept = "the last good checkpoint is kept; " if self.counters.best_epoch > 0 else ""
         return DivergenceError(
-            f"{what} in epoch {self.counters.epoch + 1}, step {step}; the last good checkpoint is kept; train again "
-            f"with a lower learning rate or with precision=float32"
+            f"{what} in epoch {self.counters.epoch + 1}, step {step}; {kept}train again with a lower learning rate or "
+            f"with precision=float32"
         )
 
     def end_steps(self) -> None:
