@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kshot.backbones import Backbone
 from kshot.backbones.normalization import BatchNorm2d
 from kshot.data.episodes import Episodes
-from kshot.learners import InitializationLearner
+from kshot.learners import MAML, InitializationLearner
 
 WAYS = 3
 Weights = dict[str, Tensor]
@@ -115,3 +115,18 @@ def check_finite_differences(
         slope = (parameter.grad * direction).sum().item()
         measured = (values[0] - values[1]) / (2 * step)
         assert abs(slope - measured) <= rtol * abs(measured) + 1e-9, f"{name}: {slope} is not {measured}"
+
+
+def check_equals_maml(learner: InitializationLearner, maml: MAML, rtol: float = 1e-9) -> None:
+    """The same gradients of the network, and the same scores under either kind of statistics."""
+    maml.network.load_state_dict(learner.network.state_dict(), strict=False)
+    episodes = draw_tasks()
+    learner.accumulate_gradients(episodes)
+    maml.accumulate_gradients(episodes)
+    gradients = {name: parameter.grad for name, parameter in maml.network.named_parameters()}
+    check_gradients(learner.network, gradients, rtol=rtol)
+    for each in (learner, maml):
+        each.eval()
+    for statistics in learner.statistics_offered:
+        learner.statistics_at_test = maml.statistics_at_test = statistics
+        torch.testing.assert_close(learner.scores(episodes), maml.scores(episodes), rtol=rtol, atol=1e-12)
