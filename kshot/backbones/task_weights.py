@@ -39,8 +39,8 @@ def forward_per_task(
     several go through `torch.func.vmap`. First and second derivatives are exact either way.
     """
     modulations = dict(modulations or {})
-    if len(inputs) == 1:
-        own = {name: weight[0] for name, weight in parameters.items()}
+    if len(inputs) == 1:  # squeezed: the gradient of an indexed tensor would be written into zeros
+        own = {name: weight.squeeze(0) for name, weight in parameters.items()}
         its = {name: (scale[0], shift[0]) for name, (scale, shift) in modulations.items()}
         with batch_of_tasks(groups, own_statistics=True):
             return _forward(network, own, its, inputs[0]).unsqueeze(0)
