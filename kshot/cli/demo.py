@@ -22,7 +22,7 @@ def run(arguments: Sequence[str]) -> None:
     )
     options.add("--out", Path, Path("demo"), "folder for runs, table.txt and task.png")
     options.add("--seed", int, 0, "of the initial weights, the training tasks and the test tasks")
-    options.add("--epochs", int, 3, "epochs of each training, of 10,000 images")
+    options.add("--epochs", int, 8, "epochs of each training, of 10,000 images")
     options.add("--root", Path | None, None, ROOT_TEXT)
     given = options.parse(arguments)
     started = time.perf_counter()
