@@ -6,6 +6,7 @@ pass over B tasks equals B passes over one task each, whichever process makes th
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,13 +33,16 @@ class TaskBatch:
     draws: int = 0
 
 
-_NO_TASKS = TaskBatch(count=1, keys=None, joint=False, total=1)
-_current = _NO_TASKS
+class _Thread(threading.local):
+    tasks = TaskBatch(count=1, keys=None, joint=False, total=1)
+
+
+_thread = _Thread()
 
 
 def current_task_batch() -> TaskBatch:
-    """The innermost `batch_of_tasks`; outside of all, one task without a key."""
-    return _current
+    """This thread's innermost `batch_of_tasks`; outside of all, one task without a key."""
+    return _thread.tasks
 
 
 @contextmanager
@@ -66,17 +70,16 @@ def batch_of_tasks(
 
     Raises ValueError where the number of keys is not `count`.
     """
-    global _current
     if keys is not None and len(keys) != count:
         raise ValueError(f"{len(keys)} keys were given for {count} tasks; give one key for each task")
-    before = _current
+    before = _thread.tasks
     words = None if keys is None else torch.from_numpy(np.array(keys, np.uint64).view(np.int64))
     everywhere = count * processes() if total is None else total
-    _current = TaskBatch(count, words, joint, everywhere, own_statistics, traced)
+    _thread.tasks = TaskBatch(count, words, joint, everywhere, own_statistics, traced)
     try:
         yield
     finally:
-        _current = before
+        _thread.tasks = before
 
 
 def processes() -> int:
@@ -91,7 +94,7 @@ def uniform_like(images: Tensor) -> Tensor:
     `images`.
     """
     count, channels, height, width = images.shape
-    shape, tasks = (count, height, width, channels), _current
+    shape, tasks = (count, height, width, channels), current_task_batch()
     if tasks.keys is None:
         return torch.rand(shape, device=images.device).permute(0, 3, 1, 2)
     draw, tasks.draws = tasks.draws, tasks.draws + 1

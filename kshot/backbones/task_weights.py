@@ -10,6 +10,7 @@ from torch.func import functional_call, vmap
 
 from kshot.backbones.film import Modulations, modulated
 from kshot.backbones.task_batch import batch_of_tasks
+from kshot.backbones.task_threads import in_this_thread
 
 Parameters = Mapping[str, Tensor]
 
@@ -38,7 +39,7 @@ def forward_per_task(
     A single task goes through the network's ordinary kernels, so that a loop over tasks costs no more than a loop;
     several go through `torch.func.vmap`. First and second derivatives are exact either way.
     """
-    modulations = dict(modulations or {})
+    network, modulations = in_this_thread(network), dict(modulations or {})
     if len(inputs) == 1:  # squeezed: the gradient of an indexed tensor would be written into zeros
         own = {name: weight.squeeze(0) for name, weight in parameters.items()}
         its = {name: (scale[0], shift[0]) for name, (scale, shift) in modulations.items()}

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from kshot.backbones.registry import Backbone
 from kshot.data.episodes import Episodes
 from kshot.errors import ConfigError
-from kshot.learners.base import accuracy, learners
+from kshot.learners.base import learners
+from kshot.learners.initialization import Gradients
 from kshot.learners.maml import MAML
 from kshot.learners.task_encoders import ExampleEncoder, RecurrentAutoEncoder
 from kshot.solvers.descent import Weights
@@ -37,8 +38,8 @@ class HSML(MAML):
     inner_rate: step size on the MEAN cross-entropy.
     inner_steps, test_inner_steps: gradient steps a task in training and in evaluation.
     first_order: leave out the derivatives of the inner gradients.
-    tasks_at_once: tasks whose weights are held at the same time, which bounds the memory; None for one after the other
-        on a CPU, where that is fastest for images, else all of a batch. It changes rounding only.
+    tasks_at_once: tasks whose weights are held at the same time, which bounds the memory; None for one on each
+        thread of a CPU, where that is fastest for images, else all of a batch. It changes rounding only.
     """
 
     ignores_support_order = False
@@ -85,12 +86,10 @@ class HSML(MAML):
         parts = self.by_chunk(lambda part: part.tasks / episodes.tasks * self._objective(part)[0], episodes)
         return torch.stack(parts).sum()
 
-    def add_gradients(self, episodes: Episodes, share: float) -> Tensor:
-        """Add `share` times the gradient on these tasks to ``.grad``; returns `share` times (objective, accuracy)."""
+    def gradients(self, episodes: Episodes) -> tuple[Tensor, Gradients]:
+        """Mean objective and accuracy of these tasks, (2,), and the mean gradient of the parameters."""
         objective, scores = self._objective(episodes)
-        loss = share * objective
-        loss.backward()
-        return torch.stack([loss.detach(), share * accuracy(scores.detach(), episodes.query_labels)])
+        return self.gradients_of(objective, scores, episodes.query_labels)
 
     def _objective(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
         """The objective on these tasks, a scalar, and the scores (B, T, N) of their query images."""

@@ -9,7 +9,7 @@ from kshot.backbones.registry import Backbone
 from kshot.data.episodes import Episodes
 from kshot.errors import ConfigError
 from kshot.learners.base import accuracy, learners, task_losses
-from kshot.learners.initialization import InitializationLearner
+from kshot.learners.initialization import Gradients, InitializationLearner
 from kshot.solvers.conjugate_gradient import conjugate_gradient
 from kshot.solvers.descent import Weights, gradient_descent
 from kshot.solvers.proximal import proximal
@@ -30,8 +30,8 @@ class IMAML(InitializationLearner):
     inner_steps, test_inner_steps: gradient steps a task in training and in evaluation.
     cg_steps: products with the Hessian for each gradient.
     damping: added to the diagonal of I + H/l2, where negative curvature of L_S outweighs l2.
-    tasks_at_once: tasks whose weights are held at the same time, which bounds the memory; None for one after the other
-        on a CPU, where that is fastest for images, else all of a batch. It changes rounding only.
+    tasks_at_once: tasks whose weights are held at the same time, which bounds the memory; None for one on each
+        thread of a CPU, where that is fastest for images, else all of a batch. It changes rounding only.
     """
 
     def __init__(
@@ -67,16 +67,16 @@ class IMAML(InitializationLearner):
         weights = gradient_descent(losses, start, self.inner_rate, steps, exact=False)
         return {name: weight.detach() for name, weight in weights.items()}
 
-    def add_gradients(self, episodes: Episodes, share: float) -> Tensor:
-        """Add `share` times the mean implicit gradient of these tasks to ``.grad``; returns loss and accuracy, too."""
+    def gradients(self, episodes: Episodes) -> tuple[Tensor, Gradients]:
+        """Mean loss and accuracy of these tasks, (2,), and their mean implicit gradient."""
         adapted = self.adapted(episodes, self.inner_steps)
         weights = {name: weight.requires_grad_() for name, weight in adapted.items()}
         scores = self.outputs(weights, episodes.query)
         losses = task_losses(scores, episodes.query_labels)
         direct = torch.autograd.grad(losses.sum(), list(weights.values()))
         implicit = self._implicit(episodes, weights, _flat(direct))
-        self.add_to_gradients(dict(zip(weights, implicit)), share)
-        return share * torch.stack([losses.detach().mean(), accuracy(scores.detach(), episodes.query_labels)])
+        measured = torch.stack([losses.detach().mean(), accuracy(scores.detach(), episodes.query_labels)])
+        return measured, self.mean_gradients(dict(zip(weights, implicit)))
 
     def _implicit(self, episodes: Episodes, weights: Weights, direct: Tensor) -> list[Tensor]:
         """(I + H/l2)^-1 times each task's gradient (B, P) at its weights, as tensors of the weights' shapes."""

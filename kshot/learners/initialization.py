@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import ClassVar, TypeVar
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from kshot.backbones.dropout import advance_ramps, drops_values
 from kshot.backbones.registry import Backbone
+from kshot.backbones.task_threads import map_on_threads
 from kshot.backbones.task_weights import forward_per_task, shared_weights
 from kshot.data.episodes import Episodes
 from kshot.errors import ConfigError, DivergenceError
@@ -17,6 +19,7 @@ from kshot.learners.base import Learner, Statistics, accuracy, task_losses
 from kshot.solvers.descent import Weights
 
 Result = TypeVar("Result")
+Gradients = dict[nn.Parameter, Tensor]
 
 _IMAGES_AT_ONCE = 1024  # where query images are judged one by one, each beside the support set
 
@@ -40,16 +43,16 @@ class InitializationLearner(Learner):
     """A learner whose every task adapts its own copy of the weights (W21 eqs. 1-2); the copies of B tasks are stacked.
 
     An algorithm says in `adapted` how the weights of a task come about, and, where its update is not the gradient of
-    the query images' loss, in `add_gradients` what the update is. BatchNorm always takes the statistics of the
-    images at hand, as in the releases of these algorithms. The rows of the head belong to label numbers: unlike
-    other learners', the scores do not follow a permutation of the labels.
+    the query images' loss, in `gradients` what the update is. BatchNorm always takes the statistics of the images at
+    hand, as in the releases of these algorithms. The rows of the head belong to label numbers: unlike other learners',
+    the scores do not follow a permutation of the labels.
 
     backbone: images (M, C, H, W) -> features (M, D), with attribute ``feature_size`` = D.
     ways: N, the rows of the head; tasks of another number of classes are refused.
     inner_steps, test_inner_steps: gradient steps a task in training and in evaluation.
-    tasks_at_once: tasks whose weights are held at the same time, which bounds the memory; None for one after the other
-        on a CPU, where that is fastest for images, else all of a batch. It changes rounding only; a network that drops
-        values takes one task after the other in training.
+    tasks_at_once: tasks whose weights are held at the same time, which bounds the memory; None for one on each
+        thread of a CPU, where that is fastest for images, else all of a batch. It changes rounding only; a network that
+        drops values takes one task after the other in training.
     """
 
     meta_batch: ClassVar[int] = 4
@@ -105,28 +108,38 @@ class InitializationLearner(Learner):
         """Add the gradient of the objective to ``.grad``, chunk by chunk; returns "loss" and "accuracy", detached."""
         self.check_ways(episodes.ways)
         advance_ramps(self, episodes.tasks)
-        parts = self.by_chunk(lambda part: self.add_gradients(part, part.tasks / episodes.tasks), episodes)
-        loss, correct = torch.stack(parts).sum(0)
+        measured = []
+        parts = self._each_chunk(lambda part: (part.tasks / episodes.tasks, *self.gradients(part)), episodes)
+        for share, loss_and_accuracy, gradients in parts:  # added in the order of the tasks, so that sums are the same
+            measured.append(share * loss_and_accuracy)
+            for parameter, gradient in gradients.items():
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                parameter.grad.add_(gradient, alpha=share)
+        loss, correct = torch.stack(measured).sum(0)
         return {"loss": loss, "accuracy": correct}
 
-    def add_gradients(self, episodes: Episodes, share: float) -> Tensor:
-        """Add `share` times the gradient on these tasks to ``.grad``; returns `share` times (loss, accuracy), (2,)."""
+    def gradients(self, episodes: Episodes) -> tuple[Tensor, Gradients]:
+        """Mean loss and accuracy of these tasks, (2,), and the mean gradient of the parameters that learn from them."""
         scores, labels = self.training_scores(episodes)
-        loss = share * self.loss(scores, labels)
-        loss.backward()
-        return torch.stack([loss.detach(), share * accuracy(scores.detach(), labels)])
+        return self.gradients_of(self.loss(scores, labels), scores, labels)
 
-    @torch.no_grad()
-    def add_to_gradients(self, gradients: Weights, share: float) -> None:
-        """Add `share` times the mean over tasks of `gradients`, (B, ...) for each name, to ``.grad``."""
-        for name, parameter in self.network.named_parameters():
-            gradient = share * gradients[name].mean(0)
-            parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+    def gradients_of(self, loss: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, Gradients]:
+        """What `gradients` returns, of an objective that torch can differentiate."""
+        learning = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        gradients = torch.autograd.grad(loss, learning, allow_unused=True)
+        known = {parameter: gradient for parameter, gradient in zip(learning, gradients) if gradient is not None}
+        return torch.stack([loss.detach(), accuracy(scores.detach(), labels)]), known
+
+    def mean_gradients(self, gradients: Weights) -> Gradients:
+        """The mean over tasks of the gradients (B, ...) of the network's parameters by name."""
+        return {parameter: gradients[name].mean(0) for name, parameter in self.network.named_parameters()}
 
     def scores(self, episodes: Episodes) -> Tensor:
         """Scores (B, T, N) of the query images, learnt from the support images alone; see `statistics_at_test`."""
         self.check_ways(episodes.ways)
-        return torch.cat(self.by_chunk(self._scores, episodes))
+        with torch.inference_mode(False):  # in which no step could be taken
+            return torch.cat(self.by_chunk(self._scores, _recordable(episodes)))
 
     def _scores(self, episodes: Episodes) -> Tensor:
         with torch.enable_grad():
@@ -168,17 +181,24 @@ class InitializationLearner(Learner):
 
     def by_chunk(self, function: Callable[[Episodes], Result], episodes: Episodes) -> list[Result]:
         """The results of `function` on the tasks, as many at once as may be; a DivergenceError names the task."""
-        # masks are drawn a pass, which several tasks would share
-        size = 1 if drops_values(self) else self.tasks_at_once or self.chunk_size(episodes)
-        results = []
-        for start in range(0, episodes.tasks, size):
+        return list(self._each_chunk(function, episodes))
+
+    def _each_chunk(self, function: Callable[[Episodes], Result], episodes: Episodes) -> Iterator[Result]:
+        # masks are drawn a pass, which tasks at once would share, from a generator, which threads would share
+        dropping = drops_values(self)
+        size = 1 if dropping else self.tasks_at_once or self.chunk_size(episodes)
+
+        def of_chunk(start: int) -> Result:
             try:
-                results.append(function(episodes.part(start, start + size)))
+                return function(episodes.part(start, start + size))
             except DivergenceError as error:
                 if error.task is not None:
                     error.task += start
                 raise
-        return results
+
+        starts = range(0, episodes.tasks, size)
+        aside = size == 1 and self.tasks_at_once is None and not dropping and episodes.support.device.type == "cpu"
+        return map_on_threads(of_chunk, starts) if aside else map(of_chunk, starts)
 
     def chunk_size(self, episodes: Episodes) -> int:
         """How many tasks to hold at once where nobody has said: one of images on a CPU, else all.
@@ -187,3 +207,9 @@ class InitializationLearner(Learner):
         """
         of_images = not episodes.support_labels.is_floating_point()
         return 1 if of_images and episodes.support.device.type == "cpu" else episodes.tasks
+
+
+def _recordable(episodes: Episodes) -> Episodes:
+    """The tasks, copied where they come from inference mode, whose tensors autograd refuses."""
+    names = ("support", "support_labels", "query", "query_labels") if episodes.support.is_inference() else ()
+    return replace(episodes, **{name: getattr(episodes, name).clone() for name in names})

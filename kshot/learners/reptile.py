@@ -12,7 +12,7 @@ from kshot.backbones.registry import Backbone
 from kshot.data.episodes import Episodes
 from kshot.errors import ConfigError
 from kshot.learners.base import accuracy, learners, task_losses
-from kshot.learners.initialization import InitializationLearner
+from kshot.learners.initialization import Gradients, InitializationLearner
 from kshot.solvers.descent import TaskLosses, Weights, adam_descent, gradient_descent
 from kshot.solvers.minibatches import draw_minibatches
 
@@ -35,8 +35,8 @@ class Reptile(InitializationLearner):
         epoch; at most the whole support set.
     inner_optimizer: "adam" without momentum (beta1 = 0), its moments from zero in every task, as in the paper's
         experiments; or "sgd".
-    tasks_at_once: tasks whose weights are held at the same time, which bounds the memory; None for one after the other
-        on a CPU, where that is fastest for images, else all of a batch. It changes rounding only.
+    tasks_at_once: tasks whose weights are held at the same time, which bounds the memory; None for one on each
+        thread of a CPU, where that is fastest for images, else all of a batch. It changes rounding only.
     """
 
     meta_batch = 5
@@ -85,14 +85,13 @@ class Reptile(InitializationLearner):
         scores, labels = zip(*self.by_chunk(lambda part: self._descend(part, self.inner_steps)[1:], episodes))
         return torch.cat(scores), torch.cat(labels)
 
-    def add_gradients(self, episodes: Episodes, share: float) -> Tensor:
-        """Add `share` times the mean outer gradient of these tasks to ``.grad``; returns loss and accuracy, too."""
+    def gradients(self, episodes: Episodes) -> tuple[Tensor, Gradients]:
+        """Mean loss and accuracy of these tasks, (2,), and their mean outer gradient."""
         weights, scores, labels = self._descend(episodes, self.inner_steps)
         parameters = dict(self.network.named_parameters())
         with torch.no_grad():
             gradients = {name: self.outer_gradient(parameters[name], weight) for name, weight in weights.items()}
-        self.add_to_gradients(gradients, share)
-        return share * torch.stack([self.loss(scores, labels), accuracy(scores, labels)])
+        return torch.stack([self.loss(scores, labels), accuracy(scores, labels)]), self.mean_gradients(gradients)
 
     def _descend(self, episodes: Episodes, steps: int) -> tuple[Weights, Tensor, Tensor]:
         """The weights after `steps`, with the scores (B, T, N) and labels (B, T) of the mini-batches on the way."""

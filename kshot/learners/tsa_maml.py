@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Mapping
 from typing import Literal
 
@@ -19,6 +20,7 @@ from kshot.learners.initialization import Classifier
 from kshot.learners.maml import MAML
 from kshot.solvers.descent import Weights, gradient_descent
 
+_counting = threading.Lock()  # tasks may choose their groups side by side
 _APART = 0.01  # of a weight's size: how far groups that nobody has clustered yet start from each other
 
 
@@ -148,13 +150,19 @@ class TSAMAML(MAML):
         exactly = "donot_use_mm_for_euclid_dist"
         return torch.cdist(self.task_vectors(episodes), anchors, compute_mode=exactly).argmin(1)
 
+    def accumulate_gradients(self, episodes: Episodes) -> dict[str, Tensor]:
+        """Add the gradients of the groups at hand to ``.grad``; counts the tasks since each group's last one."""
+        before = self.usage.clone()
+        measured = super().accumulate_gradients(episodes)
+        self.unused_for.copy_(torch.where(self.usage > before, 0, self.unused_for + episodes.tasks))
+        return measured
+
     def start(self, episodes: Episodes) -> Weights:
         """The initialisation of each task's group, (B, ...) for each name; training counts the groups' tasks."""
         chosen = self.assigned(episodes)
         if self.training:
-            used = nn.functional.one_hot(chosen, self.groups).sum(0)
-            self.usage += used
-            self.unused_for.copy_(torch.where(used > 0, 0, self.unused_for + len(chosen)))
+            with _counting:
+                self.usage += nn.functional.one_hot(chosen, self.groups).sum(0)
         places = chosen.tolist()
         if len(set(places)) == 1:  # needs no copies, and keeps the memory format of the weights
             return shared_weights(self.initializations[places[0]], len(places))
