@@ -125,7 +125,7 @@ def test_learners_that_adapt_weights_get_a_row_for_each_kind_of_statistics(say, 
     assert code == 0
     assert "maml, transductive" in out
     assert "maml, inductive" in out
-    assert "Protocol of maml, inductive: 5 ways, 1 shots, 2 queries a class, 3 tasks of tiny/test, inductive" in out
+    assert "Protocol of maml, inductive: 5 ways, 1 shot, 2 queries a class, 3 tasks of tiny/test, inductive" in out
     code, out, _ = say("compare", tmp_path / "maml", "--shots", 1, "--tasks", 3, "--queries", 2)
     assert code == 0
     assert "1-shot, minus maml, transductive" in out

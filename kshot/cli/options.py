@@ -33,7 +33,8 @@ class _HelpFormatter(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionH
         return re.sub(r", --\S+\+ \S+", "", super()._format_action_invocation(action)).replace(NAME, "")
 
     def _expand_help(self, action: argparse.Action) -> str:
-        text = re.sub(r"type: (Literal\[.*?\]|bool)( \| null)?(, )?", "", super()._expand_help(action))
+        text = re.sub(r"Optional\[(.*)\](?=, default)", r"\1 | null", super()._expand_help(action))
+        text = re.sub(r"type: (Literal\[.*?\]|bool)( \| null)?(, )?", "", text)
         text = re.sub(r"default: (True|False)\b", lambda match: match[0].lower(), text)
         return re.sub(r"<class '(\w+)'>", r"\1", text)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +68,14 @@ def training_options(
     options: Options | None = None,
     default_names: Mapping[str, str] = DEFAULT_NAMES,
     sections: Sequence[str] = ("training",),
+    choices: Collection[str] = learners,
 ) -> tuple[dict[str, str], Options, dict[str, Any]]:
     """The names of dataset, learner and backbone, the options that they have, and the defaults of the recipe.
 
     options: what the options are added to; by default those of `kshot train`.
     default_names: what is trained where nothing is named.
     sections: those of a recipe whose options have no prefix.
+    choices: the learners that may be named.
     """
     options = options or Options("kshot train", _DESCRIPTION, _EXAMPLES)
     typed = chosen(arguments, ["recipe", *DEFAULT_NAMES])
@@ -84,7 +86,9 @@ def training_options(
     names = usual | named
     options.add("--recipe", str | None, None, "a recipe's name; kshot recipes lists them")
     options.add("--data.name", str, usual["data"], "the dataset; kshot data list shows them all")
-    options.add("--learner.name", str, usual["learner"], f"one of: {', '.join(sorted(learners))}")
+    if names["learner"] not in choices and names["learner"] in learners:
+        raise ConfigError(f"{options.parser.prog} trains {', '.join(choices)}; for {names['learner']} run kshot train")
+    options.add("--learner.name", str, usual["learner"], f"one of: {', '.join(sorted(choices))}")
     options.add("--backbone.name", str, usual["backbone"], f"one of: {', '.join(sorted(backbones))}")
     add_common(options)
     options.add("--run", Path | None, None, "folder of the run; by default runs/ and the names and the seed")

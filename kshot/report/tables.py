@@ -124,11 +124,12 @@ def _precision(row: Row) -> str:
 def _protocol(row: Row) -> str:
     at = row.results[0].protocol
     shots = " and ".join(str(result.protocol.shots) for result in row.results)
+    shots += " shot" if shots == "1" else " shots"
     if at.ways == 1:
         drawn = f"{at.tasks} tasks of {at.dataset}/{at.split}"
-        return f"{shots} shots, {at.queries} query points, {drawn}, task seed {at.seed}"
+        return f"{shots}, {at.queries} query points, {drawn}, task seed {at.seed}"
     return (
-        f"{at.ways} ways, {shots} shots, {at.queries} queries a class, {at.tasks} tasks of {at.dataset}/{at.split}"
+        f"{at.ways} ways, {shots}, {at.queries} queries a class, {at.tasks} tasks of {at.dataset}/{at.split}"
         f"{at.drawn}, {at.statistics} statistics, task seed {at.seed}"
     )
 

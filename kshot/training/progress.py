@@ -42,6 +42,10 @@ class ProgressLine:
         self._started, self._steps = time.perf_counter(), 0
         self._bar.set_description(f"epoch {self._counters.epoch + 1}/{self._max_epochs}", refresh=False)
 
+    def start_validation(self) -> None:
+        """Say why the tasks of training stand still."""
+        self._bar.set_description(f"epoch {self._counters.epoch + 1}/{self._max_epochs}, validation")
+
     def advance(self, steps_read: int) -> None:
         """Count a step; `steps_read` of the epoch's steps are in its sums of loss and accuracy so far."""
         if not self._shown:
