@@ -29,6 +29,7 @@ _CHUNK_BYTES = 1 << 27  # features or images that one chunk of tasks may gather:
 _PIXELS_AT_ONCE = 250 * 32 * 32  # of images that go through the backbone together; its maps grow with them
 _IMAGES_AT_ONCE = 250
 _TASKS_AT_ONCE = 16  # that go through the network image by image
+_FEATURE_BYTES = 1 << 32  # of a whole split, above which tasks compute their own: R2-D2's at 84 px are 200 kB an image
 _PRECISIONS = ("float32", "bf16")
 
 
@@ -132,7 +133,7 @@ def evaluate(
     ways = usual_ways(learner, split) if ways is None else ways
     learner.check_ways(ways)
     sampler = task_sampler(split, TaskShape(ways, shots, queries), seed, within_groups)
-    chosen, most = _adaptation_of(learner, adaptation), tasks
+    chosen, heads = _adaptation_of(learner, adaptation), None
     if features is not None:
         _check_features(features, split)
     if (
@@ -140,13 +141,13 @@ def evaluate(
         and isinstance(learner, FeatureLearner)
         and isinstance(chosen, HeadAdaptation)
     ):
-        if features is None:
+        if features is None and 4 * len(sampler.split.images) * learner.backbone.feature_size <= _FEATURE_BYTES:
             features = extract_features(learner, sampler.split, precision, progress)
-        answer, image_bytes = _from_features(features, chosen, sampler), features[0].nbytes
-    else:
-        answer, image_bytes = _from_images(learner, sampler, split, chosen), 4 * math.prod(split.image_shape)
-        if isinstance(sampler, EpisodeSampler):  # whose tasks take long, and whose maps take memory
-            most = _TASKS_AT_ONCE
+        heads = None if features is None else _from_features(features, chosen, sampler)
+    answer = heads or _from_images(learner, sampler, split, chosen)
+    image_bytes = 4 * math.prod(split.image_shape) if heads is None or features is None else features[0].nbytes
+    # tasks that go through the network image by image take long, and their maps take memory
+    most = _TASKS_AT_ONCE if heads is None and isinstance(sampler, EpisodeSampler) else tasks
     chunk = max(1, min(most, _CHUNK_BYTES // (image_bytes * ways * (shots + queries))))
     values, classes = np.empty(tasks), np.empty(tasks, np.int64)
     with (
@@ -265,12 +266,13 @@ def _gathered(features: Tensor, rows: NDArray[np.int64]) -> Tensor:
 def _from_images(
     learner: Learner, sampler: Sampler, split: AnySplit, adaptation: Adaptation | None
 ) -> Callable[[IntArray], _Answers]:
-    """Answers from images or vectors, for what changes the network in a task."""
+    """Answers from images or vectors, for what changes the network in a task, and for features too many to keep."""
 
     def answer(numbers: IntArray) -> _Answers:
         episodes = prepare_images(sampler.episodes(numbers, device_of(learner)), split.normalization)
         if isinstance(learner, FeatureLearner) and adaptation is not None:
-            scores = adaptation.scores(learner, episodes)
+            with torch.set_grad_enabled(not isinstance(adaptation, HeadAdaptation)):
+                scores = adaptation.scores(learner, episodes)
         else:
             scores = learner.scores(episodes)
         return _Answers(scores.detach(), episodes.query_labels, episodes.classes[:, 0])

@@ -83,6 +83,13 @@ def test_features_may_be_shared_and_leave_the_learner_as_it_was(learner, toy_dat
     assert all(torch.equal(before[name], value) for name, value in learner.state_dict().items())
 
 
+def test_features_too_many_to_keep_are_computed_for_each_task(learner, toy_data, monkeypatch):
+    kept = evaluate(learner, toy_data.test, 3, 2, 5, tasks=40)
+    monkeypatch.setattr("kshot.evaluation._FEATURE_BYTES", 144 * 8 * 4 - 1)
+    monkeypatch.setattr("kshot.evaluation.extract_features", None)
+    np.testing.assert_array_equal(evaluate(learner, toy_data.test, 3, 2, 5, tasks=40).accuracies, kept.accuracies)
+
+
 def test_tune_all_runs_and_leaves_the_weights_alone(learner, toy_data):
     before = {name: value.clone() for name, value in learner.state_dict().items()}
     tuned = evaluate(learner, toy_data.test, 3, 2, 5, tasks=3, adaptation="tune-all")
