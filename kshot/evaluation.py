@@ -90,6 +90,25 @@ def extract_features(
     return torch.cat(pieces)
 
 
+def shared_features(
+    learner: Learner,
+    split: AnySplit,
+    adaptation: Adaptation | str | None = None,
+    precision: Literal["float32", "bf16"] = "float32",
+    progress: bool = False,
+) -> Tensor | None:
+    """What `extract_features` returns, for `evaluate` at several numbers of shots; None where tasks need the images.
+
+    They do where the adaptation changes the network, and where the features of a whole split are too many to keep.
+    """
+    chosen = _adaptation_of(learner, adaptation)
+    if not (isinstance(learner, FeatureLearner) and isinstance(split, Split) and isinstance(chosen, HeadAdaptation)):
+        return None
+    if 4 * len(split.images) * learner.backbone.feature_size > _FEATURE_BYTES:
+        return None
+    return extract_features(learner, split, precision, progress)
+
+
 def evaluate(
     learner: Learner,
     split: AnySplit,
@@ -133,21 +152,17 @@ def evaluate(
     ways = usual_ways(learner, split) if ways is None else ways
     learner.check_ways(ways)
     sampler = task_sampler(split, TaskShape(ways, shots, queries), seed, within_groups)
-    chosen, heads = _adaptation_of(learner, adaptation), None
-    if features is not None:
+    chosen, most = _adaptation_of(learner, adaptation), tasks
+    if features is None:
+        features = shared_features(learner, split, chosen, precision, progress)
+    else:
         _check_features(features, split)
-    if (
-        isinstance(sampler, EpisodeSampler)
-        and isinstance(learner, FeatureLearner)
-        and isinstance(chosen, HeadAdaptation)
-    ):
-        if features is None and 4 * len(sampler.split.images) * learner.backbone.feature_size <= _FEATURE_BYTES:
-            features = extract_features(learner, sampler.split, precision, progress)
-        heads = None if features is None else _from_features(features, chosen, sampler)
-    answer = heads or _from_images(learner, sampler, split, chosen)
-    image_bytes = 4 * math.prod(split.image_shape) if heads is None or features is None else features[0].nbytes
-    # tasks that go through the network image by image take long, and their maps take memory
-    most = _TASKS_AT_ONCE if heads is None and isinstance(sampler, EpisodeSampler) else tasks
+    if isinstance(sampler, EpisodeSampler) and isinstance(chosen, HeadAdaptation) and features is not None:
+        answer, image_bytes = _from_features(features, chosen, sampler), features[0].nbytes
+    else:
+        answer, image_bytes = _from_images(learner, sampler, split, chosen), 4 * math.prod(split.image_shape)
+        if isinstance(sampler, EpisodeSampler):  # whose tasks take long, and whose maps take memory
+            most = _TASKS_AT_ONCE
     chunk = max(1, min(most, _CHUNK_BYTES // (image_bytes * ways * (shots + queries))))
     values, classes = np.empty(tasks), np.empty(tasks, np.int64)
     with (

@@ -10,15 +10,15 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from kshot.cli.options import ROOT_TEXT, Options, chosen, parameters
-from kshot.data.dataset import Split, SplitName
+from kshot.data.dataset import SplitName
 from kshot.data.regression import AnyDataset, RegressionDataset
-from kshot.evaluation import departure, describe_adaptation, evaluate, extract_features, usual_ways
-from kshot.learners import FeatureLearner, Learner
+from kshot.evaluation import departure, describe_adaptation, evaluate, shared_features, usual_ways
+from kshot.learners import Learner
 from kshot.learners.base import Statistics
 from kshot.report.runs import groups_by_seed, read_config, read_evaluations, row_of, save_evaluation, weights_of
 from kshot.report.tables import Row, Style, seeds_line, table
 from kshot.results import Evaluation
-from kshot.solvers import Adaptation, HeadAdaptation, adaptations
+from kshot.solvers import Adaptation, adaptations
 from kshot.training import load_run
 from kshot.training.distributed import resolve_device
 
@@ -104,13 +104,7 @@ def evaluate_all(
     split = data.split(given.split)
     print(f"evaluating {title} on {data.name}/{split.name}", file=sys.stderr)
     adaptation = _adaptation(given)
-    features = None
-    if (
-        isinstance(split, Split)
-        and isinstance(learner, FeatureLearner)
-        and isinstance(adaptation or learner.adaptation, HeadAdaptation)
-    ):
-        features = extract_features(learner, split, given.precision, progress=True)
+    features = shared_features(learner, split, adaptation, given.precision, progress=True)
     options = {name: given[name] for name, *_ in parameters(evaluate) if name not in _FROM_COMMAND}
     options |= {"adaptation": adaptation, "features": features, "statistics": statistics}
     return [evaluate(learner, split, shots=count, progress=True, **options) for count in shots]
