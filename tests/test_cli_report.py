@@ -15,7 +15,8 @@ def test_report_is_one_page_with_everything_in_it(say, runs):
     code, _out, _ = say("report", runs / "mtl-0", runs / "proto", "--out", "page.html")
     assert code == 0
     text = Path("page.html").read_text()
-    assert text.count("data:image/png;base64,") == 2
+    assert text.count("data:image/png;base64,") == 3
+    assert "<h2>Time</h2>" in text
     assert "http" not in text
     assert "tasks of tiny/test" in text
     assert "num_classes: 8" in text
@@ -30,6 +31,7 @@ def test_report_prefers_the_learners_own_adaptation(say, runs, tmp_path):
     own = page([Path("mtl-0"), Path("proto")])
     assert "Adaptation of mtl-0: logistic-c=3.0." in own
     assert "Adaptation of proto: centroid." in own
+    assert "<h2>Time</h2>" not in page([Path("mtl-0")]), "there is nothing to compare"
     assert "Adaptation: ridge-" in page([Path("mtl-0"), Path("mtl-1")]), "the only one that both were measured with"
 
 

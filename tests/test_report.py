@@ -15,6 +15,8 @@ from kshot.data.episodes import EpisodeSampler, TaskShape
 from kshot.errors import CheckpointError, ConfigError, DataError
 from kshot.recipes import Published
 from kshot.report import pictures
+from kshot.report.pictures import save
+from kshot.report.race import pace_of, race_picture, time_columns
 from kshot.report.runs import groups_by_seed, published_for, read_config, read_metrics, row_of
 from kshot.report.tables import Row, percent, seeds_line, table
 from kshot.results import Evaluation, Protocol, compare, over_seeds
@@ -206,3 +208,28 @@ def test_missing_and_damaged_run_folders(tmp_path):
     (tmp_path / "config.yaml").write_text("a: [")
     with pytest.raises(CheckpointError, match="damaged"):
         read_config(tmp_path)
+
+
+def test_pace_is_the_best_accuracy_by_the_end_of_each_epoch(tmp_path):
+    for name, accuracies, seconds in (("quick", (0.41, 0.39, 0.52), (30, 30, 60)), ("slow", (0.4, 0.6), (300, 300))):
+        rows = [f"{epoch},{accuracy}" for epoch, accuracy in enumerate(accuracies, 1)]
+        times = [f"{epoch},{time},{1000 * epoch}" for epoch, time in enumerate(seconds, 1)]
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.csv").write_text("\n".join(["epoch,validation_accuracy", *rows]))
+        (tmp_path / name / "timing.csv").write_text("\n".join(["epoch,seconds,images_per_second", *times]))
+    paces = [pace_of(tmp_path / name) for name in ("quick", "slow")]
+    assert paces[0].best.tolist() == [41, 41, 52]
+    assert paces[0].seconds.tolist() == [30, 60, 120]
+    columns = time_columns(paces)
+    assert columns.pop("ms an image") == ["0.500", "0.667"]
+    assert columns == {
+        "": ["quick", "slow"],
+        "min to 40 %": ["0.5", "5.0"],
+        "min to 45 %": ["2.0", "10.0"],
+        "min to 50 %": ["2.0", "10.0"],
+        "min to 55 %": ["-", "10.0"],
+        "min to 60 %": ["-", "10.0"],
+    }
+    assert save(race_picture(paces), tmp_path / "race.png").stat().st_size > 10_000
+    (tmp_path / "slow" / "metrics.csv").write_text("epoch,validation_accuracy\n1,")
+    assert pace_of(tmp_path / "slow") is None

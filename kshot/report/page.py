@@ -5,15 +5,17 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
 import yaml
+from matplotlib.figure import Figure
 
 from kshot.errors import DataError
 from kshot.learners.base import Statistics
 from kshot.report import pictures
+from kshot.report.race import pace_of, race_picture, time_columns
 from kshot.report.runs import groups_by_seed, read_config, read_evaluations, read_metrics, row_of
 from kshot.report.tables import Row, notes, seeds_line, table_columns
 from kshot.results import Evaluation
@@ -36,6 +38,7 @@ th, td { padding: .5rem .9rem .5rem 0; border-bottom: 1px solid var(--line); tex
 th { font-weight: 600; color: var(--soft); font-size: .85rem; } th:first-child, td:first-child { text-align: left; }
 td:first-child { font-weight: 600; } img { width: 100%; height: auto; display: block; }
 .curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(22rem, 1fr)); gap: 1.5rem; }
+.race { max-width: 40rem; }
 details { border-bottom: 1px solid var(--line); padding: .5rem 0; } summary { cursor: pointer; color: var(--accent); }
 pre { font-size: .85rem; overflow-x: auto; }
 """
@@ -58,10 +61,11 @@ def page(runs: Sequence[Path]) -> str:
     body = [
         "<h1>Few-shot learning: results</h1>",
         f'<p class="lead">{len(runs)} runs, measured on the same tasks.</p>' if len(runs) > 1 else "",
-        f'<div class="wide">{_table(rows)}</div>',
+        f'<div class="wide">{_table(table_columns(rows, paired=len(rows) > 1))}</div>',
         *(f'<p class="notes">{html.escape(line)}</p>' for line in lines),
         "<h2>Training</h2>",
         f'<div class="curves">{"".join(curves)}</div>',
+        _race(runs),
         "<h2>Configuration</h2>",
         *configurations,
     ]
@@ -112,8 +116,7 @@ def _shared_keys(result: Evaluation) -> list[_Key]:
     return [(at.shots, adaptation, result.precision, *tasks) for adaptation in adaptations]
 
 
-def _table(rows: Sequence[Row]) -> str:
-    columns = table_columns(rows, paired=len(rows) > 1)
+def _table(columns: Mapping[str, Sequence[str]]) -> str:
     header = "".join(f"<th>{html.escape(name or 'run')}</th>" for name in columns)
     cells = zip(*columns.values())
     lines = ("".join(f"<td>{html.escape(cell)}</td>" for cell in line) for line in cells)
@@ -121,10 +124,28 @@ def _table(rows: Sequence[Row]) -> str:
 
 
 def _curve(run: Path) -> str:
+    return _image(pictures.learning_curves(read_metrics(run), run.name), f"learning curves of {run.name}")
+
+
+def _race(runs: Sequence[Path]) -> str:
+    """Validation accuracy against the time of training, where there are several runs to compare."""
+    paces = [pace for run in runs if (run / "metrics.csv").exists() and (pace := pace_of(run))]
+    if len(paces) < 2:
+        return ""
+    note = (
+        "Each run on its own validation tasks and on the machine that it was trained on; a time is that of the first "
+        "validation with at least this accuracy, without the time of validation."
+    )
+    picture = _image(race_picture(paces), "validation accuracy against minutes of training")
+    table = f'<div class="wide">{_table(time_columns(paces))}</div>'
+    return f'<h2>Time</h2><div class="race">{picture}</div>{table}<p class="notes">{note}</p>'
+
+
+def _image(figure: Figure, text: str) -> str:
     file = io.BytesIO()
-    pictures.learning_curves(read_metrics(run), run.name).savefig(file, format="png", dpi=150)
+    figure.savefig(file, format="png", dpi=150)
     source = base64.b64encode(file.getvalue()).decode()
-    return f'<img alt="learning curves of {html.escape(run.name)}" src="data:image/png;base64,{source}">'
+    return f'<img alt="{html.escape(text)}" src="data:image/png;base64,{source}">'
 
 
 def _details(title: str, text: str) -> str:

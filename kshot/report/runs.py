@@ -36,7 +36,15 @@ def read_config(run: Path) -> dict[str, Any]:
 
 def read_metrics(run: Path) -> dict[str, NDArray[np.float64]]:
     """The columns of a run's metrics.csv, one value an epoch; DataError where there is no epoch yet."""
-    path = run / "metrics.csv"
+    return _read_columns(run / "metrics.csv")
+
+
+def read_timing(run: Path) -> dict[str, NDArray[np.float64]]:
+    """The columns of a run's timing.csv, one value an epoch; DataError where there is no epoch yet."""
+    return _read_columns(run / "timing.csv")
+
+
+def _read_columns(path: Path) -> dict[str, NDArray[np.float64]]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
