@@ -82,9 +82,11 @@ def test_a_network_has_modules_for_each_thread_around_the_same_weights():
     network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     assert in_this_thread(network) is network
     for training in (True, False):
+        network[0] = nn.Linear(2, 2 + training)  # whoever changes a network meets no copy from before
         network.train(training)
         for own in map_on_threads(lambda _: in_this_thread(network), range(2)):
             assert own is not network
+            assert own[0].out_features == network[0].out_features
             assert all(mine is theirs for mine, theirs in zip(own.parameters(), network.parameters(), strict=True))
             assert own[1].running_mean is network[1].running_mean
             assert [module.training for module in own.modules()] == [training] * 3

@@ -19,7 +19,8 @@ Result = TypeVar("Result")
 
 
 class _Thread(threading.local):
-    copies: WeakKeyDictionary[nn.Module, nn.Module] | None = None  # a dictionary in the threads of a pool alone
+    call: object = None  # of `map_on_threads`, in the threads of a pool alone
+    copies: WeakKeyDictionary[nn.Module, nn.Module]  # of networks as they are in this call
 
 
 _thread = _Thread()
@@ -34,12 +35,14 @@ def map_on_threads(function: Callable[[Part], Result], parts: Sequence[Part]) ->
     After an exception no further part is begun.
     """
     workers = min(torch.get_num_threads(), len(parts))
-    if workers < 2 or _thread.copies is not None:
+    if workers < 2 or _thread.call is not None:
         yield from map(function, parts)
         return
-    recorded = torch.is_grad_enabled()
+    recorded, call = torch.is_grad_enabled(), object()
 
     def work(part: Part) -> Result:
+        if _thread.call is not call:
+            _thread.call, _thread.copies = call, WeakKeyDictionary()
         with torch.set_grad_enabled(recorded):
             return function(part)
 
@@ -58,14 +61,12 @@ def in_this_thread(network: nn.Module) -> nn.Module:
 
     `torch.func.functional_call` exchanges the parameters of the modules that it calls, and FiLM hangs hooks on them.
     """
-    if _thread.copies is None:
+    if _thread.call is None:
         return network
     own = _thread.copies.get(network)
     if own is None:
         tensors = {id(tensor): tensor for tensor in chain(network.parameters(), network.buffers())}
         own = _thread.copies[network] = copy.deepcopy(network, tensors)
-    for module, original in zip(own.modules(), network.modules()):
-        module.training = original.training
     return own
 
 
@@ -75,7 +76,6 @@ def _pool(workers: int, threads: int) -> ThreadPoolExecutor:
     ready = threading.Barrier(workers + 1)
 
     def start() -> None:
-        _thread.copies = WeakKeyDictionary()
         torch.get_num_threads()  # or else the thread's first kernel would set the number once more
         torch.set_num_threads(threads // workers)
         ready.wait()

@@ -73,6 +73,7 @@ def race_picture(paces: Sequence[Pace]) -> Figure:
         style = _STYLES[number // 10 % len(_STYLES)]  # ten colours
         axes.plot(pace.seconds / 60, pace.best, style, marker="o", ms=3, drawstyle="steps-post", label=pace.name)
     axes.set(xscale="log", xlabel="minutes of training, without validation", ylabel="best validation accuracy, %")
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#e4e4e4", lw=0.7)
     axes.legend(frameon=False, fontsize=8.5)
