@@ -2,11 +2,14 @@
 
     OMP_NUM_THREADS=1 python benchmarks/all_learners.py --data cifar-fs --minutes 10 --out runs/all-cifar-fs
 
-Each learner is trained and evaluated by `kshot` in processes of its own, whose processor time and memory the table
-shows. All have the same network, Conv4, and the optimiser of their recipes; the rate falls along a cosine over as many
-steps as fit into the minutes, which a short run finds out first. One training on 5-shot tasks serves all numbers of
-shots. TSA-MAML spends half of its time on MAML. What is done is not done again, and what was interrupted goes on: run
-it once more, also to print the table, or with --learners to share the work among cores.
+All have the same network, Conv4, and otherwise the options of a recipe of theirs, but that the rate falls along a
+cosine over as many steps as fit into the minutes, which a short trial finds out first: give every process a core of
+its own. One training on 5-shot tasks serves all numbers of shots. TSA-MAML spends half of its time on MAML, of whose
+trial it takes the speed. Each training is a process of its own, whose processor time and peak memory the table shows;
+evaluations are timed by the clock, features of the test images included.
+
+What is done is not done again, and a training that was interrupted goes on: run the command once more, also to print
+the table, or several at a time, each with some of the --learners.
 """
 
 from __future__ import annotations
@@ -15,8 +18,8 @@ import argparse
 import csv
 import itertools
 import json
-import math
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -27,48 +30,42 @@ from common import describe_machine
 from tabulate import tabulate
 
 from kshot import evaluate
+from kshot.files import write_text
 from kshot.measures import ACCURACY
 from kshot.report.runs import read_evaluations, save_evaluation, weights_of
 from kshot.results import Evaluation, compare
 from kshot.training import load_run
 
-EPOCHS, VALIDATION_TASKS, SECONDS_OF_A_TRIAL = 10, 50, 4
-TSA_EPOCHS, TSA_SOLUTIONS = 2, 300  # of the groups, each of whose tasks costs twice what it costs MAML
+VALIDATION_TASKS, SECONDS_OF_A_TRIAL = 50, 4
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How a learner is trained: the options of `kshot train` that are its own, and how many tasks make a step."""
+    """The recipe of a learner, and what differs from it."""
 
-    options: str
-    meta_batch: int
+    recipe: str
+    changes: str = ""
 
 
-_MANY_WAYS = "--ways 20 --shots 5 --validation-ways 5"
-_AS_MAML = "--ways 5 --shots 5 --queries 15 --optimizer adam --learning-rate 0.001 --augment false"
-_TOWARDS_TASKS = (
-    "--shots 15 --queries 0 --validation-shots 5 --optimizer sgd --momentum 0 --learning-rate 1 --augment false"
-)
-_LIKE_SVM = "--ways 5 --shots 5 --queries 6 --optimizer sgd --learning-rate 0.1 --nesterov true --weight-decay 0.0005"
 SETTINGS = {
-    "mtl": Setting(f"{_MANY_WAYS} --queries 5 --learner.statistics joint --optimizer radam --learning-rate 0.02", 2),
-    "supervised": Setting("--optimizer sgd --learning-rate 0.05 --weight-decay 0.0005 --validation-ways 5", 64),
-    "protonet": Setting(f"{_MANY_WAYS} --queries 15 --optimizer adam --learning-rate 0.001", 1),
-    "matching-net": Setting(f"{_MANY_WAYS} --queries 15 --optimizer adam --learning-rate 0.001", 1),
-    "tadam": Setting("--ways 5 --shots 5 --queries 6 --optimizer adam --learning-rate 0.001", 4),
-    "r2d2": Setting(f"{_MANY_WAYS} --queries 10 --optimizer adam --learning-rate 0.005", 1),
-    "metaoptnet-svm": Setting(f"--learner.head svm --learner.statistics joint {_LIKE_SVM}", 8),
-    "metaoptnet-ridge": Setting(f"--learner.head ridge --learner.statistics joint {_LIKE_SVM}", 8),
-    "maml": Setting(_AS_MAML, 4),
-    "fomaml": Setting(f"--learner.first-order true {_AS_MAML}", 4),
-    "anil": Setting(_AS_MAML, 16),
-    "imaml": Setting(f"--learner.l2 0.5 --learner.inner-steps 10 --learner.test-inner-steps 10 {_AS_MAML}", 4),
-    "reptile": Setting(f"{_TOWARDS_TASKS} --augment false", 5),
-    "minibatch-prox": Setting(f"{_TOWARDS_TASKS} --augment false", 5),
-    "tsa-maml": Setting(_AS_MAML, 4),
-    "meta-lstm": Setting(f"--clip-gradient-value 0.25 {_AS_MAML}", 1),
-    "mmaml": Setting(f"--learner.inner-clip 20 {_AS_MAML}", 4),
-    "hsml": Setting(_AS_MAML, 4),
+    "mtl": Setting("mtl-cifar-fs-5shot-conv4"),
+    "supervised": Setting("supervised-cifar-fs-conv4"),
+    "protonet": Setting("protonet-cifar-fs-5shot-conv4"),
+    "matching-net": Setting("matching-net-cifar-fs-5way-5shot"),
+    "tadam": Setting("tadam-fc100-5way-5shot", "--learner.cotraining-tasks 2000"),
+    "r2d2": Setting("r2d2-cifar-fs-5way-5shot"),
+    "metaoptnet-svm": Setting("metaoptnet-cifar-fs-5way-5shot"),
+    "metaoptnet-ridge": Setting("metaoptnet-cifar-fs-5way-5shot", "--learner.head ridge"),
+    "maml": Setting("maml-cifar-fs-5way-5shot"),
+    "fomaml": Setting("fomaml-cifar-fs-5way-5shot"),
+    "anil": Setting("anil-mini-imagenet-5way-5shot"),
+    "imaml": Setting("imaml-cifar-fs-5way-5shot"),
+    "reptile": Setting("reptile-cifar-fs-5way-5shot"),
+    "minibatch-prox": Setting("reptile-cifar-fs-5way-5shot", "--learner minibatch-prox"),
+    "tsa-maml": Setting("tsa-maml-cifar-fs-5way-5shot"),
+    "meta-lstm": Setting("meta-lstm-cifar-fs-5way-5shot"),
+    "mmaml": Setting("mmaml-cifar-fs-5way-5shot"),
+    "hsml": Setting("hsml-cifar-fs-5way-5shot"),
 }
 
 
@@ -76,6 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="glyphs")
     parser.add_argument("--minutes", type=float, default=10, help="of training, for each learner")
+    parser.add_argument("--epochs", type=int, default=10, help="parts of the training, with a validation after each")
     parser.add_argument("--width", type=int, default=32, help="filters of Conv4")
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 5])
     parser.add_argument("--queries", type=int, default=5)
@@ -83,47 +81,60 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--learners", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     options = parser.parse_args()
+    check_folder(options)
     for name in options.learners:
-        if not (options.out / name / "cost.json").exists():
-            train_and_measure(name, options)
+        if not cost_file(name, options).exists():
+            train(name, options)
+    results = {name: measured(name, options) for name in SETTINGS if cost_file(name, options).exists()}
     print(describe_machine())
-    print(table([name for name in SETTINGS if (options.out / name / "cost.json").exists()], options))
+    print(table(results, options))
 
 
-def train_and_measure(name: str, options: argparse.Namespace) -> None:
+def check_folder(options: argparse.Namespace) -> None:
+    """Refuse a folder whose runs are of other data, minutes or networks."""
+    own = {name: getattr(options, name) for name in ("data", "minutes", "epochs", "width")}
+    file = options.out / "options.json"
+    if not file.exists():
+        write_text(file, json.dumps(own))
+    elif json.loads(file.read_text()) != own:
+        raise SystemExit(f"{options.out} holds runs with {file.read_text()}; choose another folder with --out")
+
+
+def cost_file(name: str, options: argparse.Namespace) -> Path:
+    return options.out / f"{name}.json"
+
+
+def train(name: str, options: argparse.Namespace) -> None:
     run, log = options.out / name, options.out / f"{name}.log"
     rate, validation = speed_of("maml" if name == "tsa-maml" else name, options)
-    step = SETTINGS[name].meta_batch
-    each = step * math.floor(rate * (60 * options.minutes / EPOCHS - validation) / step)
-    if each < step:
+    each = int(rate * (60 * options.minutes / options.epochs - validation))
+    if each < 1:
         raise SystemExit(f"{options.minutes:g} minutes are too short for {name}, whose validation alone takes longer")
-    words = words_of(name, options, each)
-    if name == "tsa-maml":
-        lengths = {"pretraining-epochs": EPOCHS // 2, "max-epochs": TSA_EPOCHS, "solutions": TSA_SOLUTIONS}
-        words = ["tsa", *words, *(word for key, value in lengths.items() for word in (f"--{key}", str(value)))]
-    else:
-        words += ["--max-epochs", str(EPOCHS)]
+    command, lengths = ["train"], {"max-epochs": options.epochs}
+    if name == "tsa-maml":  # a task of the groups costs twice one of MAML
+        half = max(1, options.epochs // 2)
+        command, lengths = (
+            ["tsa", "train"],
+            {"pretraining-epochs": half, "max-epochs": max(1, half // 2), "solutions": 300},
+        )
+    epochs = lengths["max-epochs"] + lengths.get("pretraining-epochs", 0)
+    words = [*command, *options_of(name, options, each), *flags(lengths), "--run", str(run)]
     begun = (run / "checkpoints" / "last.pt").exists() or (run / "stages.yaml").exists()
-    resumed = [*words[: words.index("train") + 1], "--resume", str(run)]
-    print(f"{name}: {EPOCHS * each} tasks", flush=True)
-    cost = call(resumed if begun else [*words, "--run", str(run)], log)
-    learner, data = load_run(run)
-    for statistics, shots in itertools.product(learner.statistics_offered, options.shots):
-        protocol = {"ways": 5, "shots": shots, "queries": options.queries, "tasks": options.tasks}
-        result = evaluate(learner, data.split("test"), **protocol, statistics=statistics, progress=sys.stderr.isatty())
-        save_evaluation(run, result, weights_of(run))
-    note = {"seconds": cost[0], "memory": cost[1], "tasks": EPOCHS * each, "whole": not begun}
-    (run / "cost.json").write_text(json.dumps(note))
+    print(f"{name}: {epochs * each} tasks", flush=True)
+    seconds, memory = call([*command, "--resume", str(run)] if begun else words, log)
+    cost = {"seconds": None if begun else seconds, "memory": memory, "tasks": epochs * each}
+    write_text(cost_file(name, options), json.dumps(cost))
 
 
 def speed_of(name: str, options: argparse.Namespace) -> tuple[float, float]:
-    """Training tasks a second, and the seconds of a validation, of a run of an epoch of a few seconds."""
-    tasks = 4 * SETTINGS[name].meta_batch
+    """Training tasks a second, and the seconds of a validation, in a trial whose epoch takes a few seconds."""
+    tasks = 8
     while True:
         run = options.out / "trials" / f"{name}-{tasks}"
         if not (run / "timing.csv").exists():
-            words = words_of(name, options, tasks)
-            call([*words, "--max-epochs", "1", "--run", str(run)], options.out / f"{name}.log")
+            shutil.rmtree(run, ignore_errors=True)  # one that was interrupted
+            words = ["train", *options_of(name, options, tasks), "--max-epochs", "1", "--run", str(run)]
+            call(words, options.out / f"{name}.log")
         with (run / "timing.csv").open() as file:
             (epoch,) = csv.DictReader(file)
         if float(epoch["seconds"]) >= SECONDS_OF_A_TRIAL:
@@ -131,15 +142,16 @@ def speed_of(name: str, options: argparse.Namespace) -> tuple[float, float]:
         tasks *= 4
 
 
-def words_of(name: str, options: argparse.Namespace, tasks: int) -> list[str]:
-    learner = {"fomaml": "maml"}.get(name, name.partition("-svm")[0].partition("-ridge")[0])
+def options_of(name: str, options: argparse.Namespace, tasks: int) -> list[str]:
     setting = SETTINGS[name]
-    return [
-        *("train", "--data", options.data, "--learner", learner, "--backbone", "conv4"),
-        *("--backbone.width", str(options.width), "--tasks-per-epoch", str(tasks)),
-        *("--meta-batch", str(setting.meta_batch), "--validation-tasks", str(VALIDATION_TASKS)),
-        *("--schedule", "cosine", "--patience", "0", *setting.options.split()),
-    ]
+    common = {"data": options.data, "backbone": "conv4", "backbone.width": options.width}
+    common |= {"backbone.pooling": "flatten", "tasks-per-epoch": tasks, "validation-tasks": VALIDATION_TASKS}
+    common |= {"schedule": "cosine", "patience": 0, "precision": "float32"}
+    return ["--recipe", setting.recipe, *flags(common), *setting.changes.split()]
+
+
+def flags(values: dict[str, object]) -> list[str]:
+    return [word for name, value in values.items() for word in (f"--{name}", str(value))]
 
 
 def call(words: Sequence[str], log: Path) -> tuple[float, float]:
@@ -150,7 +162,7 @@ def call(words: Sequence[str], log: Path) -> tuple[float, float]:
         process = subprocess.Popen([sys.executable, "-m", "kshot", *words], stdout=file, stderr=file)
         try:
             _, status, usage = os.wait4(process.pid, 0)
-        except KeyboardInterrupt:  # the run is saved by kshot
+        except KeyboardInterrupt:  # which kshot got, too: it saves the run
             process.wait()
             raise
     if status != 0:
@@ -158,32 +170,42 @@ def call(words: Sequence[str], log: Path) -> tuple[float, float]:
     return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
-def table(names: Sequence[str], options: argparse.Namespace) -> str:
+def measured(name: str, options: argparse.Namespace) -> dict[tuple[str, int], Evaluation]:
+    """The evaluations of a run by statistics and shots; those that are missing are made first."""
+    run = options.out / name
+    found = {
+        (at.statistics, at.shots): result
+        for result in read_evaluations(run)
+        if ((at := result.protocol).queries, at.tasks, at.seed) == (options.queries, options.tasks, 0)
+    }
+    learner, data = load_run(run)
+    for key in itertools.product(learner.statistics_offered, options.shots):
+        if key not in found:
+            sizes = {"shots": key[1], "queries": options.queries, "tasks": options.tasks}
+            result = evaluate(learner, data.test, 5, **sizes, statistics=key[0], progress=sys.stderr.isatty())
+            save_evaluation(run, result, weights_of(run))
+            found[key] = result
+    return found
+
+
+def table(results: dict[str, dict[tuple[str, int], Evaluation]], options: argparse.Namespace) -> str:
     """A row for each learner and each kind of statistics, with the paired differences to the first learner."""
-    first: dict[int, Evaluation] = {}
+    reference, *_ = results
+    first = {shots: result for (_, shots), result in results[reference].items()}
     rows = []
-    for name in names:
-        cost = json.loads((options.out / name / "cost.json").read_text())
-        found = [result for result in read_evaluations(options.out / name) if is_asked_for(result, options)]
-        for statistics in dict.fromkeys(result.protocol.statistics for result in found):
-            results = {r.protocol.shots: r for r in found if r.protocol.statistics == statistics}
-            first = first or results
+    for name, found in results.items():
+        cost = json.loads(cost_file(name, options).read_text())
+        for statistics in dict.fromkeys(statistics for statistics, _ in found):
             row = {"learner": name, "statistics": statistics}
             for shots in options.shots:
-                result = results[shots]
-                row[f"{shots}-shot"] = ACCURACY.text(result.mean, result.ci95)
+                result = found[statistics, shots]
                 difference = compare(result, first[shots])
-                paired = ACCURACY.text(difference.mean, difference.ci95, True)
-                row[f"minus {names[0]}, {shots}-shot"] = paired if name != names[0] else ""
-                row[f"s / 1000 tasks, {shots}-shot"] = f"{1000 * result.seconds / options.tasks:.0f}"
-            seconds = f"{cost['seconds']:.0f}" if cost["whole"] else "interrupted"
-            rows.append(row | {"tasks": cost["tasks"], "training, s": seconds, "MiB": f"{cost['memory']:.0f}"})
+                paired = ACCURACY.text(difference.mean, difference.ci95, True) if name != reference else ""
+                row |= {f"{shots}-shot": ACCURACY.text(result.mean, result.ci95), f"minus {reference}, {shots}": paired}
+                row[f"s / 1000 tasks, {shots}"] = f"{1000 * result.seconds / options.tasks:.0f}"
+            seconds = "interrupted" if cost["seconds"] is None else f"{cost['seconds']:.0f}"
+            rows.append(row | {"tasks seen": cost["tasks"], "training, s": seconds, "MiB": f"{cost['memory']:.0f}"})
     return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
-
-
-def is_asked_for(result: Evaluation, options: argparse.Namespace) -> bool:
-    at = result.protocol
-    return (at.queries, at.tasks, at.split) == (options.queries, options.tasks, "test")
 
 
 if __name__ == "__main__":

@@ -76,17 +76,24 @@ def extract_features(
     progress: bool = False,
 ) -> Tensor:
     """Features (M, D) of every image of a split, each computed once, on the learner's device."""
-    device, count = device_of(learner), len(split.images)
-    _, height, width = split.image_shape
-    if device.type == "cpu":
+    count = len(split.images)
+    if device_of(learner).type == "cpu":
         keep_freed_memory()
+    with evaluating(learner, precision), tqdm(total=count, unit="img", desc="features", disable=not progress) as bar:
+        return _features_at(learner, split, np.arange(count), bar.update)
+
+
+def _features_at(
+    learner: FeatureLearner, split: Split, rows: IntArray, count: Callable[[int], object] = lambda images: None
+) -> Tensor:
+    """Features (M, D) of the images at these rows, some images at a time; `count` is told how many were done."""
+    _, height, width = split.image_shape
     at_once = max(1, min(_IMAGES_AT_ONCE, _PIXELS_AT_ONCE // (height * width)))
     pieces = []
-    with evaluating(learner, precision), tqdm(total=count, unit="img", desc="features", disable=not progress) as bar:
-        for start in range(0, count, at_once):
-            rows = np.arange(start, min(start + at_once, count))
-            pieces.append(learner.features(normalize(split.gather(rows, device), split.normalization)))
-            bar.update(len(rows))
+    for start in range(0, len(rows), at_once):
+        some = rows[start : start + at_once]
+        pieces.append(learner.features(normalize(split.gather(some, device_of(learner)), split.normalization)))
+        count(len(some))
     return torch.cat(pieces)
 
 
@@ -97,9 +104,9 @@ def shared_features(
     precision: Literal["float32", "bf16"] = "float32",
     progress: bool = False,
 ) -> Tensor | None:
-    """What `extract_features` returns, for `evaluate` at several numbers of shots; None where tasks need the images.
+    """What `extract_features` returns, to be shared by several calls of `evaluate`.
 
-    They do where the adaptation changes the network, and where the features of a whole split are too many to keep.
+    None where there are no such features, since tasks change the network, and where they are too many to keep.
     """
     chosen = _adaptation_of(learner, adaptation)
     if not (isinstance(learner, FeatureLearner) and isinstance(split, Split) and isinstance(chosen, HeadAdaptation)):
@@ -157,8 +164,12 @@ def evaluate(
         features = shared_features(learner, split, chosen, precision, progress)
     else:
         _check_features(features, split)
-    if isinstance(sampler, EpisodeSampler) and isinstance(chosen, HeadAdaptation) and features is not None:
-        answer, image_bytes = _from_features(features, chosen, sampler), features[0].nbytes
+    if (
+        isinstance(sampler, EpisodeSampler)
+        and isinstance(learner, FeatureLearner)
+        and isinstance(chosen, HeadAdaptation)
+    ):
+        answer, image_bytes = _from_features(learner, features, chosen, sampler), 4 * learner.backbone.feature_size
     else:
         answer, image_bytes = _from_images(learner, sampler, split, chosen), 4 * math.prod(split.image_shape)
         if isinstance(sampler, EpisodeSampler):  # whose tasks take long, and whose maps take memory
@@ -258,22 +269,27 @@ def _adaptation_of(learner: Learner, adaptation: Adaptation | str | None) -> Ada
 
 
 def _from_features(
-    features: Tensor, adaptation: HeadAdaptation, sampler: EpisodeSampler
+    learner: FeatureLearner, features: Tensor | None, adaptation: HeadAdaptation, sampler: EpisodeSampler
 ) -> Callable[[IntArray], _Answers]:
-    """Answers from the features of the whole split: a head a task, nothing of the network."""
+    """Answers from the features of the whole split, or, where there are none, from those of the tasks at hand."""
 
     @torch.no_grad()
     def answer(numbers: IntArray) -> _Answers:
-        rows = sampler.rows(numbers)
-        support, query = (_gathered(features, part) for part in (rows.support, rows.query))
-        known, asked = (torch.from_numpy(labels).to(features.device) for labels in rows.labels())
-        scores = adaptation.head(support, known, sampler.shape.ways).scores(query)
-        return _Answers(scores, asked, torch.from_numpy(rows.classes[:, 0]))
+        rows, known = sampler.rows(numbers), features
+        support, query = (part.reshape(len(numbers), -1) for part in (rows.support, rows.query))
+        if known is None:
+            needed, places = np.unique(np.concatenate([support, query], 1), return_inverse=True)
+            known = _features_at(learner, sampler.split, needed)
+            support, query = np.split(places.reshape(len(numbers), -1), [support.shape[1]], 1)
+        labels, asked = (torch.from_numpy(part).to(known.device) for part in rows.labels())
+        head = adaptation.head(_gathered(known, support), labels, sampler.shape.ways)
+        return _Answers(head.scores(_gathered(known, query)), asked, torch.from_numpy(rows.classes[:, 0]))
 
     return answer
 
 
-def _gathered(features: Tensor, rows: NDArray[np.int64]) -> Tensor:
+def _gathered(features: Tensor, rows: IntArray) -> Tensor:
+    """Features (B, M, D) at the rows (B, M)."""
     flat = torch.from_numpy(rows.reshape(-1)).to(features.device)
     return features.index_select(0, flat).view(len(rows), -1, features.shape[1])
 
@@ -281,13 +297,12 @@ def _gathered(features: Tensor, rows: NDArray[np.int64]) -> Tensor:
 def _from_images(
     learner: Learner, sampler: Sampler, split: AnySplit, adaptation: Adaptation | None
 ) -> Callable[[IntArray], _Answers]:
-    """Answers from images or vectors, for what changes the network in a task, and for features too many to keep."""
+    """Answers from images or vectors, for what changes the network in a task."""
 
     def answer(numbers: IntArray) -> _Answers:
         episodes = prepare_images(sampler.episodes(numbers, device_of(learner)), split.normalization)
         if isinstance(learner, FeatureLearner) and adaptation is not None:
-            with torch.set_grad_enabled(not isinstance(adaptation, HeadAdaptation)):
-                scores = adaptation.scores(learner, episodes)
+            scores = adaptation.scores(learner, episodes)
         else:
             scores = learner.scores(episodes)
         return _Answers(scores.detach(), episodes.query_labels, episodes.classes[:, 0])

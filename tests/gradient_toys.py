@@ -21,6 +21,8 @@ Weights = dict[str, Tensor]
 class SmoothNet(Backbone):
     """Two convolutions, each with BatchNorm and softplus: no kinks, which finite differences could not bear."""
 
+    threads_at_once = True
+
     def __init__(self) -> None:
         super().__init__()
         self.first, self.first_norm = nn.Conv2d(1, 2, 3, padding=1, bias=False), BatchNorm2d(2)

@@ -164,6 +164,16 @@ def test_refuses_options_by_name(build, message):
         build()
 
 
+def test_a_compiled_network_notices_how_many_tasks_there_are():
+    network = Conv4(2, in_channels=1, image_size=16)
+    compiled = torch.compile(copy.deepcopy(network), backend="eager")
+    images = torch.randn(12, 1, 16, 16)
+    compiled(images)  # outside of any context, where the count was not looked up before
+    for count in (3, 2, 6):
+        with batch_of_tasks(count):
+            torch.testing.assert_close(compiled(images), network(images))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["conv4", "resnet12"])
 def test_compiled_equals_eager(name):

@@ -7,6 +7,8 @@ from pathlib import Path
 import yaml
 from cli_toys import TINY
 
+from kshot.cli.train import training_options
+
 
 def test_training_writes_a_run_and_says_what_to_type_next(say):
     code, out, _ = say("train", *TINY)
@@ -34,6 +36,14 @@ def test_set_equals_the_option_and_either_spelling_serves(say):
     assert config["training"]["max_epochs"] == 1
     assert config["training"]["tasks_per_epoch"] == 3
     assert config["learner"]["statistics"] == "joint"
+
+
+def test_another_schedule_than_the_recipes_has_none_of_its_steps():
+    for words, milestones, factor in (([], [20, 40, 50], [0.06, 0.2, 0.2]), (["--schedule", "cosine"], None, 0.1)):
+        typed = ["--recipe", "metaoptnet-cifar-fs-5way-5shot", *words]
+        _, options, defaults = training_options(typed)
+        given = options.parse(typed, defaults)
+        assert (given.milestones, given.factor) == (milestones, factor)
 
 
 def test_an_existing_run_is_not_overwritten_and_can_be_resumed(say, runs):

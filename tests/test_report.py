@@ -16,7 +16,7 @@ from kshot.errors import CheckpointError, ConfigError, DataError
 from kshot.recipes import Published
 from kshot.report import pictures
 from kshot.report.pictures import save
-from kshot.report.race import pace_of, race_picture, time_columns
+from kshot.report.race import paces_of, race_picture, time_columns
 from kshot.report.runs import groups_by_seed, published_for, read_config, read_metrics, row_of
 from kshot.report.tables import Row, percent, seeds_line, table
 from kshot.results import Evaluation, Protocol, compare, over_seeds
@@ -215,9 +215,13 @@ def test_pace_is_the_best_accuracy_by_the_end_of_each_epoch(tmp_path):
         rows = [f"{epoch},{accuracy}" for epoch, accuracy in enumerate(accuracies, 1)]
         times = [f"{epoch},{time},{1000 * epoch}" for epoch, time in enumerate(seconds, 1)]
         (tmp_path / name).mkdir()
+        training = {"ways": 20, "shots": 5, "queries": 5, "within_groups": None}
+        training |= {"validation_ways": 5, "validation_shots": None, "validation_queries": 15}
+        (tmp_path / name / "config.yaml").write_text(yaml.safe_dump({"data": {"name": "toy"}, "training": training}))
         (tmp_path / name / "metrics.csv").write_text("\n".join(["epoch,validation_accuracy", *rows]))
         (tmp_path / name / "timing.csv").write_text("\n".join(["epoch,seconds,images_per_second", *times]))
-    paces = [pace_of(tmp_path / name) for name in ("quick", "slow")]
+    runs = [tmp_path / name for name in ("quick", "slow")]
+    paces = paces_of(runs)
     assert paces[0].best.tolist() == [41, 41, 52]
     assert paces[0].seconds.tolist() == [30, 60, 120]
     columns = time_columns(paces)
@@ -231,5 +235,11 @@ def test_pace_is_the_best_accuracy_by_the_end_of_each_epoch(tmp_path):
         "min to 60 %": ["-", "10.0"],
     }
     assert save(race_picture(paces), tmp_path / "race.png").stat().st_size > 10_000
+    config = (tmp_path / "slow" / "config.yaml").read_text()
+    (tmp_path / "slow" / "config.yaml").write_text(config.replace("validation_ways: 5", "validation_ways: 20"))
+    assert [pace.name for pace in paces_of(runs)] == ["quick"], "the other was validated on tasks of another kind"
+    (tmp_path / "slow" / "config.yaml").write_text(config)
     (tmp_path / "slow" / "metrics.csv").write_text("epoch,validation_accuracy\n1,")
-    assert pace_of(tmp_path / "slow") is None
+    assert [pace.name for pace in paces_of(runs)] == ["quick"], "the other was not validated"
+    (tmp_path / "quick" / "stages.yaml").write_text("")
+    assert paces_of(runs) == []

@@ -31,6 +31,8 @@ class Conv4(Backbone):
     Convolutions are initialised uniformly by Glorot and Bengio (2010), with biases at zero, as MAML's are.
     """
 
+    threads_at_once = True
+
     def __init__(
         self,
         width: int = 64,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kshot.backbones.normalization import BatchNorm2d
+from kshot.backbones.registry import is_compiled
 from kshot.errors import ConfigError
 
 # the scales and shifts of a layer by its name, (B, C) each, a row a task
@@ -48,7 +49,7 @@ def modulated(network: nn.Module, modulations: Modulations) -> Iterator[None]:
     network is called, ValueError where numbers of tasks or channels do not fit.
     """
     # a compiled network does not look again which hooks its layers have, and would leave the modulation out
-    if modulations and any(layer._compiled_call_impl is not None for layer in network.modules()):
+    if modulations and is_compiled(network):
         raise ConfigError(
             "the layers of a compiled network cannot be modulated by the task (FiLM); leave out compile=true"
         )

@@ -27,6 +27,8 @@ class MLP(Backbone):
     the first layer into the origin.
     """
 
+    threads_at_once = True
+
     def __init__(self, widths: tuple[int, ...] = (40, 40), in_channels: int = 3, image_size: int | None = None) -> None:
         super().__init__()
         if not widths:

@@ -26,6 +26,8 @@ class R2D2Network(Backbone):
     last_activation : whether block 4 ends in LeakyReLU; MetaOptNet's release leaves it out, and gains a point.
     """
 
+    threads_at_once = True
+
     def __init__(
         self,
         in_channels: int = 3,

@@ -38,6 +38,8 @@ class ResNet(Backbone):
 
     blocks_per_stage: ClassVar[tuple[int, int, int, int]]
 
+    threads_at_once = True
+
     def __init__(
         self,
         widths: tuple[int, int, int, int] = (64, 160, 320, 640),

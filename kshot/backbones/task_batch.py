@@ -34,7 +34,8 @@ class TaskBatch:
 
 
 class _Thread(threading.local):
-    tasks = TaskBatch(count=1, keys=None, joint=False, total=1)
+    def __init__(self) -> None:  # torch.compile does not see that an attribute hides one of the class
+        self.tasks = TaskBatch(count=1, keys=None, joint=False, total=1)
 
 
 _thread = _Thread()

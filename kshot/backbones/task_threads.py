@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from functools import cache
-from itertools import chain
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from functools import lru_cache
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
@@ -30,7 +29,8 @@ def map_on_threads(function: Callable[[Part], Result], parts: Sequence[Part]) ->
     """`function` of each part, in their order; several parts at a time, each on a thread of its own.
 
     There are as many threads as `torch.get_num_threads` says, or parts if these are fewer, and every kernel runs on its
-    share of them. Whether gradients are recorded is as where this is called. A function that calls a network through
+    share of them. Of the results that nobody has asked for yet, no more are held than there are threads, and one.
+    Whether gradients are recorded, and autocast, are as where this is called. A function that calls a network through
     `torch.func.functional_call` must call what `in_this_thread` makes of it, and must not write what others read.
     After an exception no further part is begun.
     """
@@ -38,21 +38,32 @@ def map_on_threads(function: Callable[[Part], Result], parts: Sequence[Part]) ->
     if workers < 2 or _thread.call is not None:
         yield from map(function, parts)
         return
-    recorded, call = torch.is_grad_enabled(), object()
+    pool, call, failed = _pool(workers, torch.get_num_threads()), object(), [len(parts)]
+    recorded = torch.is_grad_enabled()
+    dtype, enabled = torch.get_autocast_dtype("cpu"), torch.is_autocast_enabled("cpu")
 
-    def work(part: Part) -> Result:
+    def work(number: int) -> Result:
+        if number > min(failed):  # nobody asks for the result, since the exception of an earlier part comes first
+            raise CancelledError
         if _thread.call is not call:
             _thread.call, _thread.copies = call, WeakKeyDictionary()
-        with torch.set_grad_enabled(recorded):
-            return function(part)
+        try:
+            with torch.set_grad_enabled(recorded), torch.autocast("cpu", dtype, enabled):
+                return function(parts[number])
+        except BaseException:
+            failed.append(number)
+            raise
 
-    futures = [_pool(workers, torch.get_num_threads()).submit(work, part) for part in parts]
+    futures: deque[Future[Result]] = deque()
     try:
-        for future in futures:
-            yield future.result()
+        for number in range(len(parts)):
+            if len(futures) > workers:
+                yield futures.popleft().result()
+            futures.append(pool.submit(work, number))
+        while futures:
+            yield futures.popleft().result()
     finally:
-        for future in futures:
-            future.cancel()
+        failed.append(-1)
         wait(futures)
 
 
@@ -63,14 +74,23 @@ def in_this_thread(network: nn.Module) -> nn.Module:
     """
     if _thread.call is None:
         return network
-    own = _thread.copies.get(network)
-    if own is None:
-        tensors = {id(tensor): tensor for tensor in chain(network.parameters(), network.buffers())}
-        own = _thread.copies[network] = copy.deepcopy(network, tensors)
-    return own
+    if network not in _thread.copies:
+        _thread.copies[network] = _copied(network, {})
+    return _thread.copies[network]
 
 
-@cache
+def _copied(module: nn.Module, known: dict[nn.Module, nn.Module]) -> nn.Module:
+    """A module with dictionaries of its own, of parameters, buffers, hooks and modules, the latter copied, too."""
+    if module not in known:
+        own = known[module] = module.__new__(type(module))
+        for name, value in vars(module).items():
+            own.__dict__[name] = value.copy() if isinstance(value, dict) else value
+        children = own.__dict__["_modules"]
+        children.update({name: child and _copied(child, known) for name, child in children.items()})
+    return known[module]
+
+
+@lru_cache(maxsize=1)
 def _pool(workers: int, threads: int) -> ThreadPoolExecutor:
     """A pool each of whose threads has its share of torch's `threads` for the kernels that it starts."""
     ready = threading.Barrier(workers + 1)
@@ -81,8 +101,12 @@ def _pool(workers: int, threads: int) -> ThreadPoolExecutor:
         ready.wait()
 
     pool = ThreadPoolExecutor(workers, "kshot-tasks")
-    for _ in range(workers):
-        pool.submit(start)
-    ready.wait()
+    try:
+        for _ in range(workers):
+            pool.submit(start)
+        ready.wait()
+    except BaseException:
+        ready.abort()  # nobody waits for ever
+        raise
     torch.set_num_threads(threads)  # they have also set what threads to come would start with
     return pool

@@ -22,6 +22,8 @@ class WideResNet(Backbone):
     drop_rate : of the Dropout between the two convolutions of a block.
     """
 
+    threads_at_once = True
+
     def __init__(self, in_channels: int = 3, image_size: int = 32, drop_rate: float = 0.0) -> None:
         super().__init__()
         check_rate("drop_rate", drop_rate)

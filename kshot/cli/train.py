@@ -78,7 +78,7 @@ def training_options(
     choices: the learners that may be named.
     """
     options = options or Options("kshot train", _DESCRIPTION, _EXAMPLES)
-    typed = chosen(arguments, ["recipe", *DEFAULT_NAMES])
+    typed = chosen(arguments, ["recipe", "schedule", *DEFAULT_NAMES])
     recipe = recipes.load(typed["recipe"]).options if "recipe" in typed else {}
     named = {section: content["name"] for section, content in recipe.items() if "name" in content}
     named |= {name: typed[name] for name in DEFAULT_NAMES if name in typed}
@@ -99,6 +99,8 @@ def training_options(
     kept = {name: content for name, content in recipe.items() if name in names and content["name"] == names[name]}
     for section in sections:
         kept |= recipe.get(section, {})
+    if typed.get("schedule", kept.get("schedule")) != kept.get("schedule"):  # and neither does how the other one steps
+        kept = {name: content for name, content in kept.items() if name not in ("milestones", "factor")}
     return names, options, kept
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import replace
 from typing import ClassVar, TypeVar
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kshot.backbones.dropout import advance_ramps, drops_values
-from kshot.backbones.registry import Backbone
+from kshot.backbones.registry import Backbone, is_compiled
 from kshot.backbones.task_threads import map_on_threads
 from kshot.backbones.task_weights import forward_per_task, shared_weights
 from kshot.data.episodes import Episodes
@@ -110,12 +111,13 @@ class InitializationLearner(Learner):
         advance_ramps(self, episodes.tasks)
         measured = []
         parts = self._each_chunk(lambda part: (part.tasks / episodes.tasks, *self.gradients(part)), episodes)
-        for share, loss_and_accuracy, gradients in parts:  # added in the order of the tasks, so that sums are the same
-            measured.append(share * loss_and_accuracy)
-            for parameter, gradient in gradients.items():
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-                parameter.grad.add_(gradient, alpha=share)
+        with closing(parts):
+            for share, loss_and_accuracy, gradients in parts:  # in the order of the tasks, for the same sums every time
+                measured.append(share * loss_and_accuracy)
+                for parameter, gradient in gradients.items():
+                    if parameter.grad is None:
+                        parameter.grad = torch.zeros_like(parameter)
+                    parameter.grad.add_(gradient, alpha=share)
         loss, correct = torch.stack(measured).sum(0)
         return {"loss": loss, "accuracy": correct}
 
@@ -183,9 +185,8 @@ class InitializationLearner(Learner):
         """The results of `function` on the tasks, as many at once as may be; a DivergenceError names the task."""
         return list(self._each_chunk(function, episodes))
 
-    def _each_chunk(self, function: Callable[[Episodes], Result], episodes: Episodes) -> Iterator[Result]:
-        # masks are drawn a pass, which tasks at once would share, from a generator, which threads would share
-        dropping = drops_values(self)
+    def _each_chunk(self, function: Callable[[Episodes], Result], episodes: Episodes) -> Generator[Result, None, None]:
+        dropping = drops_values(self)  # masks are drawn a pass, which several tasks would share
         size = 1 if dropping else self.tasks_at_once or self.chunk_size(episodes)
 
         def of_chunk(start: int) -> Result:
@@ -196,9 +197,11 @@ class InitializationLearner(Learner):
                     error.task += start
                 raise
 
-        starts = range(0, episodes.tasks, size)
+        # where one task after the other is nobody's wish, and threads would not draw from a common generator
         aside = size == 1 and self.tasks_at_once is None and not dropping and episodes.support.device.type == "cpu"
-        return map_on_threads(of_chunk, starts) if aside else map(of_chunk, starts)
+        aside = aside and self.backbone.threads_at_once and not is_compiled(self)
+        starts = range(0, episodes.tasks, size)
+        yield from map_on_threads(of_chunk, starts) if aside else map(of_chunk, starts)
 
     def chunk_size(self, episodes: Episodes) -> int:
         """How many tasks to hold at once where nobody has said: one of images on a CPU, else all.

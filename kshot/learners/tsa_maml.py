@@ -42,8 +42,8 @@ class TSAMAML(MAML):
 
     The vector of a task or of an initialisation, (D,), holds the weights that adapt, less those that `cluster_norms`
     leaves out, as differences from theta*. What is kept and not learnt, theta* among it, are parameters without a
-    gradient. `usage` (m,) counts the training tasks of each group so far, and `unused_for` (m,) those since a group's
-    last one.
+    gradient. `usage` (m,) counts the training tasks of each group so far, and `unused_for` (m,) the tasks of the
+    steps since the last one with a task of the group.
     """
 
     usage: Tensor
@@ -151,10 +151,11 @@ class TSAMAML(MAML):
         return torch.cdist(self.task_vectors(episodes), anchors, compute_mode=exactly).argmin(1)
 
     def accumulate_gradients(self, episodes: Episodes) -> dict[str, Tensor]:
-        """Add the gradients of the groups at hand to ``.grad``; counts the tasks since each group's last one."""
+        """Add the gradients of the groups at hand to ``.grad``; in training, count the tasks since a group's last."""
         before = self.usage.clone()
         measured = super().accumulate_gradients(episodes)
-        self.unused_for.copy_(torch.where(self.usage > before, 0, self.unused_for + episodes.tasks))
+        if self.training:
+            self.unused_for.copy_(torch.where(self.usage > before, 0, self.unused_for + episodes.tasks))
         return measured
 
     def start(self, episodes: Episodes) -> Weights:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from kshot.errors import DataError
 from kshot.learners.base import Statistics
 from kshot.report import pictures
-from kshot.report.race import pace_of, race_picture, time_columns
+from kshot.report.race import paces_of, race_picture, time_columns
 from kshot.report.runs import groups_by_seed, read_config, read_evaluations, read_metrics, row_of
 from kshot.report.tables import Row, notes, seeds_line, table_columns
 from kshot.results import Evaluation
@@ -129,12 +129,13 @@ def _curve(run: Path) -> str:
 
 def _race(runs: Sequence[Path]) -> str:
     """Validation accuracy against the time of training, where there are several runs to compare."""
-    paces = [pace for run in runs if (run / "metrics.csv").exists() and (pace := pace_of(run))]
+    paces = paces_of(runs)
     if len(paces) < 2:
         return ""
     note = (
-        "Each run on its own validation tasks and on the machine that it was trained on; a time is that of the first "
-        "validation with at least this accuracy, without the time of validation."
+        "Each run on the machine that it was trained on. A time is that of the first validation with at least this "
+        "accuracy, validations not counted. Left out are runs with validation tasks of another kind, and "
+        "TSA-MAML's, whose stages before the groups are timed elsewhere."
     )
     picture = _image(race_picture(paces), "validation accuracy against minutes of training")
     table = f'<div class="wide">{_table(time_columns(paces))}</div>'

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from kshot.report.runs import read_metrics, read_timing
+from kshot.report.runs import read_config, read_metrics, read_timing
 
 _STEP = 5  # per cent between the accuracies whose times are told
 _LEVELS = 6  # of them at most
@@ -37,11 +38,27 @@ class Pace:
         return float(self.seconds[reached][0]) if reached.any() else float("inf")
 
 
-def pace_of(run: Path) -> Pace | None:
-    """The pace of a run; None where it has no validation accuracies, or nobody measured its time."""
-    metrics = read_metrics(run)
-    accuracies = metrics.get("validation_accuracy", np.array([np.nan]))
-    if np.isnan(accuracies).any() or not (run / "timing.csv").exists():
+def paces_of(runs: Sequence[Path]) -> list[Pace]:
+    """The paces of the runs that can be compared: whose validation tasks are like those of the first one of them.
+
+    Left out are runs without validation accuracies, and TSA-MAML's, whose epochs come after hidden work.
+    """
+    found = [(pace, _validation(read_config(run))) for run in runs if (pace := _pace_of(run))]
+    return [pace for pace, validation in found if validation == found[0][1]]
+
+
+def _validation(config: Mapping[str, Any]) -> list[Any]:
+    """What the validation tasks of a run are like."""
+    options = config["training"]
+    shape = [options[f"validation_{name}"] or options[name] for name in ("ways", "shots", "queries")]
+    return [config["data"]["name"], *shape, options["within_groups"]]
+
+
+def _pace_of(run: Path) -> Pace | None:
+    if not (run / "timing.csv").exists() or (run / "stages.yaml").exists():
+        return None
+    accuracies = read_metrics(run).get("validation_accuracy", np.array([np.nan]))
+    if np.isnan(accuracies).any():
         return None
     timing = read_timing(run)
     best = np.maximum.accumulate(100 * accuracies).round(6)  # or else 60 per cent are 60.000000001
