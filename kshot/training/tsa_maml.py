@@ -33,7 +33,7 @@ class Group:
 
     solutions: task solutions that k-means put into the group.
     tasks: training tasks that were assigned to it, until the epoch whose weights are kept.
-    unused_for: training tasks since its last one.
+    unused_for: training tasks of the steps since the last one with a task of the group.
     lost: whether a whole epoch came and went without a task for it: the initialisation learns no more.
     """
 
