@@ -158,23 +158,14 @@ def evaluate(
             raise ConfigError(f"{name} is {number}, but must be at least 1: there is nothing to measure without any")
     ways = usual_ways(learner, split) if ways is None else ways
     learner.check_ways(ways)
-    sampler = task_sampler(split, TaskShape(ways, shots, queries), seed, within_groups)
-    chosen, most = _adaptation_of(learner, adaptation), tasks
+    shape = TaskShape(ways, shots, queries)
+    sampler = task_sampler(split, shape, seed, within_groups)
+    chosen = _adaptation_of(learner, adaptation)
     if features is None:
         features = shared_features(learner, split, chosen, precision, progress)
     else:
         _check_features(features, split)
-    if (
-        isinstance(sampler, EpisodeSampler)
-        and isinstance(learner, FeatureLearner)
-        and isinstance(chosen, HeadAdaptation)
-    ):
-        answer, image_bytes = _from_features(learner, features, chosen, sampler), 4 * learner.backbone.feature_size
-    else:
-        answer, image_bytes = _from_images(learner, sampler, split, chosen), 4 * math.prod(split.image_shape)
-        if isinstance(sampler, EpisodeSampler):  # whose tasks take long, and whose maps take memory
-            most = _TASKS_AT_ONCE
-    chunk = max(1, min(most, _CHUNK_BYTES // (image_bytes * ways * (shots + queries))))
+    answer, chunk = _answering(learner, sampler, shape, split, chosen, features)
     values, classes = np.empty(tasks), np.empty(tasks, np.int64)
     with (
         evaluating(learner, precision, statistics),
@@ -266,6 +257,29 @@ def _adaptation_of(learner: Learner, adaptation: Adaptation | str | None) -> Ada
     if adaptation is None:
         return learner.adaptation
     return adaptations[adaptation]() if isinstance(adaptation, str) else adaptation
+
+
+def _answering(
+    learner: Learner,
+    sampler: Sampler,
+    shape: TaskShape,
+    split: AnySplit,
+    adaptation: Adaptation | None,
+    features: Tensor | None,
+) -> tuple[Callable[[IntArray], _Answers], int]:
+    """What answers the tasks with some numbers, and how many it had better be asked at once."""
+    most = _CHUNK_BYTES
+    if (
+        isinstance(sampler, EpisodeSampler)
+        and isinstance(learner, FeatureLearner)
+        and isinstance(adaptation, HeadAdaptation)
+    ):
+        answer, image_bytes = _from_features(learner, features, adaptation, sampler), 4 * learner.backbone.feature_size
+    else:
+        answer, image_bytes = _from_images(learner, sampler, split, adaptation), 4 * math.prod(split.image_shape)
+        if isinstance(sampler, EpisodeSampler):  # whose tasks take long, and whose maps take memory
+            most = _TASKS_AT_ONCE
+    return answer, max(1, min(most, _CHUNK_BYTES // (image_bytes * shape.ways * (shape.shots + shape.queries))))
 
 
 def _from_features(
