@@ -1,4 +1,4 @@
-"""Errors that a user can act on: each message says what is wrong, where, and what to do."""
+"""Errors that a user can act on, and checks of options: a message says what is wrong, where, and what to do."""
 
 
 class KshotError(Exception):
@@ -30,3 +30,22 @@ class DivergenceError(KshotError):
     def __str__(self) -> str:
         message = super().__str__()
         return message if self.task is None else f"task {self.task}: {message}"
+
+
+def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
+    """ConfigError unless `value` is one of `choices`."""
+    if value not in choices:
+        raise ConfigError(f"{option} is {value!r}; choose one of: {', '.join(choices)}")
+
+
+def check_positive(option: str, *values: int) -> None:
+    """ConfigError unless every one of `values` is at least 1."""
+    for value in values:
+        if value < 1:
+            raise ConfigError(f"{option} is {value}, but must be at least 1")
+
+
+def check_rate(option: str, rate: float) -> None:
+    """ConfigError unless `rate` is a probability below 1."""
+    if not 0 <= rate < 1:
+        raise ConfigError(f"{option} is {rate}; a share of values to drop must be at least 0 and below 1")

@@ -1,4 +1,4 @@
-"""A smooth network that fits on a screen, its formula on plain tensors, and tasks for it: all in float64."""
+"""A smooth network that fits on a screen, its formula on plain tensors, and tasks in float64, with their features."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kshot.backbones import Backbone
+from kshot.backbones import Backbone, batch_of_tasks
 from kshot.backbones.normalization import BatchNorm2d
 from kshot.data.episodes import Episodes
 from kshot.learners import MAML, InitializationLearner
@@ -65,6 +65,15 @@ def smooth(cls: type[InitializationLearner], **options: object) -> Initializatio
         for parameter in learner.network.parameters():
             parameter += 0.3 * torch.randn_like(parameter)
     return learner
+
+
+def features_of(network: nn.Module, episodes: Episodes) -> tuple[Tensor, Tensor]:
+    """Support and query features (B, S, D), (B, T, D) in training mode."""
+    images = episodes.images()
+    with batch_of_tasks(episodes.tasks, episodes.keys):
+        features = network(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+    boundary = episodes.support.shape[1]
+    return features[:, :boundary], features[:, boundary:]
 
 
 def weights_of(learner: nn.Module) -> Weights:

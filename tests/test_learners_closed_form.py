@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from gradient_toys import features_of
+from torch import nn
 
 from kshot import evaluation
-from kshot.backbones import Conv4, batch_of_tasks
+from kshot.backbones import Conv4
 from kshot.data.augmentation import prepare_images
 from kshot.data.episodes import Episodes, EpisodeSampler, TaskShape
 from kshot.errors import ConfigError
@@ -28,15 +29,6 @@ def tasks(toy_data, shots: int = 4, count: int = 6) -> Episodes:
     sampler = EpisodeSampler(toy_data.train, TaskShape(3, shots, 5), seed=0)
     ready = prepare_images(sampler.episodes(np.arange(count)), toy_data.train.normalization)
     return ready.with_images(ready.support.double(), ready.query.double())
-
-
-def features_of(network: nn.Module, episodes: Episodes) -> tuple[Tensor, Tensor]:
-    """Support and query features (B, S, D), (B, T, D) in training mode."""
-    images = episodes.images()
-    with batch_of_tasks(episodes.tasks, episodes.keys):
-        features = network(images.flatten(0, 1)).unflatten(0, images.shape[:2])
-    boundary = episodes.support.shape[1]
-    return features[:, :boundary], features[:, boundary:]
 
 
 @pytest.mark.parametrize("shots", [1, 2])

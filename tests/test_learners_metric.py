@@ -9,10 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from gradient_toys import features_of
 from torch import Tensor, nn
 
 from kshot import seeding
-from kshot.backbones import Conv4, ResNet12, batch_of_tasks
+from kshot.backbones import Conv4, ResNet12
 from kshot.data.augmentation import prepare_images
 from kshot.data.episodes import Episodes, EpisodeSampler, TaskShape
 from kshot.errors import ConfigError, DataError
@@ -37,15 +38,6 @@ def episodes(request, toy_data) -> Episodes:
     if request.param == "equal":
         return ready
     return replace(ready, support=ready.support[:, UNEQUAL], support_labels=ready.support_labels[:, UNEQUAL])
-
-
-def features_of(network: nn.Module, episodes: Episodes) -> tuple[Tensor, Tensor]:
-    """Support and query features (B, S, D), (B, T, D) in training mode."""
-    images = episodes.images()
-    with batch_of_tasks(episodes.tasks, episodes.keys):
-        features = network(images.flatten(0, 1)).unflatten(0, images.shape[:2])
-    boundary = episodes.support.shape[1]
-    return features[:, :boundary], features[:, boundary:]
 
 
 def probabilities(support: Tensor, labels: Tensor, query: Tensor) -> Tensor:

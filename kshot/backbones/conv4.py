@@ -6,10 +6,10 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from kshot.backbones.conv_block import check_choice, check_positive, flat_features, map_side
+from kshot.backbones.conv_block import flat_features, map_side
 from kshot.backbones.normalization import BatchNorm2d
 from kshot.backbones.registry import Backbone, backbones
-from kshot.errors import ConfigError
+from kshot.errors import ConfigError, check_choice, check_positive
 
 HALVINGS = 4
 

@@ -1,4 +1,4 @@
-"""What the convolutional backbones are built from, and the checks of their options."""
+"""What the convolutional backbones are built from."""
 
 from __future__ import annotations
 
@@ -28,25 +28,6 @@ def map_side(image_size: int, halvings: int) -> int:
             f"{1 << halvings} pixels; use larger images or a shallower backbone"
         )
     return side
-
-
-def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
-    """ConfigError unless `value` is one of `choices`."""
-    if value not in choices:
-        raise ConfigError(f"{option} is {value!r}; choose one of: {', '.join(choices)}")
-
-
-def check_positive(option: str, *values: int) -> None:
-    """ConfigError unless every one of `values` is at least 1."""
-    for value in values:
-        if value < 1:
-            raise ConfigError(f"{option} is {value}, but must be at least 1")
-
-
-def check_rate(option: str, rate: float) -> None:
-    """ConfigError unless `rate` is a probability below 1."""
-    if not 0 <= rate < 1:
-        raise ConfigError(f"{option} is {rate}; a share of values to drop must be at least 0 and below 1")
 
 
 def initialise_as_he(network: nn.Module) -> None:

@@ -6,9 +6,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from kshot.backbones.conv_block import check_positive
 from kshot.backbones.registry import Backbone, backbones
-from kshot.errors import ConfigError
+from kshot.errors import ConfigError, check_positive
 
 
 @backbones.register("mlp")

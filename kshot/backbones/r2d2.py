@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from kshot.backbones.conv_block import check_rate, leaky_relu, map_side
+from kshot.backbones.conv_block import leaky_relu, map_side
 from kshot.backbones.dropout import Dropout
 from kshot.backbones.normalization import BatchNorm2d
 from kshot.backbones.registry import Backbone, backbones
+from kshot.errors import check_rate
 
 WIDTHS = (96, 192, 384, 512)
 

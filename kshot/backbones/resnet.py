@@ -6,19 +6,11 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from kshot.backbones.conv_block import (
-    check_choice,
-    check_positive,
-    check_rate,
-    convolution,
-    flat_features,
-    initialise_as_he,
-    leaky_relu,
-    map_side,
-)
+from kshot.backbones.conv_block import convolution, flat_features, initialise_as_he, leaky_relu, map_side
 from kshot.backbones.dropout import DropBlock, Dropout
 from kshot.backbones.normalization import BatchNorm2d
 from kshot.backbones.registry import Backbone, backbones
+from kshot.errors import check_choice, check_positive, check_rate
 
 
 class ResNet(Backbone):

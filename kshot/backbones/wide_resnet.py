@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from kshot.backbones.conv_block import check_rate, convolution, flat_features, initialise_as_he, map_side
+from kshot.backbones.conv_block import convolution, flat_features, initialise_as_he, map_side
 from kshot.backbones.dropout import Dropout
 from kshot.backbones.normalization import BatchNorm2d
 from kshot.backbones.registry import Backbone, backbones
+from kshot.errors import check_rate
 
 DEPTH, WIDENING = 28, 10
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from kshot.backbones.registry import Backbone
 from kshot.data.episodes import Episodes
-from kshot.errors import ConfigError
+from kshot.errors import ConfigError, check_positive
 from kshot.learners.base import learners
 from kshot.learners.initialization import Gradients
 from kshot.learners.maml import MAML
@@ -61,8 +61,7 @@ class HSML(MAML):
         super().__init__(
             backbone, ways, inner_rate, inner_steps, test_inner_steps, first_order, tasks_at_once=tasks_at_once
         )
-        if hidden < 1:
-            raise ConfigError(f"hidden is {hidden}, but must be at least 1")
+        check_positive("hidden", hidden)
         if not clusters or clusters[-1] != 1 or min(clusters) < 1:
             raise ConfigError(f"clusters is {list(clusters)}, but must be numbers above 0 that end in the root, 1")
         if not sigma > 0:

@@ -15,7 +15,7 @@ from kshot.backbones.registry import Backbone, is_compiled
 from kshot.backbones.task_threads import map_on_threads
 from kshot.backbones.task_weights import forward_per_task, shared_weights
 from kshot.data.episodes import Episodes
-from kshot.errors import ConfigError, DivergenceError
+from kshot.errors import ConfigError, DivergenceError, check_positive
 from kshot.learners.base import Learner, Statistics, accuracy, task_losses
 from kshot.solvers.descent import Weights
 
@@ -68,8 +68,8 @@ class InitializationLearner(Learner):
         for name, number in (("inner_steps", inner_steps), ("test_inner_steps", test_inner_steps)):
             if number < 0:
                 raise ConfigError(f"{name} is {number}, but must be at least 0")
-        if tasks_at_once is not None and tasks_at_once < 1:
-            raise ConfigError(f"tasks_at_once is {tasks_at_once}, but must be at least 1")
+        if tasks_at_once is not None:
+            check_positive("tasks_at_once", tasks_at_once)
         self.network = Classifier(backbone, ways)
         self.ways, self.inner_steps, self.test_inner_steps = ways, inner_steps, test_inner_steps
         self.tasks_at_once = tasks_at_once

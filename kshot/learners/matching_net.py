@@ -9,7 +9,7 @@ from torch import Tensor
 from kshot.backbones.registry import Backbone
 from kshot.backbones.task_batch import batch_of_tasks
 from kshot.data.episodes import Episodes
-from kshot.errors import ConfigError
+from kshot.errors import check_positive
 from kshot.learners.base import FeatureLearner, learners
 from kshot.solvers.attention import Attention, FullContext
 
@@ -36,8 +36,7 @@ class MatchingNet(FeatureLearner):
         reading_steps: int = 3,
         statistics: Literal["task", "joint"] = "task",
     ) -> None:
-        if reading_steps < 1:
-            raise ConfigError(f"reading_steps is {reading_steps}, but must be at least 1")
+        check_positive("reading_steps", reading_steps)
         super().__init__(
             backbone, Attention(FullContext(backbone.feature_size, reading_steps) if full_context else None)
         )

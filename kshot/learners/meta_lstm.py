@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kshot.backbones.registry import Backbone
 from kshot.data.episodes import Episodes
-from kshot.errors import ConfigError
+from kshot.errors import ConfigError, check_positive
 from kshot.learners.base import learners
 from kshot.learners.initialization import InitializationLearner
 from kshot.solvers.descent import Weights, check_losses
@@ -56,8 +56,7 @@ class MetaLSTM(InitializationLearner):
         tasks_at_once: int | None = None,
     ) -> None:
         super().__init__(backbone, ways, inner_steps, test_inner_steps, tasks_at_once)
-        if hidden < 1:
-            raise ConfigError(f"hidden is {hidden}, but must be at least 1")
+        check_positive("hidden", hidden)
         if not 0 < inner_rate < 1:
             raise ConfigError(f"inner_rate is {inner_rate}, but a gate lies above 0 and below 1")
         self.cell = nn.LSTMCell(4, hidden)

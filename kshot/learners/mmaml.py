@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from kshot.backbones.film import modulated, modulated_layers
 from kshot.backbones.registry import Backbone
 from kshot.data.episodes import Episodes
-from kshot.errors import ConfigError
+from kshot.errors import ConfigError, check_positive
 from kshot.learners.base import learners
 from kshot.learners.initialization import Classifier
 from kshot.learners.maml import MAML
@@ -59,8 +59,7 @@ class MMAML(MAML):
         super().__init__(
             backbone, ways, inner_rate, inner_steps, test_inner_steps, first_order, tasks_at_once=tasks_at_once
         )
-        if embedding_size < 1:
-            raise ConfigError(f"embedding_size is {embedding_size}, but must be at least 1")
+        check_positive("embedding_size", embedding_size)
         if not inner_clip > 0:
             raise ConfigError(f"inner_clip is {inner_clip}, but must be above 0")
         self.inner_clip = inner_clip

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kshot.backbones.registry import Backbone
 from kshot.data.episodes import Episodes
-from kshot.errors import ConfigError
+from kshot.errors import ConfigError, check_choice, check_positive
 from kshot.learners.base import accuracy, learners, task_losses
 from kshot.learners.initialization import Gradients, InitializationLearner
 from kshot.solvers.descent import TaskLosses, Weights, adam_descent, gradient_descent
@@ -58,12 +58,10 @@ class Reptile(InitializationLearner):
         super().__init__(backbone, ways, inner_steps, test_inner_steps, tasks_at_once)
         numbers = {"inner_steps": inner_steps, "inner_batch": inner_batch, "test_inner_batch": test_inner_batch}
         for name, number in numbers.items():
-            if number < 1:
-                raise ConfigError(f"{name} is {number}, but must be at least 1")
+            check_positive(name, number)
         if not inner_rate > 0:
             raise ConfigError(f"inner_rate is {inner_rate}, but must be above 0")
-        if inner_optimizer not in ("adam", "sgd"):
-            raise ConfigError(f"inner_optimizer is {inner_optimizer!r}; choose one of: adam, sgd")
+        check_choice("inner_optimizer", inner_optimizer, ("adam", "sgd"))
         self.inner_rate, self.inner_optimizer = inner_rate, inner_optimizer
         self.inner_batch, self.test_inner_batch = inner_batch, test_inner_batch
 

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from kshot.backbones.registry import Backbone
 from kshot.backbones.task_weights import shared_weights
 from kshot.data.episodes import Episodes
-from kshot.errors import ConfigError
+from kshot.errors import check_choice, check_positive
 from kshot.learners.base import learners
 from kshot.learners.initialization import Classifier
 from kshot.learners.maml import MAML
@@ -69,10 +69,8 @@ class TSAMAML(MAML):
             backbone, ways, inner_rate, inner_steps, test_inner_steps, first_order, layers, learn_rates, tasks_at_once
         )
         for name, number in (("groups", groups), ("assignment_steps", assignment_steps)):
-            if number < 1:
-                raise ConfigError(f"{name} is {number}, but must be at least 1")
-        if assignment not in ("current", "initial"):
-            raise ConfigError(f"assignment is {assignment!r}; choose one of: current, initial")
+            check_positive(name, number)
+        check_choice("assignment", assignment, ("current", "initial"))
         self.groups, self.assignment, self.assignment_steps = groups, assignment, assignment_steps
         norms = set() if cluster_norms else _batch_norm_weights(self.network)
         self.clustered = [name for name in self.adapting if name not in norms]
