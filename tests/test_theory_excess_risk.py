@@ -1,9 +1,7 @@
-"""Exact risks against plain integration, the bounds against what they are proved from, and the experiment itself."""
+"""Exact risks against plain integration, and the bounds against what they are proved from."""
 
 from __future__ import annotations
 
-import csv
-import io
 from itertools import product
 
 import numpy as np
@@ -11,16 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from kshot.errors import ConfigError
-from kshot.theory import excess_risk, experiments
-from kshot.theory.bounds import MEASURED, Bounds, fair_coin, measure
-from kshot.theory.excess_risk import ExcessRisk
-from kshot.theory.excess_risk_report import verdict
+from kshot.theory.bounds import Bounds, fair_coin, measure
 from kshot.theory.initializations import Initializations, Training, estimated_optima, maml, tsa_maml
 from kshot.theory.task_mixture import Family, Linear, Logistic, TaskMixture, Tasks
 
 FAMILIES = pytest.mark.parametrize("family", [Linear(0.7), Logistic()], ids=lambda family: family.name)
-SMALL = {"steps": (0, 1, 4), "tasks": 300, "seeds": (0, 1)}
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -34,11 +27,6 @@ def vectors(count: int, dimension: int, length: float, seed: int = 0) -> Tensor:
 
 def mixture_of(family: Family, groups: int = 3, dimension: int = 5) -> TaskMixture:
     return TaskMixture.random(family, groups, dimension, 4.0, 1.0, generator())
-
-
-@pytest.fixture(scope="module")
-def findings():
-    return ExcessRisk(**SMALL).run()
 
 
 # The mixture and its risk
@@ -266,73 +254,3 @@ def test_estimated_optima_are_twenty_steps_from_the_origin() -> None:
     assert torch.equal(estimated_optima(tasks, origin, 0.5), expected)
     points = torch.stack([expected[2], expected[0], expected[1]])
     assert Initializations(points, origin).chosen(tasks, 0.5).tolist() == [1, 2, 0]
-
-
-# The experiment
-
-
-def test_experiment_measures_every_cell(findings) -> None:
-    rows = list(csv.DictReader(io.StringIO(findings.csv())))
-    mixture = [row for row in rows if row["regression"] != "fair coin"]
-    cells = {(row["regression"], row["learner"], int(row["steps"])) for row in mixture}
-    assert cells == set(product(["linear", "logistic"], ["MAML", "TSA-MAML"], [0, 1, 4]))
-    assert all(float(row[f"{name}_ci95"]) > 0 for row in mixture for name in MEASURED)
-
-
-def test_experiment_finds_what_the_theory_says(findings) -> None:
-    for row in findings.rows:
-        assert row["excess_risk"] <= row["theorem1"]
-        assert row["regression"] == "fair coin" or row["excess_risk"] <= row["convex"]
-        if row["learner"] == "MAML":
-            assert row["optimization_gap"] <= row["convex_optimization"] <= row["theorem1_optimization"]
-    for regression in ("linear", "logistic"):
-        one, several = (
-            next(row for row in findings.rows if (row["regression"], row["learner"]) == (regression, learner))
-            for learner in ("MAML", "TSA-MAML")
-        )
-        assert several["squared_distance"] < 0.6 * one["squared_distance"]
-        assert several["excess_risk"] < 0.6 * one["excess_risk"]
-    assert "Theorem 1 holds in all 12 cells" in findings.verdict
-    assert "Theorem 2 holds in all 12 cells of the mixture, and FAILS for a step" in findings.verdict
-
-
-def test_verdict_says_so_where_a_bound_is_broken(findings) -> None:
-    broken = [
-        {**row, "theorem1": 0.0} if (row["steps"], row["learner"]) == (4, "MAML") else row for row in findings.rows
-    ]
-    assert "Theorem 1 FAILS in 2 of 12 cells" in verdict(broken, "protocol")
-
-
-def test_a_bound_within_the_interval_is_not_broken(findings) -> None:
-    wide = [{**row, "theorem1": 0.0, "excess_risk_ci95": 2 * float(row["excess_risk"]) + 1e-9} for row in findings.rows]
-    assert "Theorem 1 holds in all 12 cells" in verdict(wide, "protocol")
-
-
-def test_same_options_give_the_same_findings(findings, monkeypatch) -> None:
-    monkeypatch.setattr(excess_risk, "_FAMILIES", (Linear(),))
-    again = ExcessRisk(**SMALL).run().rows
-    assert again == [row for row in findings.rows if row["regression"] != "logistic"]
-
-
-def test_picture_can_be_drawn(findings, tmp_path) -> None:
-    findings.figure().savefig(tmp_path / "picture.png", dpi=40)
-    assert (tmp_path / "picture.png").stat().st_size > 5000
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"steps": ()}, "steps"),
-        ({"steps": (1, -1)}, "steps"),
-        ({"seeds": (1, 1)}, "seeds"),
-        ({"rate": 1.5}, "rate"),
-        ({"rate": float("nan")}, "rate"),
-        ({"shots": 0}, "shots"),
-        ({"tasks": 0}, "tasks"),
-        ({"groups": 6}, "groups"),
-        ({"initializations": 1001}, "k-means"),
-    ],
-)
-def test_bad_options_are_refused(options: dict, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        experiments["excess-risk"](**options)
