@@ -85,9 +85,10 @@ def main() -> None:
     for name in options.learners:
         if not cost_file(name, options).exists():
             train(name, options)
+        measure(name, options)
     results = {name: measured(name, options) for name in SETTINGS if cost_file(name, options).exists()}
     print(describe_machine())
-    print(table(results, options))
+    print(table({name: found for name, found in results.items() if found}, options))
 
 
 def check_folder(options: argparse.Namespace) -> None:
@@ -170,27 +171,33 @@ def call(words: Sequence[str], log: Path) -> tuple[float, float]:
     return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
-def measured(name: str, options: argparse.Namespace) -> dict[tuple[str, int], Evaluation]:
-    """The evaluations of a run by statistics and shots; those that are missing are made first."""
+def measure(name: str, options: argparse.Namespace) -> None:
+    """Evaluate the run with every kind of statistics and shots, but for what was done before."""
     run = options.out / name
-    found = {
+    done = measured(name, options)
+    learner, data = load_run(run)
+    for statistics, shots in itertools.product(learner.statistics_offered, options.shots):
+        if (statistics, shots) not in done:
+            sizes = {"shots": shots, "queries": options.queries, "tasks": options.tasks}
+            result = evaluate(learner, data.test, 5, **sizes, statistics=statistics, progress=sys.stderr.isatty())
+            save_evaluation(run, result, weights_of(run))
+
+
+def measured(name: str, options: argparse.Namespace) -> dict[tuple[str, int], Evaluation]:
+    """The evaluations of a run on the tasks of the table, by statistics and shots."""
+    return {
         (at.statistics, at.shots): result
-        for result in read_evaluations(run)
+        for result in read_evaluations(options.out / name)
         if ((at := result.protocol).queries, at.tasks, at.seed) == (options.queries, options.tasks, 0)
     }
-    learner, data = load_run(run)
-    for key in itertools.product(learner.statistics_offered, options.shots):
-        if key not in found:
-            sizes = {"shots": key[1], "queries": options.queries, "tasks": options.tasks}
-            result = evaluate(learner, data.test, 5, **sizes, statistics=key[0], progress=sys.stderr.isatty())
-            save_evaluation(run, result, weights_of(run))
-            found[key] = result
-    return found
 
 
 def table(results: dict[str, dict[tuple[str, int], Evaluation]], options: argparse.Namespace) -> str:
-    """A row for each learner and each kind of statistics, with the paired differences to the first learner."""
-    reference, *_ = results
+    """A row for each learner and each kind of statistics, with the paired differences to the first learner.
+
+    What another process has not measured yet is left empty.
+    """
+    reference = next(iter(results))
     first = {shots: result for (_, shots), result in results[reference].items()}
     rows = []
     for name, found in results.items():
@@ -198,6 +205,8 @@ def table(results: dict[str, dict[tuple[str, int], Evaluation]], options: argpar
         for statistics in dict.fromkeys(statistics for statistics, _ in found):
             row = {"learner": name, "statistics": statistics}
             for shots in options.shots:
+                if (statistics, shots) not in found or shots not in first:
+                    continue
                 result = found[statistics, shots]
                 difference = compare(result, first[shots])
                 paired = ACCURACY.text(difference.mean, difference.ci95, True) if name != reference else ""
