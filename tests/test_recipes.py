@@ -124,6 +124,12 @@ def test_every_cell_of_a_learner_with_a_solver_or_prototypes_in_w21_has_a_recipe
     assert sorted(shown) == sorted(expected)
 
 
+def test_metaoptnet_has_the_head_whose_values_are_quoted():
+    """Wang et al. quote Lee et al.'s ridge regression on CIFAR-FS, and their SVM elsewhere."""
+    for name in (name for name in recipes.names() if name.startswith("metaoptnet")):
+        assert recipes.load(name).options["learner"]["head"] == ("ridge" if "cifar-fs" in name else "svm"), name
+
+
 def test_values_of_a_cell_say_what_they_were_measured_on():
     values = recipes.load("fomaml-cifar-fs-10way-5shot").published
     assert [str(value) for value in values] == ["51.35 ± 1.16", "53.23 ± 1.12"]
