@@ -222,6 +222,13 @@ def test_tasks_of_another_number_of_classes_are_refused(name, unseen_episodes):
         build(name, ways=5).scores(unseen_episodes)
 
 
+def test_misspelt_statistics_are_refused(name):
+    if "statistics" not in inspect.signature(learners[name]).parameters:
+        pytest.skip("has no such option")
+    with pytest.raises(ConfigError, match="statistics is 'Joint'; choose one of: task, joint"):
+        build(name, statistics="Joint")
+
+
 # What is particular to one learner.
 
 

@@ -153,7 +153,7 @@ def test_r2d2_learns_its_three_numbers(toy_data) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"head": "tree"}, "no head 'tree'"),
+        ({"head": "tree"}, "head is 'tree'; choose one of: svm, ridge"),
         ({"label_smoothing": 1.0}, "label_smoothing is 1.0"),
         ({"label_smoothing": -0.1}, "label_smoothing is -0.1"),
         ({"c": 0.0}, "the C of a support vector machine is 0.0"),

@@ -7,6 +7,7 @@ evaluation calls `scores`, or, for a `FeatureLearner`, `features` once an image 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -15,9 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kshot.backbones.registry import Backbone
+from kshot.backbones.task_batch import batch_of_tasks
 from kshot.data.episodes import Episodes, Sampler, TaskShape
 from kshot.data.regression import AnySplit, task_sampler
-from kshot.errors import ConfigError
+from kshot.errors import ConfigError, check_choice
 from kshot.registry import Registry
 from kshot.solvers.adaptation import Adaptation
 
@@ -101,18 +103,32 @@ class FeatureLearner(Learner):
     """A learner whose backbone is frozen while a task is learnt: a solver fits a head on features.
 
     adaptation: how a head is learnt from support features; evaluation may put another in its place.
+    statistics: BatchNorm statistics in training: of each "task" alone, or "joint" over the whole meta batch.
     """
 
-    def __init__(self, backbone: Backbone, adaptation: Adaptation) -> None:
+    def __init__(
+        self, backbone: Backbone, adaptation: Adaptation, statistics: Literal["task", "joint"] = "task"
+    ) -> None:
         super().__init__()
+        check_choice("statistics", statistics, ("task", "joint"))
         self.backbone = backbone
         self.adaptation = adaptation
+        self.statistics = statistics
 
     def features(self, images: Tensor) -> Tensor:
         """Features (M, D), float32 or wider, of images (M, C, H, W)."""
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             features = self.backbone(images)
         return features.float() if features.dtype in (torch.bfloat16, torch.float16) else features
+
+    def training_pass(self, episodes: Episodes) -> AbstractContextManager[None]:
+        """Within this context the images of all tasks go through the backbone as in training; see `statistics`."""
+        return batch_of_tasks(episodes.tasks, episodes.keys, joint=self.statistics == "joint")
+
+    def training_scores(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
+        """Scores (B, T, N) of the query images by the learner's own adaptation, and their labels (B, T)."""
+        with self.training_pass(episodes):
+            return self.scores(episodes), episodes.query_labels
 
     def scores(self, episodes: Episodes) -> Tensor:
         """Scores (B, T, N) of the query images by the learner's own adaptation."""

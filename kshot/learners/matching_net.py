@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from torch import Tensor
-
 from kshot.backbones.registry import Backbone
-from kshot.backbones.task_batch import batch_of_tasks
-from kshot.data.episodes import Episodes
 from kshot.errors import check_positive
 from kshot.learners.base import FeatureLearner, learners
 from kshot.solvers.attention import Attention, FullContext
@@ -37,14 +33,6 @@ class MatchingNet(FeatureLearner):
         statistics: Literal["task", "joint"] = "task",
     ) -> None:
         check_positive("reading_steps", reading_steps)
-        super().__init__(
-            backbone, Attention(FullContext(backbone.feature_size, reading_steps) if full_context else None)
-        )
+        context = FullContext(backbone.feature_size, reading_steps) if full_context else None
+        super().__init__(backbone, Attention(context), statistics)
         self.ignores_support_order = not full_context
-        self.statistics = statistics
-
-    def training_scores(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
-        """Scores (B, T, N) of the query images, whose softmax is their probability, and their labels (B, T)."""
-        with batch_of_tasks(episodes.tasks, episodes.keys, joint=self.statistics == "joint"):
-            scores = self.adaptation.scores(self, episodes)
-        return scores, episodes.query_labels

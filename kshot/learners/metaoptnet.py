@@ -8,9 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kshot.backbones.registry import Backbone
-from kshot.backbones.task_batch import batch_of_tasks
-from kshot.data.episodes import Episodes
-from kshot.errors import ConfigError
+from kshot.errors import ConfigError, check_choice
 from kshot.learners.base import FeatureLearner, learners
 from kshot.solvers.adaptation import Ridge, SupportVectorMachine
 from kshot.solvers.scaled import ScaledHead
@@ -46,20 +44,12 @@ class MetaOptNet(FeatureLearner):
         label_smoothing: float = 0.0,
         statistics: Literal["task", "joint"] = "task",
     ) -> None:
-        if head not in ("svm", "ridge"):
-            raise ConfigError(f"MetaOptNet has no head {head!r}; choose svm or ridge")
+        check_choice("head", head, ("svm", "ridge"))
         if not 0 <= label_smoothing < 1:
             raise ConfigError(f"label_smoothing is {label_smoothing}, but must be at least 0 and below 1")
         fit = SupportVectorMachine(c, diagonal_shift) if head == "svm" else Ridge(l2)
-        super().__init__(backbone, ScaledHead(fit, scale))
+        super().__init__(backbone, ScaledHead(fit, scale), statistics)
         self.label_smoothing = label_smoothing
-        self.statistics = statistics
-
-    def training_scores(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
-        """Scores (B, T, N) of the query images, and their labels (B, T)."""
-        with batch_of_tasks(episodes.tasks, episodes.keys, joint=self.statistics == "joint"):
-            scores = self.adaptation.scores(self, episodes)
-        return scores, episodes.query_labels
 
     def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
         """Mean cross-entropy against 1 - e for the class itself and e / (N - 1) for each of the others."""

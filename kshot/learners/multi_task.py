@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kshot.backbones.registry import Backbone
-from kshot.backbones.task_batch import batch_of_tasks
 from kshot.data.episodes import Episodes
 from kshot.learners.base import FeatureLearner, class_weights, learners
 from kshot.solvers.adaptation import LogisticRegression
@@ -39,15 +38,14 @@ class MultiTask(FeatureLearner):
         normalize_features: bool = True,
         statistics: Literal["task", "joint"] = "task",
     ) -> None:
-        super().__init__(backbone, LogisticRegression(c=3.0))
+        super().__init__(backbone, LogisticRegression(c=3.0), statistics)
         self.weight = class_weights(num_classes, backbone.feature_size, ways)
         self.normalize_features = normalize_features
-        self.statistics = statistics
 
     def training_scores(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
         """Scores (B, S+T, N) of all images of each task against its own rows of the matrix, and labels (B, S+T)."""
         images = episodes.images()
-        with batch_of_tasks(episodes.tasks, episodes.keys, joint=self.statistics == "joint"):
+        with self.training_pass(episodes):
             features = super().features(images.flatten(0, 1)).unflatten(0, images.shape[:2])
         if self.normalize_features:
             features = F.normalize(features, dim=-1)

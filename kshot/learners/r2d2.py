@@ -10,7 +10,6 @@ from torch import Tensor
 
 from kshot import seeding
 from kshot.backbones.registry import Backbone
-from kshot.backbones.task_batch import batch_of_tasks
 from kshot.data.episodes import Episodes
 from kshot.learners.base import NO_LABEL, FeatureLearner, learners
 from kshot.solvers.heads import one_hot
@@ -48,14 +47,13 @@ class R2D2(FeatureLearner):
         random_shots: bool = True,
         statistics: Literal["task", "joint"] = "task",
     ) -> None:
-        super().__init__(backbone, ScaledHead(LearntRidge(l2), scale, bias))
+        super().__init__(backbone, ScaledHead(LearntRidge(l2), scale, bias), statistics)
         self.random_shots = random_shots
-        self.statistics = statistics
 
     def training_scores(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
         """Scores (B, S+T, N) of all images, and labels (B, S+T), `NO_LABEL` for those that the head was fitted to."""
         images = episodes.images()
-        with batch_of_tasks(episodes.tasks, episodes.keys, joint=self.statistics == "joint"):
+        with self.training_pass(episodes):
             features = self.features(images.flatten(0, 1)).unflatten(0, images.shape[:2])
         used = self.support_used(episodes)
         # A feature of zeros adds nothing to the normal equations: the head is that of the used images alone.

@@ -30,7 +30,7 @@ class Supervised(FeatureLearner):
     needs_queries = False
 
     def __init__(self, backbone: Backbone, num_classes: int) -> None:
-        super().__init__(backbone, LogisticRegression(c=1.0))
+        super().__init__(backbone, LogisticRegression(c=1.0), statistics="joint")
         self.classifier = nn.Linear(backbone.feature_size, num_classes)
 
     def training_scores(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
