@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 from numpy.typing import NDArray
 
 from kshot.report.runs import read_config, read_metrics, read_timing
@@ -90,7 +91,9 @@ def race_picture(paces: Sequence[Pace]) -> Figure:
         style = _STYLES[number // 10 % len(_STYLES)]  # ten colours
         axes.plot(pace.seconds / 60, pace.best, style, marker="o", ms=3, drawstyle="steps-post", label=pace.name)
     axes.set(xscale="log", xlabel="minutes of training, without validation", ylabel="best validation accuracy, %")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#e4e4e4", lw=0.7)
     axes.legend(frameon=False, fontsize=8.5)
