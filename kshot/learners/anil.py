@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from kshot.backbones.registry import Backbone
@@ -71,14 +70,8 @@ class ANIL(InitializationLearner):
 
     def features(self, images: Tensor, groups: int = 1) -> Tensor:
         """Features (B, M, D) of images (B, M, ...), normalised within each of the `groups` of each task."""
-        tasks = len(images)
-        enabled = self.precision == "bf16"
-        with (
-            batch_of_tasks(tasks * groups, own_statistics=True),
-            torch.autocast(images.device.type, torch.bfloat16, enabled=enabled),
-        ):
-            features = self.backbone(images.flatten(0, 1)).unflatten(0, (tasks, -1))
-        return features.float() if enabled else features
+        with batch_of_tasks(len(images) * groups, own_statistics=True):
+            return self.in_precision(self.backbone, images.flatten(0, 1)).unflatten(0, images.shape[:2])
 
     def chunk_size(self, episodes: Episodes) -> int:
         """Several tasks, which share a pass through the body; its maps grow with their number."""

@@ -6,7 +6,7 @@ evaluation calls `scores`, or, for a `FeatureLearner`, `features` once an image 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import ClassVar, Literal
 
@@ -77,6 +77,12 @@ class Learner(nn.Module):
         loss.backward()
         return {"loss": loss.detach(), "accuracy": accuracy(scores.detach(), labels)}
 
+    def in_precision(self, network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        """What `network` gives for the images, computed in the learner's `precision`, as float32 or wider."""
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            outputs = network(images)
+        return outputs.float() if outputs.dtype in (torch.bfloat16, torch.float16) else outputs
+
     @property
     def bound_ways(self) -> int | None:
         """The one number of classes that the learner can learn, or None for any."""
@@ -117,9 +123,7 @@ class FeatureLearner(Learner):
 
     def features(self, images: Tensor) -> Tensor:
         """Features (M, D), float32 or wider, of images (M, C, H, W)."""
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            features = self.backbone(images)
-        return features.float() if features.dtype in (torch.bfloat16, torch.float16) else features
+        return self.in_precision(self.backbone, images)
 
     def training_pass(self, episodes: Episodes) -> AbstractContextManager[None]:
         """Within this context the images of all tasks go through the backbone as in training; see `statistics`."""

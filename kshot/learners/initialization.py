@@ -89,9 +89,7 @@ class InitializationLearner(Learner):
 
     def outputs(self, weights: Weights, images: Tensor, groups: int = 1) -> Tensor:
         """Scores (B, M, N) of images (B, M, ...), task by task with its weights; `groups` as in `forward_per_task`."""
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            outputs = forward_per_task(self.network, weights, images, groups)
-        return outputs.float() if outputs.dtype in (torch.bfloat16, torch.float16) else outputs
+        return self.in_precision(lambda images: forward_per_task(self.network, weights, images, groups), images)
 
     def support_losses(self, episodes: Episodes, weights: Weights) -> Tensor:
         """The mean loss (B,) of each task's support images under its weights."""

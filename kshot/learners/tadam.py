@@ -118,9 +118,7 @@ class TADAM(Learner):
 
     def _features(self, images: Tensor) -> Tensor:
         """Features (B, M, D), float32 or wider, of images (B, M, C, H, W)."""
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            features = self.backbone(images.flatten(0, 1)).unflatten(0, images.shape[:2])
-        return features.float() if features.dtype in (torch.bfloat16, torch.float16) else features
+        return self.in_precision(self.backbone, images.flatten(0, 1)).unflatten(0, images.shape[:2])
 
 
 class TaskEmbedding(nn.Module):
