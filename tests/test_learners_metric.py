@@ -41,7 +41,10 @@ def episodes(request, toy_data) -> Episodes:
 
 
 def probabilities(support: Tensor, labels: Tensor, query: Tensor) -> Tensor:
-    """Vinyals et al. eq. 1 for one query (D,): softmax-weighted labels of its neighbours."""
+    """Vinyals et al. eq. 1 for one query (D,): softmax-weighted labels of its neighbours.
+
+    Unlike in eq. 1, a weight is divided by the size of its class, which tells where classes are unequal.
+    """
     weights = [math.exp(float(torch.dot(query, image) / (query.norm() * image.norm()))) for image in support.detach()]
     of_class = [0.0] * WAYS
     for weight, label in zip(weights, labels.tolist()):

@@ -23,6 +23,9 @@ class HSML(MAML):
     o = sigmoid(W [g, h] + b), one number for every single weight, multiplies the initialisation; MAML's inner loop
     follows (section 4.3). The objective is the query loss plus `reconstruction_weight` times the auto-encoder's error.
 
+    Shares in clusters go by distance at EVERY level, as in section 4.2; above the leaves the release takes, unless told
+    otherwise, the softmax of a linear gate.
+
     What the paper leaves open is decided so: images are encoded by a second network of the backbone's kind, which
     starts as a copy; the error is a mean over examples and units, as in the release, so that its weight does not
     depend on the shots; b starts at zero, and so gates near one half. The gate has 2 * `hidden` weights for each weight

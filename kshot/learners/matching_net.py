@@ -14,6 +14,9 @@ from kshot.solvers.attention import Attention, FullContext
 class MatchingNet(FeatureLearner):
     """A query image takes the labels of the support images, as much of each as it attends to it (eq. 1).
 
+    Where classes have unequal numbers of support images, their weights are divided by the size of their class, which
+    eq. 1 does not do: by it, the largest class would nearly always win.
+
     The attention is the softmax of cosines, without a temperature (section 2.1.1). With full-context embeddings, the
     support images are read one after the other, forwards and backwards, and a query reads from all of them several
     times (section 2.1.2). Scores then depend on the order of the support images, which the paper leaves open: here it

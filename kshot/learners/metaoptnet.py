@@ -18,7 +18,10 @@ from kshot.solvers.scaled import ScaledHead
 class MetaOptNet(FeatureLearner):
     """A linear classifier is the exact optimum of a convex problem, through whose conditions gradients pass.
 
-    Query images are scored by the classifier of the support images, times a learnt scale. The release sends support and
+    The problem is that of Crammer and Singer's support vector machine (Lee et al. eq. 4), solved in its dual
+    (eqs. 9-10), or of ridge regression (eq. 11). Gradients come from the KKT conditions at the optimum by the implicit
+    function theorem (eqs. 7-8), not from the steps of a solver; of ridge regression, from its closed form. Query images
+    are scored by the classifier of the support images, times a learnt scale (eq. 12). The release sends support and
     query images through the network apart, and all tasks of a step together; here a task's images stay together.
 
     backbone: images (M, C, H, W) -> features (M, D); the paper's is ResNet-12 without average pooling.
