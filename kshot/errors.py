@@ -45,7 +45,19 @@ def check_positive(option: str, *values: int) -> None:
             raise ConfigError(f"{option} is {value}, but must be at least 1")
 
 
+def check_above_zero(option: str, value: float) -> None:
+    """ConfigError unless `value` is above 0."""
+    if not value > 0:  # nor is nan
+        raise ConfigError(f"{option} is {value}, but must be above 0")
+
+
+def check_not_negative(option: str, value: float) -> None:
+    """ConfigError unless `value` is at least 0."""
+    if not value >= 0:  # nor is nan
+        raise ConfigError(f"{option} is {value}, but must be at least 0")
+
+
 def check_rate(option: str, rate: float) -> None:
-    """ConfigError unless `rate` is a probability below 1."""
+    """ConfigError unless `rate` is a share below 1."""
     if not 0 <= rate < 1:
-        raise ConfigError(f"{option} is {rate}; a share of values to drop must be at least 0 and below 1")
+        raise ConfigError(f"{option} is {rate}; a share must be at least 0 and below 1")

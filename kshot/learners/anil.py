@@ -8,7 +8,7 @@ from kshot.backbones.registry import Backbone
 from kshot.backbones.task_batch import batch_of_tasks
 from kshot.backbones.task_weights import shared_weights
 from kshot.data.episodes import Episodes
-from kshot.errors import ConfigError
+from kshot.errors import check_above_zero
 from kshot.learners.base import learners, task_losses
 from kshot.learners.initialization import InitializationLearner
 from kshot.solvers.descent import Weights, gradient_descent
@@ -42,19 +42,15 @@ class ANIL(InitializationLearner):
         tasks_at_once: int | None = None,
     ) -> None:
         super().__init__(backbone, ways, inner_steps, test_inner_steps, tasks_at_once)
-        if not inner_rate > 0:
-            raise ConfigError(f"inner_rate is {inner_rate}, but must be above 0")
+        check_above_zero("inner_rate", inner_rate)
         self.inner_rate = inner_rate
 
     def adapted(self, episodes: Episodes, steps: int) -> Weights:
         """The head's weight (B, N, D) and bias (B, N) after `steps` on the support features of each task."""
-        return self.adapt(self.initial(episodes.tasks), self.features(episodes.support), episodes.support_labels, steps)
-
-    def adapt(self, head: Weights, features: Tensor, labels: Tensor, steps: int) -> Weights:
-        """Gradient descent of the heads on features (B, S, D), exact in training."""
+        features = self.features(episodes.support)
         return gradient_descent(
-            lambda weights, step: task_losses(_linear(weights, features), labels),
-            head,
+            lambda head, step: task_losses(_linear(head, features), episodes.support_labels),
+            self.initial(episodes.tasks),
             self.inner_rate,
             steps,
             exact=self.training,

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from kshot.backbones.registry import Backbone
 from kshot.data.episodes import Episodes
-from kshot.errors import ConfigError, check_positive
+from kshot.errors import ConfigError, check_above_zero, check_not_negative, check_positive
 from kshot.learners.base import learners
 from kshot.learners.initialization import Gradients
 from kshot.learners.maml import MAML
@@ -67,10 +67,8 @@ class HSML(MAML):
         check_positive("hidden", hidden)
         if not clusters or clusters[-1] != 1 or min(clusters) < 1:
             raise ConfigError(f"clusters is {list(clusters)}, but must be numbers above 0 that end in the root, 1")
-        if not sigma > 0:
-            raise ConfigError(f"sigma is {sigma}, but must be above 0")
-        if not reconstruction_weight >= 0:
-            raise ConfigError(f"reconstruction_weight is {reconstruction_weight}, but must be at least 0")
+        check_above_zero("sigma", sigma)
+        check_not_negative("reconstruction_weight", reconstruction_weight)
         self.reconstruction_weight = reconstruction_weight
         self.examples = ExampleEncoder(backbone, ways, hidden)
         self.auto_encoder = RecurrentAutoEncoder(hidden, hidden)

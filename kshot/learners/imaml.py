@@ -7,7 +7,7 @@ from torch import Tensor
 
 from kshot.backbones.registry import Backbone
 from kshot.data.episodes import Episodes
-from kshot.errors import ConfigError
+from kshot.errors import ConfigError, check_above_zero, check_not_negative, check_positive
 from kshot.learners.base import accuracy, learners, task_losses
 from kshot.learners.initialization import Gradients, InitializationLearner
 from kshot.solvers.conjugate_gradient import conjugate_gradient
@@ -47,16 +47,15 @@ class IMAML(InitializationLearner):
         tasks_at_once: int | None = None,
     ) -> None:
         super().__init__(backbone, ways, inner_steps, test_inner_steps, tasks_at_once)
-        for name, number in (("l2", l2), ("inner_rate", inner_rate)):
-            if not number > 0:
-                raise ConfigError(f"{name} is {number}, but must be above 0")
+        check_above_zero("l2", l2)
+        check_above_zero("inner_rate", inner_rate)
         if inner_rate * l2 >= 2:
             raise ConfigError(
                 f"inner_rate {inner_rate} times l2 {l2} is at least 2, where gradient steps on the l2 term diverge; "
                 f"lower inner_rate below {2 / l2:.3g}"
             )
-        if cg_steps < 1 or damping < 0:
-            raise ConfigError(f"cg_steps is {cg_steps} and damping {damping}, but must be at least 1 and 0")
+        check_positive("cg_steps", cg_steps)
+        check_not_negative("damping", damping)
         self.l2, self.inner_rate, self.cg_steps, self.damping = l2, inner_rate, cg_steps, damping
 
     def adapted(self, episodes: Episodes, steps: int) -> Weights:

@@ -15,7 +15,7 @@ from kshot.backbones.registry import Backbone, is_compiled
 from kshot.backbones.task_threads import map_on_threads
 from kshot.backbones.task_weights import forward_per_task, shared_weights
 from kshot.data.episodes import Episodes
-from kshot.errors import ConfigError, DivergenceError, check_positive
+from kshot.errors import ConfigError, DivergenceError, check_not_negative, check_positive
 from kshot.learners.base import Learner, Statistics, accuracy, task_losses
 from kshot.solvers.descent import Weights
 
@@ -65,9 +65,8 @@ class InitializationLearner(Learner):
         self, backbone: Backbone, ways: int, inner_steps: int, test_inner_steps: int, tasks_at_once: int | None
     ) -> None:
         super().__init__()
-        for name, number in (("inner_steps", inner_steps), ("test_inner_steps", test_inner_steps)):
-            if number < 0:
-                raise ConfigError(f"{name} is {number}, but must be at least 0")
+        check_not_negative("inner_steps", inner_steps)
+        check_not_negative("test_inner_steps", test_inner_steps)
         if tasks_at_once is not None:
             check_positive("tasks_at_once", tasks_at_once)
         self.network = Classifier(backbone, ways)

@@ -9,7 +9,7 @@ from torch import nn
 
 from kshot.backbones.registry import Backbone
 from kshot.data.episodes import Episodes
-from kshot.errors import ConfigError, check_choice
+from kshot.errors import check_above_zero, check_choice
 from kshot.learners.base import learners
 from kshot.learners.initialization import InitializationLearner
 from kshot.solvers.descent import Rates, Weights, gradient_descent
@@ -50,8 +50,7 @@ class MAML(InitializationLearner):
         tasks_at_once: int | None = None,
     ) -> None:
         super().__init__(backbone, ways, inner_steps, test_inner_steps, tasks_at_once)
-        if not inner_rate > 0:
-            raise ConfigError(f"inner_rate is {inner_rate}, but must be above 0")
+        check_above_zero("inner_rate", inner_rate)
         check_choice("layers", layers, ("all", "head", "body"))
         self.inner_rate, self.first_order = inner_rate, first_order
         names = [name for name, _ in self.network.named_parameters()]

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kshot.backbones.registry import Backbone
-from kshot.errors import ConfigError, check_choice
+from kshot.errors import check_choice, check_rate
 from kshot.learners.base import FeatureLearner, learners
 from kshot.solvers.adaptation import Ridge, SupportVectorMachine
 from kshot.solvers.scaled import ScaledHead
@@ -48,8 +48,7 @@ class MetaOptNet(FeatureLearner):
         statistics: Literal["task", "joint"] = "task",
     ) -> None:
         check_choice("head", head, ("svm", "ridge"))
-        if not 0 <= label_smoothing < 1:
-            raise ConfigError(f"label_smoothing is {label_smoothing}, but must be at least 0 and below 1")
+        check_rate("label_smoothing", label_smoothing)
         fit = SupportVectorMachine(c, diagonal_shift) if head == "svm" else Ridge(l2)
         super().__init__(backbone, ScaledHead(fit, scale), statistics)
         self.label_smoothing = label_smoothing

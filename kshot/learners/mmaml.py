@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from kshot.backbones.film import modulated, modulated_layers
 from kshot.backbones.registry import Backbone
 from kshot.data.episodes import Episodes
-from kshot.errors import ConfigError, check_positive
+from kshot.errors import ConfigError, check_above_zero, check_positive
 from kshot.learners.base import learners
 from kshot.learners.initialization import Classifier
 from kshot.learners.maml import MAML
@@ -60,8 +60,7 @@ class MMAML(MAML):
             backbone, ways, inner_rate, inner_steps, test_inner_steps, first_order, tasks_at_once=tasks_at_once
         )
         check_positive("embedding_size", embedding_size)
-        if not inner_clip > 0:
-            raise ConfigError(f"inner_clip is {inner_clip}, but must be above 0")
+        check_above_zero("inner_clip", inner_clip)
         self.inner_clip = inner_clip
         self.network = ModulatedClassifier(self.network)
         self.examples = ExampleEncoder(backbone, ways, embedding_size)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kshot.backbones.registry import Backbone
 from kshot.data.episodes import Episodes
-from kshot.errors import ConfigError, check_choice, check_positive
+from kshot.errors import check_above_zero, check_choice, check_positive
 from kshot.learners.base import accuracy, learners, task_losses
 from kshot.learners.initialization import Gradients, InitializationLearner
 from kshot.solvers.descent import TaskLosses, Weights, adam_descent, gradient_descent
@@ -41,7 +41,7 @@ class Reptile(InitializationLearner):
 
     meta_batch = 5
     needs_queries = False
-    ignores_support_order: bool = False
+    ignores_support_order = False
 
     def __init__(
         self,
@@ -56,11 +56,10 @@ class Reptile(InitializationLearner):
         tasks_at_once: int | None = None,
     ) -> None:
         super().__init__(backbone, ways, inner_steps, test_inner_steps, tasks_at_once)
-        numbers = {"inner_steps": inner_steps, "inner_batch": inner_batch, "test_inner_batch": test_inner_batch}
-        for name, number in numbers.items():
-            check_positive(name, number)
-        if not inner_rate > 0:
-            raise ConfigError(f"inner_rate is {inner_rate}, but must be above 0")
+        check_positive("inner_steps", inner_steps)
+        check_positive("inner_batch", inner_batch)
+        check_positive("test_inner_batch", test_inner_batch)
+        check_above_zero("inner_rate", inner_rate)
         check_choice("inner_optimizer", inner_optimizer, ("adam", "sgd"))
         self.inner_rate, self.inner_optimizer = inner_rate, inner_optimizer
         self.inner_batch, self.test_inner_batch = inner_batch, test_inner_batch

@@ -13,7 +13,7 @@ from kshot.backbones.film import Modulations, modulated, modulated_layers
 from kshot.backbones.registry import Backbone
 from kshot.backbones.task_batch import batch_of_tasks, current_task_batch
 from kshot.data.episodes import Episodes
-from kshot.errors import ConfigError
+from kshot.errors import check_not_negative
 from kshot.learners.base import Learner, accuracy, learners, task_losses
 from kshot.solvers.adaptation import NearestCentroid
 from kshot.solvers.heads import class_means
@@ -56,8 +56,7 @@ class TADAM(Learner):
         modulation_penalty: float = 0.01,
         cotraining_tasks: int = 60_000,
     ) -> None:
-        if cotraining_tasks < 0:
-            raise ConfigError(f"cotraining_tasks is {cotraining_tasks}, but must be at least 0")
+        check_not_negative("cotraining_tasks", cotraining_tasks)
         super().__init__()
         self.backbone = backbone
         self.task_embedding = TaskEmbedding(backbone.feature_size, modulated_layers(backbone), modulation_start)

@@ -68,8 +68,8 @@ class TSAMAML(MAML):
         super().__init__(
             backbone, ways, inner_rate, inner_steps, test_inner_steps, first_order, layers, learn_rates, tasks_at_once
         )
-        for name, number in (("groups", groups), ("assignment_steps", assignment_steps)):
-            check_positive(name, number)
+        check_positive("groups", groups)
+        check_positive("assignment_steps", assignment_steps)
         check_choice("assignment", assignment, ("current", "initial"))
         self.groups, self.assignment, self.assignment_steps = groups, assignment, assignment_steps
         norms = set() if cluster_norms else _batch_norm_weights(self.network)
