@@ -12,7 +12,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.neighbors import NearestCentroid
 from torch import Tensor
 
-from kshot.errors import ConfigError, DataError
+from kshot.errors import ConfigError, DataError, DivergenceError
 from kshot.solvers import LinearHead, cosine, nearest_centroid, ridge
 
 SHAPES = pytest.mark.parametrize(
@@ -126,10 +126,68 @@ def test_ridge_refuses_a_penalty_that_is_not_positive(l2: float) -> None:
         ridge(torch.ones(1, 2, 3), torch.tensor([[0, 1]]), 2, l2=l2)
 
 
+@pytest.mark.parametrize("l2", [0.0, -1.0, float("nan"), float("inf")])
+def test_ridge_refuses_a_learnt_penalty_that_is_not_positive(l2: float) -> None:
+    """Also where the system is sound, as it is here for -1."""
+    penalty = torch.tensor(l2, requires_grad=True)
+    with pytest.raises(DivergenceError, match=rf"the learnt penalty l2 of ridge is {l2}, .* learning rate"):
+        ridge(3 * torch.eye(3)[None, :2], torch.tensor([[0, 1]]), 2, l2=penalty)
+
+
+def test_ridge_has_one_penalty_for_all_tasks() -> None:
+    support, labels, _ = task([3, 2], 4, torch.float32)
+    expected = ridge(support, labels, 2, l2=0.7).weight
+    for penalty in (torch.tensor(0.7), torch.tensor([0.7]), torch.tensor([[[0.7]]], dtype=torch.float64)):
+        torch.testing.assert_close(ridge(support, labels, 2, l2=penalty).weight, expected)
+    with pytest.raises(ConfigError, match=r"l2 is a tensor of shape \(3, 1, 1\)"):
+        ridge(support, labels, 2, l2=torch.ones(3, 1, 1))
+
+
 def test_ridge_names_a_task_that_is_singular() -> None:
     support = torch.stack([torch.eye(4)[:2], 1024 * torch.ones(2, 4)])
-    with pytest.raises(DataError, match="task 1 is singular"):
+    with pytest.raises(DataError, match=r"task 1 is singular .* raise l2, normalise the features, or use float64"):
         ridge(support, torch.tensor([[0, 1], [0, 1]]), 2, l2=1e-6)
+
+
+def by_least_squares(features: Tensor, labels: Tensor, ways: int, l2: float) -> Tensor:
+    """The ridge weight (N, D) of one task from the singular values of [X; sqrt(l2) I], whose squares nobody takes."""
+    dimension = features.shape[-1]
+    matrix = np.concatenate([features.double().numpy(), l2**0.5 * np.eye(dimension)])
+    targets = np.concatenate([np.eye(ways)[labels], np.zeros((dimension, ways))])
+    return torch.from_numpy(np.linalg.lstsq(matrix, targets, rcond=None)[0].T)
+
+
+@pytest.mark.parametrize("kind", ["duplicates", "near duplicates", "collinear dimensions"])
+def test_ridge_of_a_nearly_singular_system_is_refused_or_accurate(kind: str) -> None:
+    """The smallest penalties drown in the rounding of squared lengths of 5e4, which Cholesky itself may not notice."""
+    labels, refused = torch.arange(25)[None] % 5, {}
+    for l2 in (1e-3, 0.01, 0.1, 0.3, 1.0, 3.0, 30.0):
+        for seed in range(15):
+            generator = torch.Generator().manual_seed(seed)
+            support = 30 * torch.randn(1, 25, 20 if kind == "collinear dimensions" else 64, generator=generator)
+            pairs = support.mT if kind == "collinear dimensions" else support
+            pairs[:, 1:10:2] = pairs[:, 0:10:2]
+            if kind == "near duplicates":
+                pairs[:, 1:10:2] += 1e-3 * torch.randn(pairs[:, 1:10:2].shape, generator=generator)
+            try:
+                weight = ridge(support, labels, 5, l2=l2).weight[0].double()
+            except DataError:
+                refused[l2] = refused.get(l2, 0) + 1
+                continue
+            exact = by_least_squares(support[0], labels[0], 5, l2)
+            assert (weight - exact).abs().max() < 0.02 * exact.abs().max()
+    assert refused[1e-3] == 15
+    assert 30.0 not in refused
+
+
+def test_ridge_needs_no_penalty_beside_other_images_for_features_of_zeros() -> None:
+    """R2D2 puts zeros in the place of images that a task does without; their equations stand alone."""
+    generator = torch.Generator().manual_seed(0)
+    support, labels = 30 * torch.randn(1, 25, 64, generator=generator), torch.arange(25)[None] % 5
+    support[:, 15:] = 0
+    weight = ridge(support, labels, 5, l2=1e-3).weight[0].double()
+    exact = by_least_squares(support[0], labels[0], 5, 1e-3)
+    torch.testing.assert_close(weight, exact, rtol=0, atol=1e-5 * exact.abs().max().item())
 
 
 @pytest.mark.parametrize("solver", [ridge, nearest_centroid, cosine])

@@ -232,6 +232,15 @@ def test_a_singular_kernel_is_named(kind: str, dtype: torch.dtype) -> None:
         svm(features, labels, 2, diagonal_shift=0.0)
 
 
+def test_a_kernel_whose_factorisation_stops_at_a_large_negative_pivot_is_named() -> None:
+    """Beside lengths of 1e10 a pivot of rounding has a square that looks sound."""
+    for seed in range(10):
+        features = 1e10 * torch.randn(1, 6, 12, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        features[:, 1] = features[:, 0]
+        with pytest.raises(DataError, match="the kernel of task 0 is singular"):
+            svm(features, torch.tensor([[0, 0, 0, 1, 1, 1]]), 2)
+
+
 def test_a_class_without_support_images_is_named() -> None:
     with pytest.raises(DataError, match="class 1 of task 0 has no support image"):
         svm(torch.ones(1, 2, 3), torch.tensor([[0, 0]]), 2)

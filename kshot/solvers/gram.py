@@ -1,4 +1,4 @@
-"""The inner products of a task's features, with a gradient that makes use of their symmetry."""
+"""The inner products of a task's features, with a gradient that makes use of their symmetry, and their factor."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+
+_LEAST_PIVOT = 8  # in units of S * eps * diagonal: weights of ridge were within 2% from here on, within 20% from 1
 
 
 def gram(features: Tensor) -> Tensor:
@@ -26,3 +28,16 @@ class _Gram(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (features,) = ctx.saved_tensors
         return (gradient + gradient.mT) @ features
+
+
+def cholesky(systems: Tensor) -> tuple[Tensor, Tensor]:
+    """The Cholesky factors (B, S, S) of systems (B, S, S), and which of them (B,) are sound.
+
+    A factor is sound where every pivot stands out of the rounding of its own diagonal entry. What the factorisation
+    itself refuses is less: rounding turns the pivot of a singular system into a small number of either sign.
+    """
+    factors, failures = torch.linalg.cholesky_ex(systems)
+    pivots = factors.diagonal(dim1=-2, dim2=-1).square()
+    rounding = systems.shape[-1] * torch.finfo(systems.dtype).eps * systems.diagonal(dim1=-2, dim2=-1)
+    # Where the factorisation stops, the last pivot stays without its root; and no comparison holds for nan.
+    return factors, (pivots > _LEAST_PIVOT * rounding).all(-1) & (failures == 0)

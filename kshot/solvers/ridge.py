@@ -8,8 +8,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from kshot.errors import ConfigError, DataError
-from kshot.solvers.gram import gram
+from kshot.errors import ConfigError, DataError, DivergenceError
+from kshot.solvers.gram import cholesky, gram
 from kshot.solvers.heads import LinearHead, check_support, one_hot
 
 
@@ -21,11 +21,16 @@ def ridge(features: Tensor, labels: Tensor, ways: int, l2: float | Tensor = 1.0)
 
     features: (B, S, D); labels: (B, S) int64 in 0..ways-1.
     l2: penalty, a positive number or a tensor with one element (a learnt penalty).
-    Raises ConfigError where `l2` is a number that is not positive, DataError where the system is singular to working
-    precision, and as `check_support`.
+    Raises ConfigError where `l2` is a number that is not positive or a tensor of several elements, DivergenceError
+    where it is a tensor that is not positive and finite, DataError where the system is singular to working precision,
+    and as `check_support`.
     """
     if not isinstance(l2, Tensor):
         check_ridge(l2)
+    elif l2.numel() != 1:
+        raise ConfigError(f"ridge's l2 is a tensor of shape {tuple(l2.shape)}, but all tasks share one penalty")
+    else:
+        l2 = l2.reshape(())
     check_support(features, labels, ways)
     targets = one_hot(labels, ways, features.dtype)
     if features.shape[1] <= features.shape[2]:
@@ -42,16 +47,28 @@ def check_ridge(l2: float) -> None:
 
 
 def _solve(products: Tensor, l2: float | Tensor, right: Tensor) -> Tensor:
-    """(products + l2 I)^-1 right; DataError where a task has no Cholesky factor."""
+    """(products + l2 I)^-1 right; refuses a penalty and a task as `ridge` says, with one wait for the device."""
     system = products + l2 * torch.eye(products.shape[-1], dtype=products.dtype, device=products.device)
-    factor, failures = torch.linalg.cholesky_ex(system.detach())
-    if failures.any():
-        task = int(failures.nonzero()[0])
-        raise DataError(
-            f"the ridge system of task {task} is singular to working precision: the penalty l2 is too small beside "
-            "the squared length of the features; raise l2, normalise the features, or use float64"
-        )
+    factor, sound = cholesky(system.detach())
+    if isinstance(l2, Tensor):
+        sound = sound & (l2.detach() > 0)
+    if not sound.all():
+        _explain(sound, l2)
     return cast(Tensor, _Solution.apply(system, factor, right))
+
+
+def _explain(sound: Tensor, l2: float | Tensor) -> None:
+    if isinstance(l2, Tensor) and not 0 < l2.item() < math.inf:
+        raise DivergenceError(
+            f"the learnt penalty l2 of ridge is {l2.item()}, but must be positive and finite; "
+            "lower the learning rate, or learn the logarithm of l2"
+        )
+    task = int(sound.logical_not().nonzero()[0])
+    raise DataError(
+        f"the ridge system of task {task} is singular to working precision: features are linearly dependent, or nearly "
+        "so, and the penalty l2 is too small beside their squared length; raise l2, normalise the features, or use "
+        "float64"
+    )
 
 
 class _Solution(torch.autograd.Function):

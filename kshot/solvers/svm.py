@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from kshot.errors import ConfigError, DataError
-from kshot.solvers.gram import gram
+from kshot.solvers.gram import cholesky, gram
 from kshot.solvers.heads import LinearHead, check_support, one_hot
 
 _MAX_ITERATIONS = 60  # five to twenty are usual
@@ -65,10 +65,7 @@ def check_svm(c: float, diagonal_shift: float) -> None:
 
 def _refuse_singular(kernel: Tensor) -> None:
     """DataError where a kernel (B, S, S) is not positive definite to the precision of its entries."""
-    factor, _ = torch.linalg.cholesky_ex(kernel)
-    pivots = factor.diagonal(dim1=-2, dim2=-1).square().amin(-1)
-    largest = kernel.diagonal(dim1=-2, dim2=-1).amax(-1)
-    sound = pivots > kernel.shape[-1] * torch.finfo(kernel.dtype).eps * largest  # false for nan, too
+    _, sound = cholesky(kernel)
     if not sound.all():
         task = int(sound.logical_not().nonzero()[0])
         raise DataError(
