@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import ClassVar, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -137,13 +136,6 @@ class FeatureLearner(Learner):
     def scores(self, episodes: Episodes) -> Tensor:
         """Scores (B, T, N) of the query images by the learner's own adaptation."""
         return self.adaptation.scores(self, episodes)
-
-
-def class_weights(num_classes: int, feature_size: int, ways: int) -> nn.Parameter:
-    """W21's shared matrix (num_classes, feature_size): Kaiming-uniform, a=sqrt(5), times sqrt(num_classes / ways)."""
-    weight = torch.empty(num_classes, feature_size)
-    nn.init.kaiming_uniform_(weight, a=5**0.5)
-    return nn.Parameter(weight * float(np.sqrt(num_classes / ways)))
 
 
 def task_losses(scores: Tensor, labels: Tensor) -> Tensor:

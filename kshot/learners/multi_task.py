@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from kshot.backbones.registry import Backbone
 from kshot.data.episodes import Episodes
-from kshot.learners.base import FeatureLearner, class_weights, learners
+from kshot.learners.base import FeatureLearner, learners
 from kshot.solvers.adaptation import LogisticRegression
 
 
@@ -39,7 +41,7 @@ class MultiTask(FeatureLearner):
         statistics: Literal["task", "joint"] = "task",
     ) -> None:
         super().__init__(backbone, LogisticRegression(c=3.0), statistics)
-        self.weight = class_weights(num_classes, backbone.feature_size, ways)
+        self.weight = _class_weights(num_classes, backbone.feature_size, ways)
         self.normalize_features = normalize_features
 
     def training_scores(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
@@ -54,3 +56,10 @@ class MultiTask(FeatureLearner):
     def features(self, images: Tensor) -> Tensor:
         """L2-normalised features (M, D) of images (M, C, H, W), as a task is learnt on."""
         return F.normalize(super().features(images), dim=-1)
+
+
+def _class_weights(num_classes: int, feature_size: int, ways: int) -> nn.Parameter:
+    """W21's shared matrix (num_classes, feature_size): Kaiming-uniform, a=sqrt(5), times sqrt(num_classes / ways)."""
+    weight = torch.empty(num_classes, feature_size)
+    nn.init.kaiming_uniform_(weight, a=5**0.5)
+    return nn.Parameter(weight * math.sqrt(num_classes / ways))
