@@ -9,7 +9,7 @@ from kshot.backbones.registry import Backbone
 from kshot.data.episodes import Episodes
 from kshot.errors import ConfigError, check_above_zero, check_not_negative, check_positive
 from kshot.learners.base import learners
-from kshot.learners.initialization import Gradients
+from kshot.learners.initialization import Gradients, as_weights
 from kshot.learners.maml import MAML
 from kshot.learners.task_encoders import ExampleEncoder, RecurrentAutoEncoder
 from kshot.solvers.descent import Weights
@@ -104,10 +104,9 @@ class HSML(MAML):
 
     def _gated(self, embedding: Tensor) -> Weights:
         root = self.tree(embedding.unsqueeze(1)).squeeze(1)
-        gates = self.gate(torch.cat([embedding, root], 1)).sigmoid()
         initial = self.initial(len(embedding))
-        parts = gates.split([weight[0].numel() for weight in initial.values()], 1)
-        return {name: weight * part.view_as(weight) for (name, weight), part in zip(initial.items(), parts)}
+        gates = as_weights(self.gate(torch.cat([embedding, root], 1)).sigmoid(), initial)
+        return {name: weight * gates[name] for name, weight in initial.items()}
 
 
 class ClusterLevel(nn.Module):

@@ -9,7 +9,7 @@ from kshot.backbones.registry import Backbone
 from kshot.data.episodes import Episodes
 from kshot.errors import ConfigError, check_above_zero, check_not_negative, check_positive
 from kshot.learners.base import accuracy, learners, task_losses
-from kshot.learners.initialization import Gradients, InitializationLearner
+from kshot.learners.initialization import Gradients, InitializationLearner, as_vectors, as_weights
 from kshot.solvers.conjugate_gradient import conjugate_gradient
 from kshot.solvers.descent import Weights, gradient_descent
 from kshot.solvers.proximal import proximal
@@ -73,27 +73,19 @@ class IMAML(InitializationLearner):
         scores = self.outputs(weights, episodes.query)
         losses = task_losses(scores, episodes.query_labels)
         direct = torch.autograd.grad(losses.sum(), list(weights.values()))
-        implicit = self._implicit(episodes, weights, _flat(direct))
+        implicit = self._implicit(episodes, weights, as_vectors(direct))
         measured = torch.stack([losses.detach().mean(), accuracy(scores.detach(), episodes.query_labels)])
-        return measured, self.mean_gradients(dict(zip(weights, implicit)))
+        return measured, self.mean_gradients(implicit)
 
-    def _implicit(self, episodes: Episodes, weights: Weights, direct: Tensor) -> list[Tensor]:
-        """(I + H/l2)^-1 times each task's gradient (B, P) at its weights, as tensors of the weights' shapes."""
+    def _implicit(self, episodes: Episodes, weights: Weights, direct: Tensor) -> Weights:
+        """(I + H/l2)^-1 times each task's gradient (B, P) at its weights, by the weights' names."""
         variables = list(weights.values())
         losses = self.support_losses(episodes, weights)
         slopes = torch.autograd.grad(losses.sum(), variables, create_graph=True)
 
         def operator(vectors: Tensor) -> Tensor:
-            products = torch.autograd.grad(slopes, variables, _like(vectors, variables), retain_graph=True)
-            return vectors + _flat(products) / self.l2
+            along = list(as_weights(vectors, weights).values())
+            products = torch.autograd.grad(slopes, variables, along, retain_graph=True)
+            return vectors + as_vectors(products) / self.l2
 
-        return _like(conjugate_gradient(operator, direct, self.cg_steps, self.damping), variables)
-
-
-def _flat(tensors: tuple[Tensor, ...]) -> Tensor:
-    return torch.cat([tensor.flatten(1) for tensor in tensors], 1)
-
-
-def _like(vectors: Tensor, tensors: list[Tensor]) -> list[Tensor]:
-    pieces = vectors.split([tensor[0].numel() for tensor in tensors], 1)
-    return [piece.reshape(tensor.shape) for piece, tensor in zip(pieces, tensors)]
+        return as_weights(conjugate_gradient(operator, direct, self.cg_steps, self.damping), weights)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import replace
-from typing import ClassVar, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from kshot.backbones.task_threads import map_on_threads
 from kshot.backbones.task_weights import forward_per_task, shared_weights
 from kshot.data.episodes import Episodes
 from kshot.errors import ConfigError, DivergenceError, check_not_negative, check_positive
-from kshot.learners.base import Learner, Statistics, accuracy, task_losses
+from kshot.learners.base import Learner, accuracy, task_losses
 from kshot.solvers.descent import Weights
 
 Result = TypeVar("Result")
@@ -56,10 +56,10 @@ class InitializationLearner(Learner):
         drops values takes one task after the other in training.
     """
 
-    meta_batch: ClassVar[int] = 4
-    statistics_offered: ClassVar[tuple[Statistics, ...]] = ("transductive", "inductive")
-    statistics_at_test: Statistics = "transductive"
-    follows_label_permutations: ClassVar[bool] = False
+    meta_batch = 4
+    statistics_offered = ("transductive", "inductive")
+    statistics_at_test = "transductive"
+    follows_label_permutations = False
 
     def __init__(
         self, backbone: Backbone, ways: int, inner_steps: int, test_inner_steps: int, tasks_at_once: int | None
@@ -207,6 +207,17 @@ class InitializationLearner(Learner):
         """
         of_images = not episodes.support_labels.is_floating_point()
         return 1 if of_images and episodes.support.device.type == "cpu" else episodes.tasks
+
+
+def as_vectors(weights: Iterable[Tensor]) -> Tensor:
+    """Weights (B, ...) of B tasks, in their order, as one vector a task, (B, P)."""
+    return torch.cat([weight.flatten(1) for weight in weights], 1)
+
+
+def as_weights(vectors: Tensor, like: Weights) -> Weights:
+    """Vectors (B, P) as weights of the names and shapes of `like`."""
+    parts = vectors.split([weight[0].numel() for weight in like.values()], 1)
+    return {name: part.view_as(weight) for (name, weight), part in zip(like.items(), parts)}
 
 
 def _recordable(episodes: Episodes) -> Episodes:

@@ -11,7 +11,7 @@ from kshot.backbones.registry import Backbone
 from kshot.data.episodes import Episodes
 from kshot.errors import ConfigError, check_positive
 from kshot.learners.base import learners
-from kshot.learners.initialization import InitializationLearner
+from kshot.learners.initialization import InitializationLearner, as_vectors, as_weights
 from kshot.solvers.descent import Weights, check_losses
 
 _P = 10.0  # numbers below e^-10 are given by their value, larger ones by their logarithm
@@ -69,7 +69,7 @@ class MetaLSTM(InitializationLearner):
     def adapted(self, episodes: Episodes, steps: int) -> Weights:
         """All weights of the network after `steps` on the support set of each task, (B, ...) for each name."""
         initial = self.initial(episodes.tasks)
-        theta = torch.cat([weight.flatten(1) for weight in initial.values()], 1)
+        theta = as_vectors(initial.values())
         state = theta.new_zeros(2, theta.numel(), self.cell.hidden_size)
         gates = theta.new_zeros(*theta.shape, 2)
         seen = []
@@ -81,12 +81,12 @@ class MetaLSTM(InitializationLearner):
                 forget, admit = gates.unbind(-1)
                 theta = forget * theta - admit * gradient  # eq. 2, with the gradient's negative as the candidate
         check_losses(seen)
-        return _split(theta, initial)
+        return as_weights(theta, initial)
 
     def _gradient(self, theta: Tensor, like: Weights, episodes: Episodes) -> tuple[Tensor, Tensor]:
         """The support losses (B,) at theta (B, P) and their gradients (B, P), without a graph."""
         theta = theta.detach().requires_grad_()
-        losses = self.support_losses(episodes, _split(theta, like))
+        losses = self.support_losses(episodes, as_weights(theta, like))
         (gradient,) = torch.autograd.grad(losses.sum(), theta)
         return losses.detach(), gradient
 
@@ -113,9 +113,3 @@ def preprocess(values: Tensor) -> Tensor:
     large = size >= math.exp(-_P)
     logarithm = size.clamp_min(math.exp(-_P)).log() / _P
     return torch.stack([logarithm, torch.where(large, values.sign(), values * math.exp(_P))], -1)
-
-
-def _split(theta: Tensor, like: Weights) -> Weights:
-    """Vectors (B, P) as weights of the shapes and names of `like`."""
-    parts = theta.split([weight[0].numel() for weight in like.values()], 1)
-    return {name: part.view_as(weight) for (name, weight), part in zip(like.items(), parts)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import threading
 from collections.abc import Mapping
 from typing import Literal
@@ -16,7 +17,7 @@ from kshot.backbones.task_weights import shared_weights
 from kshot.data.episodes import Episodes
 from kshot.errors import check_choice, check_positive
 from kshot.learners.base import learners
-from kshot.learners.initialization import Classifier
+from kshot.learners.initialization import Classifier, as_vectors
 from kshot.learners.maml import MAML
 from kshot.solvers.descent import Weights, gradient_descent
 
@@ -87,9 +88,9 @@ class TSAMAML(MAML):
 
     def pretraining_learner(self) -> MAML:
         """A MAML of the same options whose initialisation is theta*, and which shares no weight with this learner."""
-        names = ("inner_rate", "inner_steps", "test_inner_steps", "first_order", "layers", "learn_rates")
-        options = {name: self.options[name] for name in ("ways", *names, "tasks_at_once")}
-        maml = MAML(copy.deepcopy(self.options["backbone"]), **options)  # type: ignore[arg-type]  # they are its own
+        options = {name: self.options[name] for name in inspect.signature(MAML).parameters}
+        options["backbone"] = copy.deepcopy(options["backbone"])
+        maml = MAML(**options)  # type: ignore[arg-type]  # they are its own
         maml.network.load_state_dict(self.network.state_dict())
         return maml
 
@@ -98,11 +99,9 @@ class TSAMAML(MAML):
 
         Raises RuntimeError where names or shapes are those of another network.
         """
-        prefix = "network."
-        network = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+        network, rates = (_part(weights, prefix) for prefix in ("network.", "rates."))
         for part in (self.network, *self.initializations):
             part.load_state_dict(network)
-        rates = {name.removeprefix("rates."): value for name, value in weights.items() if name.startswith("rates.")}
         if rates and len(self.rates) > 0:
             self.rates.load_state_dict(rates)
         self.centroids.data.zero_()
@@ -170,7 +169,11 @@ class TSAMAML(MAML):
         return {name: torch.stack([own[place][name] for place in places]) for name in own[0]}
 
     def _vectors(self, weights: Weights) -> Tensor:
-        return torch.cat([weights[name].flatten(1) for name in self.clustered], 1)
+        return as_vectors(weights[name] for name in self.clustered)
+
+
+def _part(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
 
 
 def _batch_norm_weights(network: nn.Module) -> set[str]:
