@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -34,7 +34,7 @@ class MetaOptNet(FeatureLearner):
     statistics: BatchNorm statistics in training: of each "task" alone, or "joint" over the whole meta batch.
     """
 
-    meta_batch: ClassVar[int] = 8
+    meta_batch = 8
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +39,7 @@ class R2D2(FeatureLearner):
     statistics: BatchNorm statistics in training: of each "task" alone, or "joint" over the whole meta batch.
     """
 
-    meta_batch: ClassVar[int] = 1
+    meta_batch = 1
     adaptation: ScaledHead
 
     def __init__(

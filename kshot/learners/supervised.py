@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -26,7 +24,7 @@ class Supervised(FeatureLearner):
     num_classes: the number of training classes.
     """
 
-    meta_batch: ClassVar[int] = 64
+    meta_batch = 64
     needs_queries = False
 
     def __init__(self, backbone: Backbone, num_classes: int) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -44,7 +42,7 @@ class TADAM(Learner):
     cotraining_tasks: T, tasks of training over which co-training becomes rare; 0 for no co-training.
     """
 
-    meta_batch: ClassVar[int] = 2
+    meta_batch = 2
     training_tasks: Tensor
 
     def __init__(
