@@ -84,7 +84,11 @@ def coefficients(features: Tensor, labels: Tensor, ways: int, c: float, diagonal
 @pytest.mark.parametrize("kind", ["duplicates", "zeros", "contradictory", "long", "large C"])
 @pytest.mark.parametrize("counts", [[1, 1], [5] * 5, [30] * 3, [2] * 20], ids=str)
 def test_conditions_of_optimality_hold(counts: list[int], kind: str) -> None:
-    """A task's coefficients lie within 1e-8 of the optimum where these conditions hold to less than 1e-8."""
+    """To rounding, which for long features and a large C is more than Clarabel's 1e-3 to 1e-5 could tell.
+
+    Of the slack and the multiplier of a bound one is zero. Their product would tell less: where it is 1e-9, both may be
+    3e-5.
+    """
     ways, c, shift = len(counts), 1000.0 if kind == "large C" else 0.1, 1.0
     features, labels = task(counts, 24, 100.0 if kind == "long" else 1.0)
     if kind == "zeros":
@@ -98,12 +102,10 @@ def test_conditions_of_optimality_hold(counts: list[int], kind: str) -> None:
     kernel = features @ features.mT + shift * torch.eye(features.shape[1], dtype=torch.float64)
     members = torch.nn.functional.one_hot(labels, ways).mT.double()
     slacks = c * members - found
-    assert slacks.min() > -1e-12
     assert found.sum(1).abs().max() < 1e-11
     pull = members - found @ kernel
-    free = torch.where(slacks > 1e-9 * c, pull, torch.inf).amin(1, keepdim=True)
-    assert (pull - free).min() > -1e-9, "no multiplier of a bound is negative"
-    assert ((pull - free) * slacks).abs().max() < 1e-9, "only at its bound has a coefficient a multiplier"
+    multipliers = pull - pull.amin(1, keepdim=True)
+    assert torch.minimum(slacks, multipliers).abs().max() < 1e-11
     weight = svm(features, labels, ways, c=c, diagonal_shift=shift).weight
     torch.testing.assert_close(weight, found @ features, rtol=0, atol=1e-8)
 
