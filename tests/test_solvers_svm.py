@@ -60,6 +60,8 @@ CASES = [
     ([15] * 5, 16, 3.0, 0.1),
     ([3, 5, 11], 40, 5.0, 0.01),
     ([3, 1, 7], 2, 10.0, 10.0),
+    ([5] * 20, 64, 3.0, 0.1),
+    ([30] * 5, 64, 3.0, 0.1),
 ]
 
 
@@ -154,18 +156,30 @@ def test_gradients_of_duplicate_and_zero_features_equal_finite_differences() -> 
     assert torch.autograd.gradcheck(lambda x: svm(x, labels, 3).weight, features.requires_grad_(), atol=1e-6)
 
 
-@pytest.mark.parametrize(("counts", "dimension", "length"), [([5] * 5, 640, 1.0), ([1] * 5, 64, 20.0)], ids=str)
+@pytest.mark.parametrize(
+    ("counts", "dimension", "length"),
+    [([5] * 5, 640, 1.0), ([1] * 5, 64, 20.0), ([5] * 5, 640, 20.0), ([15] * 5, 640, 10.0), ([30] * 2, 5, 1.0)],
+    ids=str,
+)
 def test_float32_is_close_to_float64(counts: list[int], dimension: int, length: float) -> None:
-    features, labels = task(counts, dimension, length)
+    """The gradient not in every task: some have a coefficient that rounding takes from its bound or to it."""
+    features, labels = task(counts, dimension, length, tasks=16)
+    factors = torch.randn(16, len(counts), dimension, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     results = []
     for dtype in (torch.float32, torch.float64):
-        given = features.to(dtype).requires_grad_()
+        given = features.float().to(dtype).requires_grad_()
         weight = svm(given, labels, len(counts)).weight
         assert weight.dtype == dtype
-        weight.square().sum().backward()
+        (weight * factors.to(dtype)).sum().backward()
         results.append((weight.detach().double(), given.grad.double()))
-    for single, double in zip(*results):
-        torch.testing.assert_close(single, double, rtol=0, atol=1e-3 * double.abs().max().item())
+    (weights, gradients), (exact_weights, exact_gradients) = results
+    assert (distances(weights, exact_weights) < 1e-4).all()
+    assert (distances(gradients, exact_gradients) < 1e-3).sum() >= 12
+
+
+def distances(found: Tensor, exact: Tensor) -> Tensor:
+    """(B,) of each task, relative to the largest entry."""
+    return (found - exact).abs().amax((1, 2)) / exact.abs().amax((1, 2))
 
 
 def test_long_float32_features_do_not_make_the_kernel_singular() -> None:
@@ -173,8 +187,8 @@ def test_long_float32_features_do_not_make_the_kernel_singular() -> None:
     features, labels = task([15] * 5, 640, 3e3)
     features[:, 1] = features[:, 0]
     single = svm(features.float(), labels, 5).weight.double()
-    double = svm(features, labels, 5).weight
-    torch.testing.assert_close(single, double, rtol=0, atol=1e-3 * double.abs().max().item())
+    double = svm(features.float().double(), labels, 5).weight
+    assert (distances(single, double) < 1e-4).all()
 
 
 def test_a_task_is_the_same_alone_and_in_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from kshot.solvers.heads import LinearHead, check_support, one_hot
 _MAX_ITERATIONS = 60  # five to twenty are usual
 _COMPLEMENTARITY = 0.05  # mean product of slack and multiplier at which a task is solved, in units of eps * coefficient
 _TO_THE_BOUND = (0.9, 1 - 1e-5)  # least and largest share of the way to the nearest bound that a step goes
+_SHARPNESS, _STIFFEST = 8, 1e10  # of the bounds in the last step: the power of their stiffness, and its largest value
 _TASK = (1, 2)  # the dimensions within a task
 _FACTOR_BYTES = 1 << 25  # of one set of matrices of the tasks that are solved together; a few such sets are alive
 
@@ -34,7 +35,9 @@ def svm(features: Tensor, labels: Tensor, ways: int, c: float = 0.1, diagonal_sh
 
     and the weight of class n is sum_s a[n, s] x_s. The gradient comes from the conditions of optimality at the minimum,
     not from the iterations that led to it. All is computed in float64; for features of float64 the minimum is exact to
-    rounding, for those of float32 it stops where the weights are within about 1e-4 of their largest entry.
+    rounding, for those of float32 it stops where the weights are within about 1e-4 of their largest entry. The gradient
+    jumps where a coefficient reaches its bound or leaves it; a task that is as close as this to such a place may get
+    the gradient of the other side.
 
     features: (B, S, D); labels: (B, S) int64 in 0..ways-1.
     c: C, the weight of the hinge losses against 1/2 |W|^2.
@@ -144,20 +147,34 @@ class _Dual:
         """Slacks at the optimum, and the system of the last step.
 
         A task that is solved waits for the others as it is, so that no result depends on the batch that it is in. The
-        last step of all costs nothing in training, since the gradient needs its system.
+        last step costs nothing in training, since the gradient needs its system.
         """
         for _ in range(_MAX_ITERATIONS):
             unsolved = ~((self.slacks * self.multipliers).mean(_TASK, True) <= tolerance * self.size)
             if not unsolved.any():
-                system = self._step(torch.ones_like(unsolved))
-                return self.slacks, system
+                return self._settled()
             self._step(unsolved)
         raise DataError(
             f"the support vector machine of task {int(unsolved.flatten().nonzero()[0])} is not solved after "
             f"{_MAX_ITERATIONS} steps: its features differ too much in length; normalise them, or choose a smaller C"
         )
 
-    def _step(self, moving: Tensor) -> _NewtonSystem:
+    def _settled(self) -> tuple[Tensor, _NewtonSystem]:
+        """Slacks after a step that takes each coefficient as either at its bound or free, and the system of this step.
+
+        The bounds of a task that is all but solved still yield a little, by the ratio of slack to multiplier, which
+        shows in the gradient long before it does in the weights. A high power of this ratio leaves next to nothing.
+        """
+        curvature = self.kernel.diagonal(dim1=-2, dim2=-1).unsqueeze(1)
+        stiffness = self.multipliers / (self.slacks * curvature)
+        diagonal = curvature * stiffness.pow(_SHARPNESS).clamp(1 / _STIFFEST, _STIFFEST)
+        system = _NewtonSystem(self.kernel, diagonal)
+        pull = self.members - (self.c * self.members - self.slacks) @ self.kernel - self.shift
+        step, _ = system.solve(pull + torch.where(stiffness > 1, diagonal * self.slacks - self.multipliers, 0))
+        rounding = torch.finfo(step.dtype).eps * self.size  # by which coefficients at their bounds may pass them
+        return self.slacks - step / _furthest(step / (self.slacks + rounding)), system
+
+    def _step(self, moving: Tensor) -> None:
         """A step of Mehrotra's (1992) predictor and corrector for the tasks that are `moving` (B, 1, 1)."""
         slacks, multipliers = self.slacks, self.multipliers
         gap = (slacks * multipliers).mean(_TASK, True)
@@ -179,7 +196,6 @@ class _Dual:
         self.slacks = slacks - length * step
         self.multipliers = multipliers + length * change
         self.shift = self.shift + length * shift_step
-        return system
 
 
 def _furthest(*relative: Tensor) -> Tensor:
