@@ -53,6 +53,21 @@ def test_ridge_solves_the_normal_equations(counts: list[int], dimension: int, l2
         np.testing.assert_allclose(scores, model.predict(queries.numpy()), atol=1e-9)
 
 
+@SHAPES
+@pytest.mark.parametrize("l2", [1.0, 50.0])
+def test_ridge_in_float32_is_close_to_float64(counts: list[int], dimension: int, l2: float) -> None:
+    support, labels, query = task(counts, dimension, torch.float32)
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        given = support.to(dtype, copy=True).requires_grad_()
+        head = ridge(given, labels, len(counts), l2=l2)
+        assert head.weight.dtype == dtype
+        head.scores(query.to(dtype)).square().sum().backward()
+        results.append((head.weight.detach().double(), given.grad.double()))
+    for single, double in zip(*results):
+        torch.testing.assert_close(single, double, rtol=0, atol=1e-5 * double.abs().max().item())
+
+
 @pytest.mark.parametrize("counts", [[1, 1], [30, 30], [1] * 20, [15] * 5], ids=str)
 @pytest.mark.parametrize("dimension", [2, 100, 16_000])
 def test_ridge_bears_duplicate_and_zero_features(counts: list[int], dimension: int) -> None:
