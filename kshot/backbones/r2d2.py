@@ -23,8 +23,8 @@ class R2D2Network(Backbone):
     Parameters
     ----------
     in_channels, image_size : of the images; the size is their side in pixels, at least 16.
-    drop_rates : Dropout after blocks 3 and 4: 0.1 on mini-ImageNet and 0.4 on CIFAR-FS in its own release, (0.1, 0.3) in
-        MetaOptNet's.
+    drop_rates : Dropout after blocks 3 and 4. Its own release takes 0.1 for both on mini-ImageNet and 0.4 on CIFAR-FS,
+        MetaOptNet's 0.1 and 0.3.
     last_activation : whether block 4 ends in LeakyReLU; MetaOptNet's release leaves it out, and gains a point.
     """
 

@@ -31,13 +31,15 @@ class _Gram(torch.autograd.Function):
 
 
 def cholesky(systems: Tensor) -> tuple[Tensor, Tensor]:
-    """The Cholesky factors (B, S, S) of systems (B, S, S), and which of them (B,) are sound.
+    """The Cholesky factors (B, S, S) of systems (B, S, S), and which of their pivots (B, S) are sound.
 
-    A factor is sound where every pivot stands out of the rounding of its own diagonal entry. What the factorisation
-    itself refuses is less: rounding turns the pivot of a singular system into a small number of either sign.
+    A pivot is sound where it stands out of the rounding of its own diagonal entry, in a factor that was finished. What
+    the factorisation itself refuses is less: rounding turns the pivot of a singular system into a small number of
+    either sign.
     """
     factors, failures = torch.linalg.cholesky_ex(systems)
     pivots = factors.diagonal(dim1=-2, dim2=-1).square()
-    rounding = systems.shape[-1] * torch.finfo(systems.dtype).eps * systems.diagonal(dim1=-2, dim2=-1)
+    rounding = systems.shape[-1] * torch.finfo(systems.dtype).eps
     # Where the factorisation stops, the last pivot stays without its root; and no comparison holds for nan.
-    return factors, (pivots > _LEAST_PIVOT * rounding).all(-1) & (failures == 0)
+    sound = pivots > (_LEAST_PIVOT * rounding) * systems.diagonal(dim1=-2, dim2=-1)
+    return factors, sound & (failures == 0).unsqueeze(-1)

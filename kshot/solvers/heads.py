@@ -49,28 +49,27 @@ def check_support(features: Tensor, labels: Tensor, ways: int) -> None:
         )
     if not features.is_floating_point() or labels.dtype != torch.int64:
         raise DataError(f"features must be floating point and labels int64, but are {features.dtype}, {labels.dtype}")
-    outside = ((labels < 0) | (labels >= ways)).any(1)
-    missing = (one_hot(labels, ways, torch.bool).any(1)).logical_not()
+    members = one_hot(labels, ways, torch.bool)
+    known, present = members.any(2), members.any(1)
     # A sum is finite only where every term is, and reads the features once without a copy.
-    unusable = features.detach().sum((1, 2)).isfinite().logical_not()
-    if bool(torch.stack([outside.any(), missing.any(), unusable.any()]).any()):
-        _explain(outside, missing, unusable, labels, ways)
+    usable = features.detach().sum((1, 2)).isfinite()
+    if not torch.stack([known.all(), present.all(), usable.all()]).all():
+        _explain(known, present, usable, labels, ways)
 
 
-def _explain(outside: Tensor, missing: Tensor, unusable: Tensor, labels: Tensor, ways: int) -> None:
-    if outside.any():
-        task = int(outside.nonzero()[0])
-        wrong = labels[task][(labels[task] < 0) | (labels[task] >= ways)][0]
+def _explain(known: Tensor, present: Tensor, usable: Tensor, labels: Tensor, ways: int) -> None:
+    if not known.all():
+        task, image = known.logical_not().nonzero()[0].tolist()
         raise DataError(
-            f"task {task} has the support label {int(wrong)}, outside 0..{ways - 1} for {ways} ways; "
+            f"task {task} has the support label {int(labels[task, image])}, outside 0..{ways - 1} for {ways} ways; "
             "number the classes of each task from 0"
         )
-    if missing.any():
-        task, way = missing.nonzero()[0].tolist()
+    if not present.all():
+        task, way = present.logical_not().nonzero()[0].tolist()
         raise DataError(
             f"class {way} of task {task} has no support image; give every class at least one, or choose fewer ways"
         )
-    task = int(unusable.nonzero()[0])
+    task = int(usable.logical_not().nonzero()[0])
     raise DivergenceError(
         f"the support features of task {task} are not all finite numbers (or overflow when summed); look for NaN or "
         "infinity in its images or in the weights of the backbone"

@@ -63,7 +63,7 @@ def _explain(sound: Tensor, l2: float | Tensor) -> None:
             f"the learnt penalty l2 of ridge is {l2.item()}, but must be positive and finite; "
             "lower the learning rate, or learn the logarithm of l2"
         )
-    task = int(sound.logical_not().nonzero()[0])
+    task = int(sound.all(-1).logical_not().nonzero()[0])
     raise DataError(
         f"the ridge system of task {task} is singular to working precision: features are linearly dependent, or nearly "
         "so, and the penalty l2 is too small beside their squared length; raise l2, normalise the features, or use "

@@ -70,7 +70,7 @@ def _refuse_singular(kernel: Tensor) -> None:
     """DataError where a kernel (B, S, S) is not positive definite to the precision of its entries."""
     _, sound = cholesky(kernel)
     if not sound.all():
-        task = int(sound.logical_not().nonzero()[0])
+        task = int(sound.all(-1).logical_not().nonzero()[0])
         raise DataError(
             f"the kernel of task {task} is singular to working precision: features of support images are linearly "
             "dependent, or too long beside diagonal_shift; raise diagonal_shift, or normalise the features"
