@@ -104,6 +104,7 @@ def test_conditions_of_optimality_hold(counts: list[int], kind: str) -> None:
     kernel = features @ features.mT + shift * torch.eye(features.shape[1], dtype=torch.float64)
     members = torch.nn.functional.one_hot(labels, ways).mT.double()
     slacks = c * members - found
+    assert slacks.min() > -1e-12
     assert found.sum(1).abs().max() < 1e-11
     pull = members - found @ kernel
     multipliers = pull - pull.amin(1, keepdim=True)
@@ -175,6 +176,17 @@ def test_float32_is_close_to_float64(counts: list[int], dimension: int, length: 
     (weights, gradients), (exact_weights, exact_gradients) = results
     assert (distances(weights, exact_weights) < 1e-4).all()
     assert (distances(gradients, exact_gradients) < 1e-3).sum() >= 12
+
+
+@pytest.mark.parametrize(("counts", "dimension", "length"), [([5] * 5, 640, 1.0), ([1] * 5, 64, 20.0)], ids=str)
+def test_float32_gradients_are_close_in_every_task_away_from_bounds(counts: list[int], dimension: int, length: float):
+    features, labels = task(counts, dimension, length)
+    gradients = []
+    for dtype in (torch.float32, torch.float64):
+        given = features.to(dtype).requires_grad_()
+        svm(given, labels, len(counts)).weight.square().sum().backward()
+        gradients.append(given.grad.double())
+    assert (distances(*gradients) < 1e-3).all()
 
 
 def distances(found: Tensor, exact: Tensor) -> Tensor:
