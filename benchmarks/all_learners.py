@@ -1,12 +1,12 @@
-"""Every learner of kshot, trained for the same time and measured on the same tasks, in one table.
+"""Every learner of kshot, trained for the same processor time and measured on the same tasks, in one table.
 
     OMP_NUM_THREADS=1 python benchmarks/all_learners.py --data cifar-fs --minutes 10 --out runs/all-cifar-fs
 
 All have the same network, Conv4, and otherwise the options of a recipe of theirs, but that the rate falls along a
-cosine over as many steps as fit into the minutes, which a short trial finds out first: give every process a core of
-its own. One training on 5-shot tasks serves all numbers of shots. TSA-MAML spends half of its time on MAML, of whose
-trial it takes the speed. Each training is a process of its own, whose processor time and peak memory the table shows;
-evaluations are timed by the clock, features of the test images included.
+cosine over as many steps as fit into the minutes of processor time, which short trials find out first. One training on
+5-shot tasks serves all numbers of shots. TSA-MAML spends half of its time on MAML, of whose trial it takes the speed.
+Each training is a process of its own, whose processor time and peak memory the table shows; evaluations are timed by
+the clock, features of the test images included.
 
 What is done is not done again, and a training that was interrupted goes on: run the command once more, also to print
 the table, or several at a time, each with some of the --learners.
@@ -36,7 +36,7 @@ from kshot.report.runs import read_evaluations, save_evaluation, weights_of
 from kshot.results import Evaluation, compare
 from kshot.training import load_run
 
-VALIDATION_TASKS, SECONDS_OF_A_TRIAL = 50, 4
+VALIDATION_TASKS, SECONDS_OF_A_TRIAL = 50, 8
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ SETTINGS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="glyphs")
-    parser.add_argument("--minutes", type=float, default=10, help="of training, for each learner")
+    parser.add_argument("--minutes", type=float, default=10, help="of processor time for each training")
     parser.add_argument("--epochs", type=int, default=10, help="parts of the training, with a validation after each")
     parser.add_argument("--width", type=int, default=32, help="filters of Conv4")
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 5])
@@ -107,10 +107,7 @@ def cost_file(name: str, options: argparse.Namespace) -> Path:
 
 def train(name: str, options: argparse.Namespace) -> None:
     run, log = options.out / name, options.out / f"{name}.log"
-    rate, validation = speed_of("maml" if name == "tsa-maml" else name, options)
-    each = int(rate * (60 * options.minutes / options.epochs - validation))
-    if each < 1:
-        raise SystemExit(f"{options.minutes:g} minutes are too short for {name}, whose validation alone takes longer")
+    each = tasks_of_an_epoch("maml" if name == "tsa-maml" else name, options)
     command, lengths = ["train"], {"max-epochs": options.epochs}
     if name == "tsa-maml":  # a task of the groups costs twice one of MAML
         half = max(1, options.epochs // 2)
@@ -127,20 +124,35 @@ def train(name: str, options: argparse.Namespace) -> None:
     write_text(cost_file(name, options), json.dumps(cost))
 
 
-def speed_of(name: str, options: argparse.Namespace) -> tuple[float, float]:
-    """Training tasks a second, and the seconds of a validation, in a trial whose epoch takes a few seconds."""
-    tasks = 8
+def tasks_of_an_epoch(name: str, options: argparse.Namespace) -> int:
+    """How many tasks fit into an epoch, by two trials of which the longer one takes a few seconds more."""
+    tasks, (before, validation) = 8, trial(name, options, 8)
     while True:
-        run = options.out / "trials" / f"{name}-{tasks}"
-        if not (run / "timing.csv").exists():
-            shutil.rmtree(run, ignore_errors=True)  # one that was interrupted
-            words = ["train", *options_of(name, options, tasks), "--max-epochs", "1", "--run", str(run)]
-            call(words, options.out / f"{name}.log")
+        spent, validation = trial(name, options, 4 * tasks)
+        if spent - before >= SECONDS_OF_A_TRIAL:
+            break
+        tasks, before = 4 * tasks, spent
+    task = (spent - before) / (3 * tasks)
+    start = max(0.0, before - tasks * task - validation)
+    each = int(((60 * options.minutes - start) / options.epochs - validation) / task)
+    if each < 1:
+        raise SystemExit(f"{options.minutes:g} minutes are too short for {name}, whose validation alone takes longer")
+    return each
+
+
+def trial(name: str, options: argparse.Namespace, tasks: int) -> tuple[float, float]:
+    """Processor seconds of a training of so many tasks, and the seconds of its one validation."""
+    run = options.out / "trials" / f"{name}-{tasks}"
+    cost = run / "cost.json"
+    if not cost.exists():
+        shutil.rmtree(run, ignore_errors=True)  # one that was interrupted
+        words = ["train", *options_of(name, options, tasks), "--max-epochs", "1", "--run", str(run)]
+        seconds, _ = call(words, options.out / f"{name}.log")
         with (run / "timing.csv").open() as file:
             (epoch,) = csv.DictReader(file)
-        if float(epoch["seconds"]) >= SECONDS_OF_A_TRIAL:
-            return float(epoch["tasks_per_second"]), float(epoch["validation_seconds"])
-        tasks *= 4
+        write_text(cost, json.dumps([seconds, float(epoch["validation_seconds"])]))
+    seconds, validation = json.loads(cost.read_text())
+    return seconds, validation
 
 
 def options_of(name: str, options: argparse.Namespace, tasks: int) -> list[str]:
