@@ -215,6 +215,17 @@ def test_both_execution_strategies_give_the_same_gradients_and_scores(name, trai
         torch.testing.assert_close(one.scores(unseen), all_.scores(unseen), rtol=1e-9, atol=1e-11)
 
 
+def test_compiling_the_backbone_changes_nothing_or_is_refused(name, unseen_episodes):
+    learner = build(name)
+    expected = learner.scores(unseen_episodes)
+    learner.backbone.compile(backend="eager")
+    if learner.can_compile:
+        torch.testing.assert_close(learner.scores(unseen_episodes), expected)
+    else:
+        with pytest.raises(ConfigError, match="leave out compile"):
+            learner.scores(unseen_episodes)
+
+
 def test_tasks_of_another_number_of_classes_are_refused(name, unseen_episodes):
     if not issubclass(learners[name], InitializationLearner):
         pytest.skip("learns tasks of any number of classes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from training_toys import (
 from kshot.backbones import Conv4
 from kshot.data.dataset import Dataset
 from kshot.errors import ConfigError, DataError
-from kshot.learners import MAML, MultiTask, Reptile
+from kshot.learners import MAML, TADAM, MultiTask, Reptile
 
 
 @pytest.mark.parametrize(
@@ -68,6 +69,13 @@ def test_a_learner_of_query_images_is_refused_without_any() -> None:
     with pytest.raises(ConfigError, match="queries is 0, but MAML is trained by the loss of query images"):
         toy_train(learner, toy_data_16(), ways=4, queries=0)
     assert not any(kind.needs_queries for kind in (MultiTask, Reptile))
+
+
+def test_compiling_what_it_would_break_is_refused(tmp_path: Path) -> None:
+    learner = TADAM(Conv4(2, 1, 16), num_classes=12)
+    with pytest.raises(ConfigError, match=r"modulates the layers of TADAM.*leave out compile"):
+        toy_train(learner, toy_data_16(), compile=True, run=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_learner_for_other_data_is_refused() -> None:

@@ -43,6 +43,7 @@ class MMAML(MAML):
     """
 
     meta_batch = 10
+    can_compile = False
 
     def __init__(
         self,

@@ -43,6 +43,7 @@ class TADAM(Learner):
     """
 
     meta_batch = 2
+    can_compile = False
     training_tasks: Tensor
 
     def __init__(

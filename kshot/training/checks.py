@@ -75,6 +75,15 @@ def check_queries(learner: Learner, queries: int) -> None:
         )
 
 
+def check_compile(learner: Learner) -> None:
+    """ConfigError where there is nothing that torch.compile could have, or it would leave something out."""
+    name = type(learner).__name__
+    if getattr(learner, "backbone", None) is None:
+        raise ConfigError(f"{name} has no backbone to compile; leave out compile")
+    if not learner.can_compile:
+        raise ConfigError(f"each task modulates the layers of {name}, which torch.compile misses; leave out compile")
+
+
 def check_fit(learner: Learner, config: Mapping[str, Any], split: AnySplit) -> None:
     """ConfigError where the learner, described by `config`, or its backbone was built for other sizes than the data."""
     channels, height, width = split.image_shape

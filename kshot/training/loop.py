@@ -15,12 +15,12 @@ from kshot import seeding
 from kshot.data.augmentation import augmentation_for
 from kshot.data.episodes import TaskShape
 from kshot.data.regression import AnyDataset, AnySplit
-from kshot.errors import ConfigError, DivergenceError
+from kshot.errors import DivergenceError
 from kshot.learners.base import Learner
 from kshot.measures import ACCURACY, SQUARED_ERROR
 from kshot.memory import keep_freed_memory, peak_memory
 from kshot.training.batches import StepTasks
-from kshot.training.checks import check_fit, check_options, check_queries
+from kshot.training.checks import check_compile, check_fit, check_options, check_queries
 from kshot.training.distributed import Processes
 from kshot.training.interrupts import StopSignals, TrainingInterrupted
 from kshot.training.loggers import LoggerName, Loggers
@@ -144,6 +144,8 @@ def train(
     learner.check_ways(ways)
     learner.check_ways(validation_ways)
     check_queries(learner, queries)
+    if compile:
+        check_compile(learner)
     meta_batch, tasks_per_epoch = meta_batch or learner.meta_batch, tasks_per_epoch or learner.tasks_per_epoch(split)
     validation_shots = shots if validation_shots is None else validation_shots
     weight_decay = default_weight_decay(optimizer) if weight_decay is None else weight_decay
@@ -271,10 +273,7 @@ def _prepare(
         if split is not None:
             split.to(device)
     if compile:
-        backbone = getattr(learner, "backbone", None)
-        if backbone is None:
-            raise ConfigError(f"{type(learner).__name__} has no backbone to compile; leave out compile")
-        backbone.compile()
+        learner.backbone.compile()  # type: ignore[union-attr]
 
 
 def _finished(counters: Counters, max_epochs: int, patience: int) -> Stopped | None:
