@@ -69,7 +69,8 @@ def test_feature_sizes_of_the_papers():
         assert [Conv4(40, blocks=7, image_size=size).feature_size for size in (28, 32, 84)] == [40, 160, 1000]
         assert [ResNet12(image_size=size, pooling="none").feature_size for size in (32, 84)] == [2560, 16_000]
         assert ResNet12().feature_size == 640
-        assert [R2D2Network(image_size=size).feature_size for size in (32, 84)] == [8192, 51_200]
+        assert [R2D2Network(image_size=size).feature_size for size in (32, 84)] == [8064, 72_576]
+        assert [R2D2Network(image_size=size, overlapping=False).feature_size for size in (32, 84)] == [8192, 51_200]
 
 
 def test_conv4_with_further_blocks_against_its_definition():

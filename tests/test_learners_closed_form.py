@@ -40,7 +40,7 @@ def test_woodbury_solution_of_r2d2_equals_the_primal(toy_data, shots: int) -> No
     assert support.shape[1] < support.shape[2], "fewer images than dimensions: the learner solves in the dual"
     targets = torch.nn.functional.one_hot(episodes.support_labels, 3).double()
     for task in range(episodes.tasks):
-        design = support[task].T @ support[task] + 0.7 * torch.eye(support.shape[2])
+        design = support[task].T @ support[task] + 3 * shots * 0.7 * torch.eye(support.shape[2])
         weight = torch.linalg.solve(design, support[task].T @ targets[task])
         torch.testing.assert_close(scores[task, 3 * shots :], 3.0 * query[task] @ weight + 0.5)
     assert (labels[:, : 3 * shots] == NO_LABEL).all()
@@ -48,7 +48,7 @@ def test_woodbury_solution_of_r2d2_equals_the_primal(toy_data, shots: int) -> No
 
 
 def test_random_shots_fit_the_head_to_some_and_ask_for_the_rest(toy_data) -> None:
-    learner = R2D2(backbone()).double()
+    learner = R2D2(backbone(), l2=5.0).double()
     episodes = tasks(toy_data)
     used = learner.support_used(episodes)
     scores, labels = learner.training_scores(episodes)
@@ -59,7 +59,7 @@ def test_random_shots_fit_the_head_to_some_and_ask_for_the_rest(toy_data) -> Non
         counts = truth[mine].bincount(minlength=3)
         assert (counts == counts[0]).all()
         assert counts[0] >= 1
-        head = ridge(support[task : task + 1, mine], truth[None, mine], 3, l2=50.0)
+        head = ridge(support[task : task + 1, mine], truth[None, mine], 3, l2=5.0 * int(mine.sum()))
         others = torch.cat([support[task, ~mine], query[task]])
         expected = 10.0 * head.scores(others[None])[0]
         wanted = torch.cat([truth[~mine], episodes.query_labels[task]])

@@ -12,7 +12,7 @@ from kshot import seeding
 from kshot.backbones.registry import Backbone
 from kshot.data.episodes import Episodes
 from kshot.learners.base import NO_LABEL, FeatureLearner, learners
-from kshot.solvers.heads import one_hot
+from kshot.solvers.heads import LinearHead, one_hot
 from kshot.solvers.scaled import LearntRidge, ScaledHead
 
 _SHOTS_DRAW = 1 << 22  # of a task's key; apart from the draws of augmentation and dropout
@@ -20,7 +20,10 @@ _SHOTS_DRAW = 1 << 22  # of a task's key; apart from the draws of augmentation a
 
 @learners.register("r2d2")
 class R2D2(FeatureLearner):
-    """Ridge regression onto one-hot labels in Woodbury's form (eqs. 4-6), with learnt penalty, scale and bias.
+    """Ridge regression onto one-hot labels, with learnt penalty, scale and bias (eqs. 4-6).
+
+    With features X (n, D) of a task's support images and their one-hot labels Y (n, N), the head is, in Woodbury's
+    form, W = X' (X X' + n l2 I)^-1 Y, and a query image with features q scores scale * q W + bias.
 
     With random shots, a training task uses of each class a number of its K sampled support images that is drawn
     uniformly from 1..K, the same for all classes, and asks for the rest along with the query images: so one network
@@ -29,11 +32,13 @@ class R2D2(FeatureLearner):
     The number of ways is the one that is sampled; the release can draw it, too, among the divisors of the fixed 240
     images of a task, but fixes 16 or 20 in the experiments that are quoted.
 
-    The paper does not say where the three numbers start. The release fixes the penalty unless told otherwise, and
-    starts the scale at 10 on CIFAR-FS and at 1e-4 on mini-ImageNet.
+    The paper does not say where the three numbers start. The release divides X and Y by the root of n, which the paper
+    does not mention and which is the n before l2 above; it fixes the penalty at 50 unless told otherwise, starts the
+    scale at 10 on CIFAR-FS and at 1e-4 on mini-ImageNet, and adds a feature of ones to X, which is left out here. 50
+    suits the many and large features of the paper's network: beside small ones the head is a class's sum of features.
 
     backbone: images (M, C, H, W) -> features (M, D); the paper's is "r2d2".
-    l2: where the learnt penalty starts.
+    l2: where the learnt penalty starts, for each support image.
     scale, bias: where the learnt scale and bias of the scores start.
     random_shots: draw the shots of each training task, up to those that are sampled.
     statistics: BatchNorm statistics in training: of each "task" alone, or "joint" over the whole meta batch.
@@ -45,7 +50,7 @@ class R2D2(FeatureLearner):
     def __init__(
         self,
         backbone: Backbone,
-        l2: float = 50.0,
+        l2: float = 1.0,
         scale: float = 10.0,
         bias: float = 0.0,
         random_shots: bool = True,
@@ -60,9 +65,7 @@ class R2D2(FeatureLearner):
         with self.training_pass(episodes):
             features = self.features(images.flatten(0, 1)).unflatten(0, images.shape[:2])
         used = self.support_used(episodes)
-        # A feature of zeros adds nothing to the normal equations: the head is that of the used images alone.
-        support = features[:, : used.shape[1]] * used.unsqueeze(-1)
-        head = self.adaptation.head(support, episodes.support_labels, episodes.ways)
+        head = self._head_of_some(features[:, : used.shape[1]], episodes.support_labels, episodes.ways, used)
         asked = episodes.support_labels.masked_fill(used, NO_LABEL)
         return head.scores(features), torch.cat([asked, episodes.query_labels], 1)
 
@@ -70,6 +73,14 @@ class R2D2(FeatureLearner):
         """Mean over tasks of the mean cross-entropy of a task's images that have a label."""
         losses = F.cross_entropy(scores.mT, labels, ignore_index=NO_LABEL, reduction="none")
         return (losses.sum(1) / (labels != NO_LABEL).sum(1)).mean()
+
+    def _head_of_some(self, features: Tensor, labels: Tensor, ways: int, used: Tensor) -> LinearHead:
+        """The head of the support images (B, S) that are `used`, a number that may differ between tasks."""
+        # A feature of zeros adds nothing to X X'. With X / sqrt(share) in the place of X, where n is share * S, the
+        # penalty S l2 of all images is that of the n, and the solution is sqrt(share) times theirs.
+        root = used.to(features.dtype).mean(1).sqrt().view(-1, 1, 1)
+        head = self.adaptation.head(features * used.unsqueeze(-1) / root, labels, ways)
+        return LinearHead(head.weight / root, head.bias)
 
     def support_used(self, episodes: Episodes) -> Tensor:
         """(B, S) whether a support image is one that the head of its training task is fitted to."""

@@ -34,7 +34,7 @@ class ScaledHead(nn.Module, HeadAdaptation):
         return f"scaled-{self.heads.description}"
 
     def head(self, features: Tensor, labels: Tensor, ways: int) -> LinearHead:
-        """The fitted head, with scale and bias in its weight and bias."""
+        """The head fitted to features (B, S, D) and labels (B, S), with scale and bias in its weight and bias."""
         fitted = self.heads.head(features, labels, ways)
         assert isinstance(fitted, LinearHead), "scale and bias go into the weights of a linear head"
         bias = self.scale * fitted.bias
@@ -43,6 +43,8 @@ class ScaledHead(nn.Module, HeadAdaptation):
 
 class LearntRidge(nn.Module, HeadAdaptation):
     """Ridge regression onto one-hot labels whose penalty is learnt, as its logarithm.
+
+    The penalty stands beside the MEAN squared error of the S support images: it is S * l2 beside their sum, in `ridge`.
 
     Parameters
     ----------
@@ -60,5 +62,5 @@ class LearntRidge(nn.Module, HeadAdaptation):
         return "ridge-l2=learnt"
 
     def head(self, features: Tensor, labels: Tensor, ways: int) -> LinearHead:
-        """The solution of the regression."""
-        return ridge(features, labels, ways, l2=self.log_l2.exp())
+        """The solution of the regression, of features (B, S, D) and labels (B, S)."""
+        return ridge(features, labels, ways, l2=features.shape[1] * self.log_l2.exp())

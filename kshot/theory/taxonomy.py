@@ -116,9 +116,10 @@ def _metaoptnet(episodes: Episodes, backbone: Conv4) -> Comparison:
     return _ridge_learner(MetaOptNet(backbone, head="ridge", l2=50.0), 50.0, episodes, backbone)
 
 
-@line("R2D2", "w.x", "summed squared error", "|w|^2, its weight learnt")
+@line("R2D2", "w.x", "summed squared error", "|w|^2 for each support image, its weight learnt")
 def _r2d2(episodes: Episodes, backbone: Conv4) -> Comparison:
-    return _ridge_learner(R2D2(backbone, l2=1.0, scale=1.0, random_shots=False), 1.0, episodes, backbone)
+    learner = R2D2(backbone, l2=1.0, scale=1.0, random_shots=False)
+    return _ridge_learner(learner, 1.0 * episodes.support.shape[1], episodes, backbone)
 
 
 @line("logistic head, C = 3", "w.x + b", "summed cross-entropy", "|w|^2 / 6")
