@@ -124,6 +124,12 @@ def test_every_cell_of_a_learner_with_a_solver_or_prototypes_in_w21_has_a_recipe
     assert sorted(shown) == sorted(expected)
 
 
+def test_cotraining_of_tadam_becomes_rare_over_the_whole_training():
+    for options in (recipes.load(name).options for name in recipes.names() if name.startswith("tadam")):
+        tasks = options["training"]["tasks_per_epoch"] * options["training"]["max_epochs"]
+        assert options["learner"]["cotraining_tasks"] == tasks
+
+
 def test_metaoptnet_has_the_head_whose_values_are_quoted():
     """Wang et al. quote Lee et al.'s ridge regression on CIFAR-FS, and their SVM elsewhere."""
     for name in (name for name in recipes.names() if name.startswith("metaoptnet")):

@@ -27,11 +27,12 @@ class TADAM(Learner):
     The support images go through the network as it is, and the mean of their prototypes stands for the task. A further
     network makes of it a scale and a shift for every layer, under which support and query images go through. In
     training, the plain support features are told apart among all training classes as well: after t of T tasks, of a
-    task with probability .9^floor(20 t / T).
+    task with probability .9^(1 + floor(20 t / T)).
 
     What the paper leaves open: distances are squared as ProtoNet's are (the release takes the root); shortcuts are not
-    modulated, and modulations start at the identity (both as in the release). The release makes co-training a step of
-    its own, on a batch from all classes; here its loss is added to the task's, on images that are computed in any case.
+    modulated, and modulations start at the identity (both as in the release). The paper makes co-training a step of its
+    own, on 64 images of all classes; here its loss is added to the task's, on the support images that are computed in
+    any case. The scale is learnt; the release chooses it on the validation classes.
     BatchNorm's running statistics are those of both passes.
 
     backbone: images (M, C, H, W) -> features (M, D), with attribute ``feature_size`` = D.
@@ -95,7 +96,7 @@ class TADAM(Learner):
 
     def cotrained(self, episodes: Episodes) -> Tensor:
         """(B,) whether a training task counts for co-training, drawn from its key; section 2.4."""
-        probability = 0.9 ** (20 * self.training_tasks // self.cotraining_tasks)
+        probability = 0.9 ** (1 + 20 * self.training_tasks // self.cotraining_tasks)
         draws = torch.from_numpy(seeding.uniform(episodes.keys, _AUXILIARY_DRAW))
         return draws.to(probability.device) < probability
 
