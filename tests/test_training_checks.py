@@ -42,6 +42,7 @@ from kshot.learners import MAML, TADAM, MultiTask, Reptile
         ({"optimizer": "sgd", "momentum": 0.0, "nesterov": True}, "nesterov looks ahead along the momentum"),
         ({"clip_gradient_value": 0.0}, "clip_gradient_value is 0.0, but must be above 0"),
         ({"clip_gradient_value": float("nan")}, "clip_gradient_value is nan"),
+        ({"clip_gradient_norm": 0.0}, "clip_gradient_norm is 0.0, but must be above 0"),
         ({"factor": 1.5}, "factor is 1.5, but the plateau schedule lowers the rate"),
         ({"factor": 0.0}, "factor is 0.0, but must be above 0"),
         ({"device": "gpu"}, "no device 'gpu'; choose auto, cpu"),

@@ -39,6 +39,19 @@ def test_gradients_are_clipped_entry_by_entry() -> None:
     torch.testing.assert_close(weight.detach(), torch.tensor([-3.0, 4.0, -10.0, 10.0]))
 
 
+def test_gradients_are_shortened_all_together() -> None:
+    weights = [nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1))]
+    optimizer = make_optimizer("sgd", weights, 1.0, momentum=0.0, clip_gradient_norm=0.5)
+    for gradients, length in (([[3.0, 0.0], [4.0]], 0.5), ([[0.0, 0.3], [0.0]], 0.3)):
+        for weight, gradient in zip(weights, gradients):
+            weight.grad = torch.tensor(gradient)
+        before = torch.cat([weight.detach().clone() for weight in weights])
+        optimizer.step()
+        moved = before - torch.cat([weight.detach() for weight in weights])
+        direction = torch.tensor([*gradients[0], *gradients[1]])
+        torch.testing.assert_close(moved, length * direction / direction.norm(), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", EXPECTED)
 def test_optimisers_are_those_of_torch(name: Any) -> None:
     cls, options = EXPECTED[name]

@@ -32,7 +32,8 @@ class MetaLSTM(InitializationLearner):
     What the paper leaves open is decided so: a step looks at the whole support set, as its 5-way experiments do; the
     gates before the first step are zero; the bias of the forget gate starts at 5 and that of the input gate at the
     logit of `inner_rate`, all other weights uniformly within 0.01 of zero. BatchNorm takes the statistics of the images
-    at hand, as in the other learners that adapt weights; the paper collects running ones within a task.
+    at hand, as in the other learners that adapt weights; the paper collects running ones within a task. Gradients are
+    those of the mean loss; the release divides them by the number of images once more.
 
     backbone: images (M, C, H, W) -> features (M, D), with attribute ``feature_size`` = D.
     ways: N, the rows of the head.

@@ -38,9 +38,9 @@ def check_options(options: Mapping[str, Any]) -> None:
             raise ConfigError(f"{name} is {options[name]}, but must be at least {least}")
     if options["momentum"] >= 1:
         raise ConfigError(f"momentum is {options['momentum']}, but must be below 1")
-    clip = options["clip_gradient_value"]
-    if clip is not None and not clip > 0:
-        raise ConfigError(f"clip_gradient_value is {clip}, but must be above 0; null clips nothing")
+    for name in ("clip_gradient_value", "clip_gradient_norm"):
+        if options[name] is not None and not options[name] > 0:
+            raise ConfigError(f"{name} is {options[name]}, but must be above 0; null clips nothing")
     if options["nesterov"] and options["momentum"] == 0:
         raise ConfigError("nesterov looks ahead along the momentum, which is 0; choose a momentum, or nesterov=false")
     _check_factor(options["factor"], options["schedule"])

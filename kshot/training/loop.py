@@ -63,6 +63,7 @@ def train(
     momentum: float = 0.9,
     nesterov: bool = False,
     clip_gradient_value: float | None = None,
+    clip_gradient_norm: float | None = None,
     schedule: ScheduleName = "plateau",
     plateau_patience: int = 4,
     factor: float | list[float] = 0.1,
@@ -108,6 +109,8 @@ def train(
     weight_decay : None for 0.01 with adamw and 0 with all others.
     momentum, nesterov : of sgd, sgdp and sgdw.
     clip_gradient_value : cut each entry of the gradient to [-value, value], as MAML's release does at 10; None: no cut.
+    clip_gradient_norm : shorten the gradient of all parameters together to this length, as Meta-LSTM's release does to
+        0.25; None: leave it as long as it is.
     schedule : "plateau" multiplies the rate by `factor` after `plateau_patience` epochs without a better validation
         accuracy, "step" at each of the `milestones`; "cosine" and "linear" lower it to 0 over `max_epochs`, the latter
         by the same amount each epoch.
@@ -163,8 +166,9 @@ def train(
         )
         tasks = StepTasks(sampler, split.normalization, augmentation, meta_batch, processes)
         _prepare(learner, [split, held_out], processes.device, precision, channels_last, compile)
+        clips = (clip_gradient_value, clip_gradient_norm)
         updater = make_optimizer(
-            optimizer, learner.parameters(), learning_rate, weight_decay, momentum, nesterov, clip_gradient_value
+            optimizer, learner.parameters(), learning_rate, weight_decay, momentum, nesterov, *clips
         )
         rates = make_schedule(schedule, updater, max_epochs, plateau_patience, factor, milestones or ())
         folder = RunFolder(run) if run is not None else None

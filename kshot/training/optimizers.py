@@ -36,6 +36,7 @@ def make_optimizer(
     momentum: float = DEFAULT_MOMENTUM,
     nesterov: bool = False,
     clip_gradient_value: float | None = None,
+    clip_gradient_norm: float | None = None,
 ) -> Optimizer:
     """The optimiser of this name over the parameters that need a gradient.
 
@@ -43,6 +44,7 @@ def make_optimizer(
     weight_decay: None for the optimiser's own default, see `default_weight_decay`.
     momentum, nesterov: of sgd, sgdp and sgdw; the Adam family keeps its betas of 0.9 and 0.999.
     clip_gradient_value: every entry of the gradient is cut to [-value, value] before each step; None for no clipping.
+    clip_gradient_norm: the gradient of all parameters together is shortened to at most this length; None: it is not.
     Raises ConfigError for options that the optimiser does not have, and where the extra package is missing.
     """
     if name not in _FROM_TORCH | _FROM_EXTRA:
@@ -56,8 +58,14 @@ def make_optimizer(
         raise ConfigError(f"momentum and nesterov belong to {', '.join(_WITH_MOMENTUM)}; leave them out for {name}")
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     optimizer = _optimizer_class(name)(trained, **options)
-    if clip_gradient_value is not None:
-        optimizer.register_step_pre_hook(lambda *_: nn.utils.clip_grad_value_(trained, clip_gradient_value))
+
+    def clip(*_: Any) -> None:
+        if clip_gradient_value is not None:
+            nn.utils.clip_grad_value_(trained, clip_gradient_value)
+        if clip_gradient_norm is not None:
+            nn.utils.clip_grad_norm_(trained, clip_gradient_norm)
+
+    optimizer.register_step_pre_hook(clip)
     return optimizer
 
 
