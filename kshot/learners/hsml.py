@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -24,19 +26,21 @@ class HSML(MAML):
     follows (section 4.3). The objective is the query loss plus `reconstruction_weight` times the auto-encoder's error.
 
     Shares in clusters go by distance at EVERY level, as in section 4.2; above the leaves the release takes, unless told
-    otherwise, the softmax of a linear gate.
+    otherwise, the softmax of a linear gate. Centres start as in the release, Glorot-uniform.
 
     What the paper leaves open is decided so: images are encoded by a second network of the backbone's kind, which
     starts as a copy; the error is a mean over examples and units, as in the release, so that its weight does not
-    depend on the shots; b starts at zero, and so gates near one half. The gate has 2 * `hidden` weights for each weight
-    of the network, which suits networks of Conv4's size. Examples are read in their order, on which scores depend.
+    depend on the shots; the decoder has no input, the release's reads its own last output; all examples are embedded,
+    in the release the first ten of a task; b starts at zero, and so gates near one half. The gate has 2 * `hidden`
+    weights for each weight of the network, which suits networks of Conv4's size. Examples are read in their order, on
+    which scores depend.
 
     backbone: images (M, C, H, W) -> features (M, D), with attribute ``feature_size`` = D.
     ways: N, the rows of the head.
     hidden: H, the size of codes, embeddings and states of clusters.
     clusters: of the levels above the task, from the leaves to the root, which is one.
-    sigma: the distance to a cluster's centre over which a task's share in it falls, at every level. The release divides
-        squared distances by 2 * 10, which is sqrt(10) here.
+    sigma: the distance to a leaf's centre over which a task's share in it falls; 1 above the leaves, as in the release,
+        which divides squared distances by 2 * 10 at the leaves: that is sqrt(10) here.
     reconstruction_weight: of the auto-encoder's error in the objective.
     inner_rate: step size on the MEAN cross-entropy.
     inner_steps, test_inner_steps: gradient steps a task in training and in evaluation.
@@ -72,7 +76,8 @@ class HSML(MAML):
         self.reconstruction_weight = reconstruction_weight
         self.examples = ExampleEncoder(backbone, ways, hidden)
         self.auto_encoder = RecurrentAutoEncoder(hidden, hidden)
-        self.tree = nn.Sequential(*(ClusterLevel(count, hidden, sigma) for count in clusters))
+        distances = [sigma, *[1.0] * (len(clusters) - 1)]
+        self.tree = nn.Sequential(*(ClusterLevel(count, hidden, over) for count, over in zip(clusters, distances)))
         self.gate = nn.Linear(2 * hidden, sum(weight.numel() for weight in self.network.parameters()))
         nn.init.zeros_(self.gate.bias)
 
@@ -120,7 +125,8 @@ class ClusterLevel(nn.Module):
     def __init__(self, clusters: int, hidden: int, sigma: float) -> None:
         super().__init__()
         self.sigma = sigma
-        self.centres = nn.Parameter(torch.randn(clusters, hidden)) if clusters > 1 else None
+        reach = math.sqrt(6 / (1 + hidden))
+        self.centres = nn.Parameter(torch.empty(clusters, hidden).uniform_(-reach, reach)) if clusters > 1 else None
         layers = [nn.Linear(hidden, hidden) for _ in range(clusters)]
         self.weight = nn.Parameter(torch.stack([layer.weight.detach() for layer in layers]))
         self.bias = nn.Parameter(torch.stack([layer.bias.detach() for layer in layers]))
