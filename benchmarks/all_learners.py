@@ -15,7 +15,6 @@ the table, or several at a time, each with some of the --learners.
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
 import json
 import os
@@ -41,10 +40,11 @@ VALIDATION_TASKS, SECONDS_OF_A_TRIAL = 50, 8
 
 @dataclass(frozen=True)
 class Setting:
-    """The recipe of a learner, and what differs from it."""
+    """The recipe of a learner, what differs from it, and the option that is told how many tasks the training has."""
 
     recipe: str
     changes: str = ""
+    length: str | None = None
 
 
 SETTINGS = {
@@ -52,7 +52,7 @@ SETTINGS = {
     "supervised": Setting("supervised-cifar-fs-conv4"),
     "protonet": Setting("protonet-cifar-fs-5shot-conv4"),
     "matching-net": Setting("matching-net-cifar-fs-5way-5shot"),
-    "tadam": Setting("tadam-fc100-5way-5shot", "--learner.cotraining-tasks 2000"),
+    "tadam": Setting("tadam-fc100-5way-5shot", length="learner.cotraining-tasks"),
     "r2d2": Setting("r2d2-cifar-fs-5way-5shot"),
     "metaoptnet-svm": Setting("metaoptnet-cifar-fs-5way-5shot", "--learner.head svm"),
     "metaoptnet-ridge": Setting("metaoptnet-cifar-fs-5way-5shot"),
@@ -116,7 +116,7 @@ def train(name: str, options: argparse.Namespace) -> None:
             {"pretraining-epochs": half, "max-epochs": max(1, half // 2), "solutions": 300},
         )
     epochs = lengths["max-epochs"] + lengths.get("pretraining-epochs", 0)
-    words = [*command, *options_of(name, options, each), *flags(lengths), "--run", str(run)]
+    words = [*command, *options_of(name, options, each, epochs), *flags(lengths), "--run", str(run)]
     begun = (run / "checkpoints" / "last.pt").exists() or (run / "stages.yaml").exists()
     print(f"{name}: {epochs * each} tasks", flush=True)
     seconds, memory = call([*command, "--resume", str(run)] if begun else words, log)
@@ -125,41 +125,38 @@ def train(name: str, options: argparse.Namespace) -> None:
 
 
 def tasks_of_an_epoch(name: str, options: argparse.Namespace) -> int:
-    """How many tasks fit into an epoch, by two trials of which the longer one takes a few seconds more."""
-    tasks, (before, validation) = 8, trial(name, options, 8)
-    while True:
-        spent, validation = trial(name, options, 4 * tasks)
-        if spent - before >= SECONDS_OF_A_TRIAL:
-            break
-        tasks, before = 4 * tasks, spent
-    task = (spent - before) / (3 * tasks)
-    start = max(0.0, before - tasks * task - validation)
+    """How many tasks fit into an epoch, by trials of few tasks, with a second epoch of them, and of more and more."""
+    tasks, spent = 8, trial(name, options, 8)
+    end_of_epoch, longer = trial(name, options, 8, epochs=2) - spent, trial(name, options, 32)
+    while longer - spent < SECONDS_OF_A_TRIAL:
+        tasks, spent, longer = 4 * tasks, longer, trial(name, options, 16 * tasks)
+    task = (longer - spent) / (3 * tasks)
+    validation = max(0.0, end_of_epoch - 8 * task)
+    start = max(0.0, spent - tasks * task - validation)
     each = int(((60 * options.minutes - start) / options.epochs - validation) / task)
     if each < 1:
         raise SystemExit(f"{options.minutes:g} minutes are too short for {name}, whose validation alone takes longer")
     return each
 
 
-def trial(name: str, options: argparse.Namespace, tasks: int) -> tuple[float, float]:
-    """Processor seconds of a training of so many tasks, and the seconds of its one validation."""
-    run = options.out / "trials" / f"{name}-{tasks}"
+def trial(name: str, options: argparse.Namespace, tasks: int, epochs: int = 1) -> float:
+    """Processor seconds of a training with epochs of so many tasks, and a validation after each."""
+    run = options.out / "trials" / f"{name}-{epochs}x{tasks}"
     cost = run / "cost.json"
     if not cost.exists():
         shutil.rmtree(run, ignore_errors=True)  # one that was interrupted
-        words = ["train", *options_of(name, options, tasks), "--max-epochs", "1", "--run", str(run)]
+        words = ["train", *options_of(name, options, tasks, epochs), "--max-epochs", str(epochs), "--run", str(run)]
         seconds, _ = call(words, options.out / f"{name}.log")
-        with (run / "timing.csv").open() as file:
-            (epoch,) = csv.DictReader(file)
-        write_text(cost, json.dumps([seconds, float(epoch["validation_seconds"])]))
-    seconds, validation = json.loads(cost.read_text())
-    return seconds, validation
+        write_text(cost, json.dumps(seconds))
+    return float(json.loads(cost.read_text()))
 
 
-def options_of(name: str, options: argparse.Namespace, tasks: int) -> list[str]:
+def options_of(name: str, options: argparse.Namespace, tasks: int, epochs: int) -> list[str]:
     setting = SETTINGS[name]
     common = {"data": options.data, "backbone": "conv4", "backbone.width": options.width}
     common |= {"backbone.pooling": "flatten", "tasks-per-epoch": tasks, "validation-tasks": VALIDATION_TASKS}
     common |= {"schedule": "cosine", "patience": 0, "precision": "float32"}
+    common |= {setting.length: epochs * tasks} if setting.length else {}
     return ["--recipe", setting.recipe, *flags(common), *setting.changes.split()]
 
 
