@@ -211,19 +211,29 @@ def table(results: dict[str, dict[tuple[str, int], Evaluation]], options: argpar
     rows = []
     for name, found in results.items():
         cost = json.loads(cost_file(name, options).read_text())
+        seconds = "interrupted" if cost["seconds"] is None else f"{cost['seconds']:.0f}"
         for statistics in dict.fromkeys(statistics for statistics, _ in found):
-            row = {"learner": name, "statistics": statistics}
+            own = {shots: found[statistics, shots] for shots in options.shots if (statistics, shots) in found}
+            row = [name, statistics]
             for shots in options.shots:
-                if (statistics, shots) not in found or shots not in first:
-                    continue
-                result = found[statistics, shots]
-                difference = compare(result, first[shots])
-                paired = ACCURACY.text(difference.mean, difference.ci95, True) if name != reference else ""
-                row |= {f"{shots}-shot": ACCURACY.text(result.mean, result.ci95), f"minus {reference}, {shots}": paired}
-                row[f"s / 1000 tasks, {shots}"] = f"{1000 * result.seconds / options.tasks:.0f}"
-            seconds = "interrupted" if cost["seconds"] is None else f"{cost['seconds']:.0f}"
-            rows.append(row | {"tasks seen": cost["tasks"], "training, s": seconds, "MiB": f"{cost['memory']:.0f}"})
-    return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
+                row += accuracy_cells(own.get(shots), first.get(shots) if name != reference else None)
+            speeds = [f"{1000 * result.seconds / options.tasks:.0f}" for result in own.values()]
+            rows.append([*row, f"{cost['tasks']:,}", seconds, " / ".join(speeds), f"{cost['memory']:.0f}"])
+    accuracies = [header for shots in options.shots for header in (f"{shots}-shot", f"minus {reference} (paired)")]
+    evaluation = f"s / 1000 tasks, {' / '.join(map(str, options.shots))} shots"
+    headers = ["learner", "statistics", *accuracies, "tasks seen", "training, CPU s", evaluation, "peak MiB"]
+    return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+
+
+def accuracy_cells(result: Evaluation | None, reference: Evaluation | None) -> list[str]:
+    """Accuracy, and its difference to the reference, of what was measured."""
+    if result is None:
+        return ["", ""]
+    accuracy = ACCURACY.text(result.mean, result.ci95)
+    if reference is None:
+        return [accuracy, ""]
+    difference = compare(result, reference)
+    return [accuracy, ACCURACY.text(difference.mean, difference.ci95, True)]
 
 
 if __name__ == "__main__":
