@@ -164,9 +164,7 @@ def test_gradients_equal_those_of_a_plain_loop_over_tasks(name, train_episodes):
     batch = batch.with_images(batch.support.double(), batch.query.double())
     batched.accumulate_gradients(batch)
     for task in range(batch.tasks):
-        tensors = (batch.support, batch.support_labels, batch.query, batch.query_labels, batch.classes)
-        one = Episodes(*(tensor[task : task + 1] for tensor in tensors), keys=batch.keys[task : task + 1])
-        looped.accumulate_gradients(one)
+        looped.accumulate_gradients(batch.part(task, task + 1))
     for parameter in looped.parameters():
         if parameter.grad is not None:
             parameter.grad /= batch.tasks

@@ -12,13 +12,13 @@ import torch
 from gradient_toys import features_of
 from torch import Tensor, nn
 
-from kshot import seeding
 from kshot.backbones import Conv4, ResNet12
 from kshot.data.augmentation import prepare_images
-from kshot.data.episodes import Episodes, EpisodeSampler, TaskShape
+from kshot.data.episodes import Episodes, EpisodeSampler, IntArray, TaskShape
 from kshot.errors import ConfigError, DataError
 from kshot.evaluation import evaluate
 from kshot.learners import TADAM, MatchingNet, ProtoNet
+from kshot.learners.tadam import CotrainingEpisodes
 from kshot.solvers import Attention, FullContext
 
 WAYS, CLASSES = 3, 12
@@ -210,32 +210,47 @@ def test_tadam_scores_a_task_under_its_modulation(episodes: Episodes, training: 
         torch.testing.assert_close(own[task].log_softmax(-1), (-2.5 * squared).log_softmax(-1))
 
 
-def test_tadam_adds_cotraining_of_the_drawn_tasks_and_the_penalty(episodes: Episodes) -> None:
-    learner = tadam(modulation_start=0.5, modulation_penalty=0.3, cotraining_tasks=100)
-    learner.training_tasks.fill_(67)  # 13.4 twentieths of 100 tasks
-    drawn = seeding.uniform(episodes.keys, 1 << 23) < 0.9**14
-    assert 0 < drawn.sum() < 3, "some tasks count for co-training, others do not"
+def cotraining_episodes(toy_data, learner: TADAM, numbers: IntArray) -> CotrainingEpisodes:
+    """Tasks of training as the learner sees them, in float64."""
+    sampler = learner.sampler(toy_data.train, TaskShape(WAYS, 2, 4), seed=0)
+    ready = prepare_images(sampler.episodes(numbers), toy_data.train.normalization)
+    return ready.with_images(ready.support.double(), ready.query.double())
+
+
+def test_tadam_adds_cotraining_beside_the_drawn_tasks_and_the_penalty(toy_data) -> None:
+    learner = tadam(modulation_start=0.5, modulation_penalty=0.3, cotraining_tasks=100, cotraining_images=7)
+    episodes = cotraining_episodes(toy_data, learner, np.arange(20, 26))
+    assert 0 < episodes.drawn.sum() < 6, "some tasks count for co-training, others do not"
     scores, labels = learner.training_scores(episodes)
-    expected = nn.functional.cross_entropy(scores.flatten(0, 1), labels.flatten())
-    support = torch.cat([copy.deepcopy(learner.backbone)(images) for images in episodes.support])
-    classes = torch.cat([own[known] for own, known in zip(episodes.classes, episodes.support_labels)])
-    losses = nn.functional.cross_entropy(learner.classifier(support), classes, reduction="none").view(3, -1)
-    expected = expected + losses[torch.from_numpy(drawn)].sum() / losses.numel() + 0.3 / 2 * 8 * 0.5**2
+    expected = nn.functional.cross_entropy(scores.flatten(0, 1), labels.flatten()) + 0.3 / 2 * 8 * 0.5**2
+    for task in np.flatnonzero(episodes.drawn):
+        features = copy.deepcopy(learner.backbone)(episodes.query[task, -7:])
+        loss = nn.functional.cross_entropy(learner.classifier(features), episodes.image_classes[task])
+        expected = expected + loss / episodes.tasks
     torch.testing.assert_close(learner.meta_loss(episodes), expected)
+    alone = learner.meta_loss(episodes.part(2, 4))
+    torch.testing.assert_close(learner.accumulate_gradients(episodes.part(2, 4))["loss"], alone)
+
+
+def test_tadam_cotrains_on_each_image_of_the_split_in_turn(toy_data) -> None:
+    images, labels = toy_data.train.images, toy_data.train.labels
+    sampler = tadam(cotraining_images=2).sampler(toy_data.train, TaskShape(WAYS, 1, 1), seed=0)
+    episodes = sampler.episodes(np.arange(len(images) // 2))
+    beside = [bytes(image) for image in episodes.query[:, WAYS:].flatten(0, 1).numpy()]
+    known = dict(zip(map(bytes, np.asarray(images)), labels.tolist()))
+    assert set(beside) == set(known)
+    assert [known[image] for image in beside] == episodes.image_classes.flatten().tolist()
 
 
 def test_tadam_cotrains_less_and_less(toy_data) -> None:
-    sampler = EpisodeSampler(toy_data.train, TaskShape(WAYS, 1, 1), seed=0)
-    episodes = sampler.episodes(np.arange(4000))
-    learner = tadam(cotraining_tasks=1000)
-    shares = []
-    for past in (0, 49, 50, 500, 1000):
-        learner.training_tasks.fill_(past)
-        shares.append(learner.cotrained(episodes).double().mean().item())
-    np.testing.assert_allclose(shares, [0.9, 0.9, 0.9**2, 0.9**11, 0.9**21], atol=0.025)
+    sampler = tadam(cotraining_tasks=20 * 4000, cotraining_images=1).sampler(
+        toy_data.train, TaskShape(WAYS, 1, 1), seed=0
+    )
+    shares = [sampler.episodes(first + np.arange(4000)).drawn.mean() for first in (0, 4000, 40_000, 80_000)]
+    np.testing.assert_allclose(shares, [0.9, 0.9**2, 0.9**11, 0.9**21], atol=0.025)
 
 
-def test_tadam_counts_tasks_of_training_once_and_saves_how_many(episodes: Episodes) -> None:
+def test_the_ramps_of_dropblock_count_a_task_of_tadam_once(episodes: Episodes) -> None:
     torch.manual_seed(0)
     network = ResNet12(widths=(2, 2, 2, 2), in_channels=1, image_size=16)
     learner = TADAM(network, CLASSES).double()
@@ -244,7 +259,7 @@ def test_tadam_counts_tasks_of_training_once_and_saves_how_many(episodes: Episod
     learner.eval().scores(episodes)
     counters = {name: int(value) for name, value in learner.state_dict().items() if name.endswith("training_tasks")}
     assert set(counters.values()) == {6}
-    assert len(counters) == 3, "DropBlock's ramps in two stages, and the learner's own"
+    assert len(counters) == 2, "DropBlock's ramps in two stages"
 
 
 def test_tadam_without_cotraining_knows_no_training_classes(episodes: Episodes) -> None:

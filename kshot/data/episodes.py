@@ -76,7 +76,7 @@ class Episodes:
 
     def part(self, start: int, stop: int) -> Episodes:
         """Tasks start..stop-1 of the batch."""
-        return Episodes(**{field.name: getattr(self, field.name)[start:stop] for field in fields(self)})
+        return replace(self, **{field.name: getattr(self, field.name)[start:stop] for field in fields(self)})
 
     def with_images(self, support: Tensor, query: Tensor) -> Episodes:
         """The same tasks with other tensors in place of the images: augmented ones, or features."""

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kshot import seeding
 from kshot.backbones.film import Modulations, modulated, modulated_layers
 from kshot.backbones.registry import Backbone
-from kshot.backbones.task_batch import batch_of_tasks, current_task_batch
-from kshot.data.episodes import Episodes
-from kshot.errors import check_not_negative
+from kshot.backbones.task_batch import batch_of_tasks
+from kshot.data.dataset import Split
+from kshot.data.episodes import Episodes, ImageSampler, IntArray, Sampler, TaskShape
+from kshot.data.regression import AnySplit
+from kshot.errors import check_not_negative, check_positive
 from kshot.learners.base import Learner, accuracy, learners, task_losses
 from kshot.solvers.adaptation import NearestCentroid
 from kshot.solvers.heads import class_means
 from kshot.solvers.scaled import ScaledHead
 
-_AUXILIARY_DRAW = 1 << 23  # of a task's key; apart from the draws of augmentation and dropout
+_COTRAINING_DRAW = 1 << 23  # of a task's key; apart from the draws of augmentation and dropout
 
 
 @learners.register("tadam")
@@ -26,14 +32,13 @@ class TADAM(Learner):
 
     The support images go through the network as it is, and the mean of their prototypes stands for the task. A further
     network makes of it a scale and a shift for every layer, under which support and query images go through. In
-    training, the plain support features are told apart among all training classes as well: after t of T tasks, of a
-    task with probability .9^(1 + floor(20 t / T)).
+    training, further images are told apart among all training classes, by the network as it is, beside task number t
+    of T with probability .9^(1 + floor(20 t / T)).
 
     What the paper leaves open: distances are squared as ProtoNet's are (the release takes the root); shortcuts are not
-    modulated, and modulations start at the identity (both as in the release). The paper makes co-training a step of its
-    own, on 64 images of all classes; here its loss is added to the task's, on the support images that are computed in
-    any case. The scale is learnt; the release chooses it on the validation classes.
-    BatchNorm's running statistics are those of both passes.
+    modulated, and modulations start at the identity (both as in the release). Co-training adds its loss to the task's;
+    in the release it is a step of its own, before the task's. The scale is learnt; the release chooses it on the
+    validation classes. BatchNorm's running statistics are those of all passes.
 
     backbone: images (M, C, H, W) -> features (M, D), with attribute ``feature_size`` = D.
     num_classes: the number of training classes, for co-training.
@@ -41,11 +46,11 @@ class TADAM(Learner):
     modulation_start: where the factors start that the modulations are multiplied by; at 0 they are the identity.
     modulation_penalty: weight of the sum of these factors' squares in the loss, in halves.
     cotraining_tasks: T, tasks of training over which co-training becomes rare; 0 for no co-training.
+    cotraining_images: beside a task; the paper has 64 for each step, of two tasks at five shots.
     """
 
     meta_batch = 2
     can_compile = False
-    training_tasks: Tensor
 
     def __init__(
         self,
@@ -55,15 +60,25 @@ class TADAM(Learner):
         modulation_start: float = 0.0,
         modulation_penalty: float = 0.01,
         cotraining_tasks: int = 60_000,
+        cotraining_images: int = 32,
     ) -> None:
         check_not_negative("cotraining_tasks", cotraining_tasks)
+        check_positive("cotraining_images", cotraining_images)
         super().__init__()
         self.backbone = backbone
         self.task_embedding = TaskEmbedding(backbone.feature_size, modulated_layers(backbone), modulation_start)
         self.metric = ScaledHead(NearestCentroid(), scale)
         self.classifier = nn.Linear(backbone.feature_size, num_classes) if cotraining_tasks else None
-        self.modulation_penalty, self.cotraining_tasks = modulation_penalty, cotraining_tasks
-        self.register_buffer("training_tasks", torch.zeros((), dtype=torch.int64))
+        self.modulation_penalty = modulation_penalty
+        self.cotraining_tasks, self.cotraining_images = cotraining_tasks, cotraining_images
+
+    def sampler(self, split: AnySplit, shape: TaskShape, seed: int, within_groups: bool | None = None) -> Sampler:
+        """Tasks and, for co-training, images of the whole split beside them."""
+        tasks = super().sampler(split, shape, seed, within_groups)
+        if self.classifier is None:
+            return tasks
+        assert isinstance(split, Split), "check_ways refuses tasks of regression"
+        return CotrainingSampler(tasks, ImageSampler(split, seed), self.cotraining_images, self.cotraining_tasks)
 
     def scores(self, episodes: Episodes) -> Tensor:
         """Scores (B, T, N) of the query images by scaled distance to the prototypes of the modulated network."""
@@ -71,7 +86,11 @@ class TADAM(Learner):
 
     def training_scores(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
         """Scores (B, T, N) of the query images, and their labels (B, T)."""
-        return self._both_passes(episodes)[1], episodes.query_labels
+        # the ramp of DropBlock counts a task once
+        with batch_of_tasks(episodes.tasks, episodes.keys, total=0):
+            plain = self._features(episodes.support)
+        with batch_of_tasks(episodes.tasks, episodes.keys):
+            return self._modulated_scores(episodes, plain), episodes.query_labels
 
     def meta_loss(self, episodes: Episodes) -> Tensor:
         """Mean over tasks of the cross-entropy of the query images and, if drawn, of co-training, plus the penalty."""
@@ -81,43 +100,73 @@ class TADAM(Learner):
         """Add the gradient of the objective to ``.grad``; returns the scalars "loss" and "accuracy", detached."""
         measured = self._measured(episodes)
         measured["loss"].backward()
-        with batch_of_tasks(episodes.tasks):
-            self.training_tasks += current_task_batch().total
         return {name: value.detach() for name, value in measured.items()}
 
     def _measured(self, episodes: Episodes) -> dict[str, Tensor]:
-        plain, scores = self._both_passes(episodes)
-        losses = task_losses(scores, episodes.query_labels)
-        if self.classifier is not None:
-            classes = episodes.classes.gather(1, episodes.support_labels)
-            losses = losses + self.cotrained(episodes) * task_losses(self.classifier(plain), classes)
-        penalty = self.modulation_penalty / 2 * self.task_embedding.factors.square().sum()
-        return {"loss": losses.mean() + penalty, "accuracy": accuracy(scores, episodes.query_labels)}
+        scores, labels = self.training_scores(episodes)
+        objective = self.loss(scores, labels) + self.modulation_penalty / 2 * self.task_embedding.factors.square().sum()
+        if self.classifier is not None and isinstance(episodes, CotrainingEpisodes) and episodes.drawn.any():
+            objective = objective + self._cotraining_losses(self.classifier, episodes).sum() / episodes.tasks
+        return {"loss": objective, "accuracy": accuracy(scores, labels)}
 
-    def cotrained(self, episodes: Episodes) -> Tensor:
-        """(B,) whether a training task counts for co-training, drawn from its key; section 2.4."""
-        probability = 0.9 ** (1 + 20 * self.training_tasks // self.cotraining_tasks)
-        draws = torch.from_numpy(seeding.uniform(episodes.keys, _AUXILIARY_DRAW))
-        return draws.to(probability.device) < probability
-
-    def _both_passes(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
-        """Plain support features (B, S, D) and scores (B, T, N), as in training."""
-        # the ramp of DropBlock counts a task once
-        with batch_of_tasks(episodes.tasks, episodes.keys, total=0):
-            plain = self._features(episodes.support)
-        with batch_of_tasks(episodes.tasks, episodes.keys):
-            return plain, self._modulated_scores(episodes, plain)
+    def _cotraining_losses(self, classifier: nn.Linear, episodes: CotrainingEpisodes) -> Tensor:
+        """The mean cross-entropy (b,) of the images beside each of the b tasks that were drawn for co-training."""
+        drawn = np.flatnonzero(episodes.drawn)
+        images = episodes.query[drawn, episodes.query_labels.shape[1] :]
+        with batch_of_tasks(len(drawn), episodes.keys[drawn], total=0):
+            return task_losses(classifier(self._features(images)), episodes.image_classes[drawn])
 
     def _modulated_scores(self, episodes: Episodes, plain: Tensor) -> Tensor:
+        shots, queries = episodes.support_labels.shape[1], episodes.query_labels.shape[1]
         task = class_means(plain, episodes.support_labels, episodes.ways).mean(1)
         with modulated(self.backbone, self.task_embedding(task)):
-            features = self._features(episodes.images())
-        support, query = features.tensor_split([plain.shape[1]], dim=1)
+            features = self._features(episodes.images()[:, : shots + queries])
+        support, query = features.tensor_split([shots], dim=1)
         return self.metric.head(support, episodes.support_labels, episodes.ways).scores(query)
 
     def _features(self, images: Tensor) -> Tensor:
         """Features (B, M, D), float32 or wider, of images (B, M, C, H, W)."""
         return self.in_precision(self.backbone, images.flatten(0, 1)).unflatten(0, images.shape[:2])
+
+
+@dataclass(frozen=True)
+class CotrainingEpisodes(Episodes):
+    """Tasks whose T query images are followed by A images of the whole split, which have no label in the task.
+
+    image_classes: (B, A) int64, the classes of these images.
+    drawn: (B,) bool, whether a task counts for co-training.
+    """
+
+    image_classes: Tensor
+    drawn: NDArray[np.bool_]
+
+
+class CotrainingSampler:
+    """Tasks with images of the whole split beside them, as many for each, and fewer and fewer tasks that use them.
+
+    Task number t is drawn with probability .9^(1 + floor(20 t / T)); section 2.4.
+    """
+
+    def __init__(self, tasks: Sampler, images: ImageSampler, beside: int, total: int) -> None:
+        self.tasks, self.images, self.beside, self.total = tasks, images, beside, total
+
+    def episodes(self, numbers: IntArray, device: torch.device | str = "cpu") -> Episodes:
+        """The tasks with these numbers, as sampled, on `device`."""
+        tasks = self.tasks.episodes(numbers, device)
+        image_numbers = np.asarray(numbers)[:, None] * self.beside + np.arange(self.beside)
+        images = self.images.episodes(image_numbers.reshape(-1), device)
+        beside = (len(numbers), self.beside)
+        probabilities = 0.9 ** (1 + 20 * np.asarray(numbers) // self.total)
+        return CotrainingEpisodes(
+            support=tasks.support,
+            support_labels=tasks.support_labels,
+            query=torch.cat([tasks.query, images.support.squeeze(1).unflatten(0, beside)], 1),
+            query_labels=tasks.query_labels,
+            classes=tasks.classes,
+            keys=tasks.keys,
+            image_classes=images.support_labels.view(beside),
+            drawn=seeding.uniform(tasks.keys, _COTRAINING_DRAW) < probabilities,
+        )
 
 
 class TaskEmbedding(nn.Module):
