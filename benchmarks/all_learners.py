@@ -108,14 +108,13 @@ def cost_file(name: str, options: argparse.Namespace) -> Path:
 def train(name: str, options: argparse.Namespace) -> None:
     run, log = options.out / name, options.out / f"{name}.log"
     each = tasks_of_an_epoch("maml" if name == "tsa-maml" else name, options)
-    command, lengths = ["train"], {"max-epochs": options.epochs}
-    if name == "tsa-maml":  # a task of the groups costs twice one of MAML
-        half = max(1, options.epochs // 2)
-        command, lengths = (
-            ["tsa", "train"],
-            {"pretraining-epochs": half, "max-epochs": max(1, half // 2), "solutions": 300},
-        )
-    epochs = lengths["max-epochs"] + lengths.get("pretraining-epochs", 0)
+    command, lengths, epochs = ["train"], {"max-epochs": options.epochs}, options.epochs
+    if name == "tsa-maml":  # a task of the groups costs twice one of MAML, a solution about one
+        budget, half = epochs * each, max(1, epochs // 2)
+        command = ["tsa", "train"]
+        lengths = {"pretraining-epochs": half, "max-epochs": max(1, half // 2), "solutions": min(300, budget // 8)}
+        epochs = half + lengths["max-epochs"]
+        each = (budget - lengths["solutions"]) // (epochs + lengths["max-epochs"])
     words = [*command, *options_of(name, options, each, epochs), *flags(lengths), "--run", str(run)]
     begun = (run / "checkpoints" / "last.pt").exists() or (run / "stages.yaml").exists()
     print(f"{name}: {epochs * each} tasks", flush=True)
