@@ -70,6 +70,35 @@ def test_random_shots_fit_the_head_to_some_and_ask_for_the_rest(toy_data) -> Non
     assert accuracy(scores, labels).item() == pytest.approx(float(right / asked))
 
 
+def test_random_ways_leave_the_further_classes_out_of_the_task(toy_data) -> None:
+    learner = R2D2(backbone(), l2=5.0, random_shots=False, fewest_ways=2).double()
+    episodes = tasks(toy_data)
+    ways = learner.ways_used(episodes).sum(1)
+    assert set(ways.tolist()) == {2, 3}
+    scores, labels = learner.training_scores(episodes)
+    support, query = features_of(backbone().double(), episodes)
+    losses = []
+    for task, count in enumerate(ways.tolist()):
+        mine, asked = episodes.support_labels[task] < count, episodes.query_labels[task] < count
+        head = ridge(support[task, mine][None], episodes.support_labels[task, mine][None], count, l2=5.0 * 4 * count)
+        expected = 10.0 * head.scores(query[task, asked][None])[0]
+        torch.testing.assert_close(scores[task, 12:][asked][:, :count], expected)
+        losses.append(nn.functional.cross_entropy(expected, episodes.query_labels[task, asked]))
+        assert (labels[task] == NO_LABEL).sum() == 12 + 5 * (3 - count)
+    torch.testing.assert_close(learner.loss(scores, labels), torch.stack(losses).mean())
+    learner.accumulate_gradients(episodes)
+    assert all(parameter.grad.isfinite().all() for parameter in learner.parameters())
+
+
+def test_ways_are_uniform(toy_data) -> None:
+    episodes = EpisodeSampler(toy_data.train, TaskShape(6, 1, 1), seed=0).episodes(np.arange(4000))
+    ways = R2D2(backbone(), fewest_ways=3).ways_used(episodes).sum(1)
+    counts = ways.bincount(minlength=7)
+    assert counts[:3].sum() == 0
+    assert (counts[3:] - 1000).abs().max() < 120
+    assert (R2D2(backbone(), fewest_ways=9).ways_used(episodes).sum(1) == 6).all()
+
+
 def test_shots_are_uniform_and_belong_to_the_task(toy_data) -> None:
     learner, episodes = R2D2(backbone()), tasks(toy_data)
     keys = EpisodeSampler(toy_data.train, TaskShape(3, 4, 5), seed=0).rows(np.arange(4000)).keys
@@ -166,6 +195,8 @@ def test_metaoptnet_refuses_impossible_options(options: dict, message: str) -> N
         MetaOptNet(backbone(), **options)
 
 
-def test_r2d2_refuses_a_penalty_that_is_not_positive() -> None:
+def test_r2d2_refuses_impossible_options() -> None:
+    with pytest.raises(ConfigError, match="fewest_ways is 1, but must be at least 2"):
+        R2D2(backbone(), fewest_ways=1)
     with pytest.raises(ConfigError, match=r"l2 is 0\.0"):
         R2D2(backbone(), l2=0.0)

@@ -11,11 +11,12 @@ from torch import Tensor
 from kshot import seeding
 from kshot.backbones.registry import Backbone
 from kshot.data.episodes import Episodes
+from kshot.errors import ConfigError
 from kshot.learners.base import NO_LABEL, FeatureLearner, learners
 from kshot.solvers.heads import LinearHead, one_hot
 from kshot.solvers.scaled import LearntRidge, ScaledHead
 
-_SHOTS_DRAW = 1 << 22  # of a task's key; apart from the draws of augmentation and dropout
+_SHOTS_DRAW, _WAYS_DRAW = 1 << 22, (1 << 22) + 1  # of a task's key; apart from those of augmentation and dropout
 
 
 @learners.register("r2d2")
@@ -27,10 +28,10 @@ class R2D2(FeatureLearner):
 
     With random shots, a training task uses of each class a number of its K sampled support images that is drawn
     uniformly from 1..K, the same for all classes, and asks for the rest along with the query images: so one network
-    learns for all shots, every task has as many images as any other, and none is wasted. The bias is one number for all
-    classes, as in the paper; it would tell in other losses than the cross-entropy, whose probabilities it leaves alone.
-    The number of ways is the one that is sampled; the release can draw it, too, among the divisors of the fixed 240
-    images of a task, but fixes 16 or 20 in the experiments that are quoted.
+    learns for all shots, every task has as many images as any other, and none is wasted. The number of ways can be
+    drawn as well; the release, which takes more images of fewer classes, fixes it in the experiments that are quoted.
+    The bias is one number for all classes, as in the paper; it would tell in other losses than the cross-entropy,
+    whose probabilities it leaves alone.
 
     The paper does not say where the three numbers start. The release divides X and Y by the root of n, which the paper
     does not mention and which is the n before l2 above; it fixes the penalty at 50 unless told otherwise, starts the
@@ -41,6 +42,8 @@ class R2D2(FeatureLearner):
     l2: where the learnt penalty starts, for each support image.
     scale, bias: where the learnt scale and bias of the scores start.
     random_shots: draw the shots of each training task, up to those that are sampled.
+    fewest_ways: draw the ways of each training task, from here up to those that are sampled, whose further classes the
+        task leaves out; None for all that are sampled. The release draws from 5 where it draws.
     statistics: BatchNorm statistics in training: of each "task" alone, or "joint" over the whole meta batch.
     """
 
@@ -54,25 +57,45 @@ class R2D2(FeatureLearner):
         scale: float = 10.0,
         bias: float = 0.0,
         random_shots: bool = True,
+        fewest_ways: int | None = None,
         statistics: Literal["task", "joint"] = "task",
     ) -> None:
+        if fewest_ways is not None and fewest_ways < 2:
+            raise ConfigError(f"fewest_ways is {fewest_ways}, but must be at least 2, or null for no random ways")
         super().__init__(backbone, ScaledHead(LearntRidge(l2), scale, bias), statistics)
-        self.random_shots = random_shots
+        self.random_shots, self.fewest_ways = random_shots, fewest_ways
 
     def training_scores(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
-        """Scores (B, S+T, N) of all images, and labels (B, S+T), `NO_LABEL` for those that the head was fitted to."""
+        """Scores (B, S+T, N) of all images, and labels (B, S+T).
+
+        The label is `NO_LABEL` for images that the head was fitted to and for those of classes that the task leaves
+        out, whose scores are -inf.
+        """
         images = episodes.images()
         with self.training_pass(episodes):
             features = self.features(images.flatten(0, 1)).unflatten(0, images.shape[:2])
-        used = self.support_used(episodes)
+        ways, labels = self.ways_used(episodes), episodes.labels()
+        inside = ways.gather(1, labels)
+        used = self.support_used(episodes) & inside[:, : episodes.support_labels.shape[1]]
         head = self._head_of_some(features[:, : used.shape[1]], episodes.support_labels, episodes.ways, used)
-        asked = episodes.support_labels.masked_fill(used, NO_LABEL)
-        return head.scores(features), torch.cat([asked, episodes.query_labels], 1)
+        fitted = F.pad(used, (0, labels.shape[1] - used.shape[1]))
+        scores = head.scores(features).masked_fill(~ways.unsqueeze(1), -torch.inf)
+        return scores, labels.masked_fill(fitted | ~inside, NO_LABEL)
 
     def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
         """Mean over tasks of the mean cross-entropy of a task's images that have a label."""
         losses = F.cross_entropy(scores.mT, labels, ignore_index=NO_LABEL, reduction="none")
         return (losses.sum(1) / (labels != NO_LABEL).sum(1)).mean()
+
+    def ways_used(self, episodes: Episodes) -> Tensor:
+        """(B, N) whether a class takes part in its training task: the first so many, since their order is random."""
+        sampled = episodes.ways
+        places = torch.arange(sampled, device=episodes.classes.device).expand(episodes.tasks, -1)
+        if self.fewest_ways is None:
+            return places < sampled
+        fewest = min(self.fewest_ways, sampled)
+        ways = fewest + seeding.below(episodes.keys, _WAYS_DRAW, sampled - fewest + 1)
+        return places < torch.from_numpy(ways).to(places.device).unsqueeze(1)
 
     def _head_of_some(self, features: Tensor, labels: Tensor, ways: int, used: Tensor) -> LinearHead:
         """The head of the support images (B, S) that are `used`, a number that may differ between tasks."""
