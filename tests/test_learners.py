@@ -12,8 +12,8 @@ from learner_toys import build, normalised, with_support
 from torch import nn
 
 from kshot.data.episodes import Episodes, EpisodeSampler, TaskShape
-from kshot.errors import ConfigError
-from kshot.learners import FeatureLearner, InitializationLearner, Learner, learners
+from kshot.errors import ConfigError, DataError
+from kshot.learners import FeatureLearner, InitializationLearner, Learner, MultiTask, Supervised, learners
 
 
 @pytest.fixture(params=sorted(learners))
@@ -200,6 +200,32 @@ def test_tasks_of_another_number_of_classes_are_refused(name, unseen_episodes):
         pytest.skip("learns tasks of any number of classes")
     with pytest.raises(ConfigError, match="5-way tasks and cannot learn 3-way"):
         build(name, ways=5).scores(unseen_episodes)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 0, 0, 2, 2, 2, 2, 2, 2], "class 1 of task 4 has no support image"),
+        ([0, 0, 0, 1, 1, 1, 2, 2, 3], r"task 4 has the support label 3, outside 0\.\.2"),
+        ([0, 0, 0, 1, 1, 1, 2, 2, -1], r"task 4 has the support label -1, outside 0\.\.2"),
+    ],
+    ids=["missing", "too-large", "negative"],
+)
+def test_support_sets_that_do_not_show_every_class_are_refused(name, unseen_episodes, labels, message):
+    learner = build(name)
+    unseen_episodes.support_labels[4] = torch.tensor(labels)
+    with pytest.raises(DataError, match=message):
+        learner.eval().scores(unseen_episodes)
+    if isinstance(learner, MultiTask | Supervised):
+        return  # their training does not tell support from query
+    for train in (learner.train().accumulate_gradients, learner.meta_loss):
+        with pytest.raises(DataError, match=message):
+            train(unseen_episodes)
+
+
+def test_tasks_without_support_images_are_refused(name, unseen_episodes):
+    with pytest.raises(DataError, match=r"no support image|support images"):
+        build(name).eval().scores(with_support(unseen_episodes, torch.arange(0)))
 
 
 def test_misspelt_statistics_are_refused(name):

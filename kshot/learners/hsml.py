@@ -87,7 +87,7 @@ class HSML(MAML):
 
     def meta_loss(self, episodes: Episodes) -> Tensor:
         """Query loss and weighted reconstruction error, averaged over tasks: a scalar."""
-        self.check_ways(episodes.ways)
+        self.check_tasks(episodes)
         parts = self.by_chunk(lambda part: part.tasks / episodes.tasks * self._objective(part)[0], episodes)
         return torch.stack(parts).sum()
 

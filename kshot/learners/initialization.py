@@ -18,6 +18,7 @@ from kshot.data.episodes import Episodes
 from kshot.errors import ConfigError, DivergenceError, check_not_negative, check_positive
 from kshot.learners.base import Learner, accuracy, task_losses
 from kshot.solvers.descent import Weights
+from kshot.solvers.heads import check_labels
 
 Result = TypeVar("Result")
 Gradients = dict[nn.Parameter, Tensor]
@@ -96,7 +97,7 @@ class InitializationLearner(Learner):
 
     def training_scores(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
         """Scores (B, T, N) of the query images under the adapted weights, and their labels (B, T)."""
-        self.check_ways(episodes.ways)
+        self.check_tasks(episodes)
         return torch.cat(self.by_chunk(self._query_scores, episodes)), episodes.query_labels
 
     def _query_scores(self, episodes: Episodes) -> Tensor:
@@ -104,7 +105,7 @@ class InitializationLearner(Learner):
 
     def accumulate_gradients(self, episodes: Episodes) -> dict[str, Tensor]:
         """Add the gradient of the objective to ``.grad``, chunk by chunk; returns "loss" and "accuracy", detached."""
-        self.check_ways(episodes.ways)
+        self.check_tasks(episodes)
         advance_ramps(self, episodes.tasks)
         measured = []
         parts = self._each_chunk(lambda part: (part.tasks / episodes.tasks, *self.gradients(part)), episodes)
@@ -120,7 +121,7 @@ class InitializationLearner(Learner):
 
     def gradients(self, episodes: Episodes) -> tuple[Tensor, Gradients]:
         """Mean loss and accuracy of these tasks, (2,), and the mean gradient of the parameters that learn from them."""
-        scores, labels = self.training_scores(episodes)
+        scores, labels = self._query_scores(episodes), episodes.query_labels
         return self.gradients_of(self.loss(scores, labels), scores, labels)
 
     def gradients_of(self, loss: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, Gradients]:
@@ -136,7 +137,7 @@ class InitializationLearner(Learner):
 
     def scores(self, episodes: Episodes) -> Tensor:
         """Scores (B, T, N) of the query images, learnt from the support images alone; see `statistics_at_test`."""
-        self.check_ways(episodes.ways)
+        self.check_tasks(episodes)
         with torch.inference_mode(False):  # in which no step could be taken
             return torch.cat(self.by_chunk(self._scores, _recordable(episodes)))
 
@@ -177,6 +178,12 @@ class InitializationLearner(Learner):
                 f"{type(self).__name__} was built for {self.ways}-way tasks and cannot learn {ways}-way ones; "
                 f"evaluate with ways={self.ways}, or train another learner with ways={ways}"
             )
+
+    def check_tasks(self, episodes: Episodes) -> None:
+        """As `check_ways`, and DataError where the support set of a task lacks a class or names one out of range."""
+        self.check_ways(episodes.ways)
+        if not episodes.support_labels.is_floating_point():
+            check_labels(episodes.support_labels, episodes.ways)
 
     def by_chunk(self, function: Callable[[Episodes], Result], episodes: Episodes) -> list[Result]:
         """The results of `function` on the tasks, as many at once as may be; a DivergenceError names the task."""

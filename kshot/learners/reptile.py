@@ -78,7 +78,7 @@ class Reptile(InitializationLearner):
 
     def training_scores(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
         """Scores (B, T, N) of the images of all mini-batches, each before the step on it, and their labels (B, T)."""
-        self.check_ways(episodes.ways)
+        self.check_tasks(episodes)
         scores, labels = zip(*self.by_chunk(lambda part: self._descend(part, self.inner_steps)[1:], episodes))
         return torch.cat(scores), torch.cat(labels)
 

@@ -49,15 +49,38 @@ def check_support(features: Tensor, labels: Tensor, ways: int) -> None:
         )
     if not features.is_floating_point() or labels.dtype != torch.int64:
         raise DataError(f"features must be floating point and labels int64, but are {features.dtype}, {labels.dtype}")
-    members = one_hot(labels, ways, torch.bool)
-    known, present = members.any(2), members.any(1)
+    known, present = _known_and_present(labels, ways)
     # A sum is finite only where every term is, and reads the features once without a copy.
     usable = features.detach().sum((1, 2)).isfinite()
     if not torch.stack([known.all(), present.all(), usable.all()]).all():
-        _explain(known, present, usable, labels, ways)
+        _explain_labels(known, present, labels, ways)
+        task = int(usable.logical_not().nonzero()[0])
+        raise DivergenceError(
+            f"the support features of task {task} are not all finite numbers (or overflow when summed); look for NaN "
+            "or infinity in its images or in the weights of the backbone"
+        )
 
 
-def _explain(known: Tensor, present: Tensor, usable: Tensor, labels: Tensor, ways: int) -> None:
+def check_labels(labels: Tensor, ways: int) -> None:
+    """The half of `check_support` that needs no features: refuse support labels that no classifier can learn from.
+
+    labels: (B, S) int64 in 0..ways-1, every class at least once in every task. Costs one wait for the device.
+
+    Raises DataError where a label lies outside the range or a class has no support image.
+    """
+    known, present = _known_and_present(labels, ways)
+    if not (known.all() & present.all()):
+        _explain_labels(known, present, labels, ways)
+
+
+def _known_and_present(labels: Tensor, ways: int) -> tuple[Tensor, Tensor]:
+    """Whether each label (B, S) is one of the `ways`, and whether each class (B, N) has an image."""
+    members = one_hot(labels, ways, torch.bool)
+    return members.any(2), members.any(1)
+
+
+def _explain_labels(known: Tensor, present: Tensor, labels: Tensor, ways: int) -> None:
+    """DataError for the first label or class that is not as it must be, if there is one."""
     if not known.all():
         task, image = known.logical_not().nonzero()[0].tolist()
         raise DataError(
@@ -69,11 +92,6 @@ def _explain(known: Tensor, present: Tensor, usable: Tensor, labels: Tensor, way
         raise DataError(
             f"class {way} of task {task} has no support image; give every class at least one, or choose fewer ways"
         )
-    task = int(usable.logical_not().nonzero()[0])
-    raise DivergenceError(
-        f"the support features of task {task} are not all finite numbers (or overflow when summed); look for NaN or "
-        "infinity in its images or in the weights of the backbone"
-    )
 
 
 def one_hot(labels: Tensor, ways: int, dtype: torch.dtype) -> Tensor:
