@@ -13,6 +13,7 @@ from kshot.backbones import MLP, Backbone, Conv4, R2D2Network, ResNet12, WideRes
 from kshot.backbones.film import Modulations, modulated, modulated_layers
 from kshot.backbones.task_weights import forward_per_task, shared_weights
 from kshot.errors import ConfigError
+from kshot.learners import MMAML, TADAM
 
 NETWORKS = {
     "conv4": lambda: Conv4(4, in_channels=1, image_size=16),
@@ -134,6 +135,20 @@ def test_modulations_that_do_not_fit_are_refused(network):
             network(torch.zeros(3, 1, 16, 16).double())
     with pytest.raises(AttributeError), modulated(network, {"nowhere": (torch.ones(2), torch.ones(2))}):
         pass
+
+
+@pytest.mark.parametrize("build", [lambda network: MMAML(network, ways=3), lambda network: TADAM(network, 12)])
+def test_learners_refuse_a_network_without_layers_to_modulate(build):
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    network.feature_size = 2
+    with pytest.raises(ConfigError, match="Sequential has no layer that FiLM could modulate; choose conv4"):
+        build(network)
+
+
+def test_linear_layers_of_token_maps_are_refused():
+    network = nn.Sequential(nn.Flatten(2), nn.Linear(16, 16))  # as many tokens as channels: the sizes tell nothing
+    with modulated(network, drawn(network, 2)), pytest.raises(ConfigError, match=r"layer 1 gives \(4, 16, 16\)"):
+        network.double()(torch.zeros(4, 16, 4, 4).double())
 
 
 def test_a_compiled_network_is_refused(network):

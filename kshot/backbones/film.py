@@ -24,15 +24,20 @@ def modulated_layers(network: nn.Module) -> dict[str, int]:
 
     These are the normalisations that follow (or, in a pre-activated network, precede) the convolutions, but not those
     of shortcuts; or, in a network without normalisation, its linear layers.
+
+    Raises ConfigError for a network without such layers.
     """
     layers = {
         name: layer.num_features
         for name, layer in network.named_modules()
         if isinstance(layer, BatchNorm2d) and "shortcut" not in name.split(".")
     }
-    return layers or {
+    layers = layers or {
         name: layer.out_features for name, layer in network.named_modules() if isinstance(layer, nn.Linear)
     }
+    if not layers:
+        raise ConfigError(f"{type(network).__name__} has no layer that FiLM could modulate; choose conv4")
+    return layers
 
 
 @contextmanager
@@ -46,7 +51,8 @@ def modulated(network: nn.Module, modulations: Modulations) -> Iterator[None]:
         `forward_per_task`.
 
     Raises ConfigError for a network that was compiled, AttributeError for a name that no layer has, and, when the
-    network is called, ValueError where numbers of tasks or channels do not fit.
+    network is called, ConfigError for a linear layer whose outputs are no vectors, ValueError where numbers of tasks or
+    channels do not fit.
     """
     # a compiled network does not look again which hooks its layers have, and would leave the modulation out
     if modulations and is_compiled(network):
@@ -61,7 +67,12 @@ def modulated(network: nn.Module, modulations: Modulations) -> Iterator[None]:
 
 
 def _modulation(name: str, scale: Tensor, shift: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-    def modulate(_layer: nn.Module, _inputs: tuple[Tensor, ...], maps: Tensor) -> Tensor:
+    def modulate(layer: nn.Module, _inputs: tuple[Tensor, ...], maps: Tensor) -> Tensor:
+        if isinstance(layer, nn.Linear) and maps.dim() > 2:  # as of a transformer, whose channels come last
+            raise ConfigError(
+                f"FiLM modulates linear layers that give vectors, but layer {name} gives {tuple(maps.shape)}; choose a "
+                f"backbone of convolutions, such as conv4"
+            )
         tasks = 1 if scale.dim() == 1 else len(scale)
         if len(maps) % tasks or scale.shape[-1] != maps.shape[1] or shift.shape != scale.shape:
             raise ValueError(

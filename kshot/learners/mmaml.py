@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from kshot.backbones.film import modulated, modulated_layers
 from kshot.backbones.registry import Backbone
 from kshot.data.episodes import Episodes
-from kshot.errors import ConfigError, check_above_zero, check_positive
+from kshot.errors import check_above_zero, check_positive
 from kshot.learners.base import learners
 from kshot.learners.initialization import Classifier
 from kshot.learners.maml import MAML
@@ -93,8 +93,6 @@ class ModulatedClassifier(Classifier):
         nn.Module.__init__(self)
         self.backbone, self.head = classifier.backbone, classifier.head
         layers = modulated_layers(self.backbone)
-        if not layers:
-            raise ConfigError(f"{type(self.backbone).__name__} has no layer that FiLM could modulate; choose conv4")
         self.names, self.channels = list(layers), list(layers.values())
         for place, size in enumerate(self.channels):
             self.register_buffer(f"scale_{place}", torch.ones(size), persistent=False)

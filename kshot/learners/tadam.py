@@ -47,6 +47,8 @@ class TADAM(Learner):
     modulation_penalty: weight of the sum of these factors' squares in the loss, in halves.
     cotraining_tasks: T, tasks of training over which co-training becomes rare; 0 for no co-training.
     cotraining_images: beside a task; the paper has 64 for each step, of two tasks at five shots.
+
+    Raises ConfigError for a backbone without layers that FiLM could follow.
     """
 
     meta_batch = 2
