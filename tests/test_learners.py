@@ -14,6 +14,7 @@ from torch import nn
 from kshot.data.episodes import Episodes, EpisodeSampler, TaskShape
 from kshot.errors import ConfigError, DataError
 from kshot.learners import FeatureLearner, InitializationLearner, Learner, MultiTask, Supervised, learners
+from kshot.training.checks import check_compile
 
 
 @pytest.fixture(params=sorted(learners))
@@ -162,6 +163,11 @@ def test_features_of_an_image_do_not_depend_on_its_batch(name, unseen_episodes):
     torch.testing.assert_close(learner.features(images)[3:5], learner.features(images[3:5]))
 
 
+def is_rounding(which: str, learner: Learner) -> bool:
+    """BatchNorm takes the bias of a convolution out again, and Adam magnifies what rounding leaves of its gradient."""
+    return which.endswith(".0.bias") and getattr(learner, "inner_optimizer", None) == "adam"
+
+
 def test_both_execution_strategies_give_the_same_gradients_and_scores(name, train_episodes, unseen_episodes):
     """One task after the other through ordinary kernels, or all at once under vmap."""
     if not issubclass(learners[name], InitializationLearner):
@@ -172,8 +178,8 @@ def test_both_execution_strategies_give_the_same_gradients_and_scores(name, trai
     one, all_ = (build(name, tasks_at_once=count).double() for count in (1, 6))
     torch.testing.assert_close(one.accumulate_gradients(batch), all_.accumulate_gradients(batch))
     for (which, expected), actual in zip(one.named_parameters(), all_.parameters()):
-        if which.endswith(".0.bias") and getattr(one, "inner_optimizer", None) == "adam":
-            continue  # BatchNorm takes the bias of a convolution out again: Adam magnifies what rounding leaves of it
+        if is_rounding(which, one):
+            continue
         torch.testing.assert_close(
             actual.grad, expected.grad, rtol=1e-9, atol=1e-11, msg=lambda m, w=which: f"{w}: {m}"
         )
@@ -186,13 +192,32 @@ def test_both_execution_strategies_give_the_same_gradients_and_scores(name, trai
 
 def test_compiling_the_backbone_changes_nothing_or_is_refused(name, unseen_episodes):
     learner = build(name)
+    if not learner.can_compile:
+        with pytest.raises(ConfigError, match="leave out compile"):
+            check_compile(learner)
+        return
     expected = learner.scores(unseen_episodes)
     learner.backbone.compile(backend="eager")
-    if learner.can_compile:
-        torch.testing.assert_close(learner.scores(unseen_episodes), expected)
-    else:
-        with pytest.raises(ConfigError, match="leave out compile"):
-            learner.scores(unseen_episodes)
+    torch.testing.assert_close(learner.scores(unseen_episodes), expected)
+
+
+@pytest.mark.slow
+def test_compiling_the_backbone_leaves_the_gradients_as_they_are(name, train_episodes):
+    """With its backward pass traced, too, which the quick test leaves to autograd."""
+    plain, compiled = build(name).double(), build(name).double()
+    if not plain.can_compile:
+        pytest.skip("is refused")
+    torch.compiler.reset()
+    compiled.backbone.compile(backend="aot_eager")
+    batch = train_episodes()
+    batch = batch.with_images(batch.support.double(), batch.query.double())
+    torch.testing.assert_close(compiled.accumulate_gradients(batch), plain.accumulate_gradients(batch))
+    for (which, expected), actual in zip(plain.named_parameters(), compiled.parameters()):
+        if is_rounding(which, plain):
+            continue
+        torch.testing.assert_close(
+            actual.grad, expected.grad, rtol=1e-9, atol=1e-11, msg=lambda m, w=which: f"{w}: {m}"
+        )
 
 
 def test_tasks_of_another_number_of_classes_are_refused(name, unseen_episodes):

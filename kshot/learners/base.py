@@ -37,7 +37,8 @@ class Learner(nn.Module):
         "transductive" (the whole query set) or "inductive" (the support set plus one query image at a time).
     statistics_at_test: the one of them that `scores` uses.
     needs_queries: whether training looks at query images.
-    can_compile: whether torch.compile may have the backbone; not where the task modulates its layers (FiLM).
+    can_compile: whether torch.compile may have the backbone; not where the task modulates its layers (FiLM), nor where
+        gradients of its gradients are needed.
     follows_label_permutations: whether scores are the same for every numbering of a task's classes.
     ignores_support_order: whether scores are the same for every order of a task's support images.
     """
@@ -47,7 +48,7 @@ class Learner(nn.Module):
     statistics_offered: ClassVar[tuple[Statistics, ...]] = ("running",)
     statistics_at_test: Statistics = "running"
     needs_queries: ClassVar[bool] = True
-    can_compile: ClassVar[bool] = True
+    can_compile: bool = True
     follows_label_permutations: ClassVar[bool] = True
     ignores_support_order: bool = True
     options: Mapping[str, object]

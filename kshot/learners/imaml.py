@@ -34,6 +34,8 @@ class IMAML(InitializationLearner):
         thread of a CPU, where that is fastest for images, else all of a batch. It changes rounding only.
     """
 
+    can_compile = False
+
     def __init__(
         self,
         backbone: Backbone,

@@ -43,7 +43,6 @@ class MMAML(MAML):
     """
 
     meta_batch = 10
-    can_compile = False
 
     def __init__(
         self,
@@ -63,6 +62,7 @@ class MMAML(MAML):
         check_positive("embedding_size", embedding_size)
         check_above_zero("inner_clip", inner_clip)
         self.inner_clip = inner_clip
+        self.can_compile = False
         self.network = ModulatedClassifier(self.network)
         self.examples = ExampleEncoder(backbone, ways, embedding_size)
         self.modulation = nn.ModuleList(nn.Linear(embedding_size, 2 * size) for size in self.network.channels)

@@ -76,12 +76,15 @@ def check_queries(learner: Learner, queries: int) -> None:
 
 
 def check_compile(learner: Learner) -> None:
-    """ConfigError where there is nothing that torch.compile could have, or it would leave something out."""
+    """ConfigError where there is nothing that torch.compile could have, or not all that the learner needs of it."""
     name = type(learner).__name__
     if getattr(learner, "backbone", None) is None:
         raise ConfigError(f"{name} has no backbone to compile; leave out compile")
     if not learner.can_compile:
-        raise ConfigError(f"each task modulates the layers of {name}, which torch.compile misses; leave out compile")
+        raise ConfigError(
+            f"a network that torch.compile has made has no gradients of gradients and cannot be modulated by the task, "
+            f"of which {name} needs one; leave out compile"
+        )
 
 
 def check_fit(learner: Learner, config: Mapping[str, Any], split: AnySplit) -> None:
