@@ -253,6 +253,13 @@ def test_tasks_without_support_images_are_refused(name, unseen_episodes):
         build(name).eval().scores(with_support(unseen_episodes, torch.arange(0)))
 
 
+def test_no_training_classes_are_refused(name):
+    if "num_classes" not in inspect.signature(learners[name]).parameters:
+        pytest.skip("does not ask for their number")
+    with pytest.raises(ConfigError, match="num_classes is 0, but must be at least 1"):
+        build(name, num_classes=0)
+
+
 def test_misspelt_statistics_are_refused(name):
     if "statistics" not in inspect.signature(learners[name]).parameters:
         pytest.skip("has no such option")

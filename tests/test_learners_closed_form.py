@@ -183,11 +183,16 @@ def test_r2d2_learns_its_three_numbers(toy_data) -> None:
     ("options", "message"),
     [
         ({"head": "tree"}, "head is 'tree'; choose one of: svm, ridge"),
-        ({"label_smoothing": 1.0}, "label_smoothing is 1.0"),
+        ({"label_smoothing": 0.5}, "label_smoothing is 0.5, but must be at least 0 and below 0.5"),
+        ({"label_smoothing": float("nan")}, "label_smoothing is nan"),
         ({"label_smoothing": -0.1}, "label_smoothing is -0.1"),
         ({"c": 0.0}, "the C of a support vector machine is 0.0"),
         ({"diagonal_shift": -1.0}, "diagonal_shift is -1.0"),
         ({"head": "ridge", "l2": 0.0}, "l2 is 0.0"),
+        ({"head": "svm", "l2": -5.0}, "l2 is -5.0"),
+        ({"head": "ridge", "c": -5.0}, "the C of a support vector machine is -5.0"),
+        ({"scale": 0.0}, "scale is 0.0, but must be above 0"),
+        ({"scale": float("nan")}, "scale is nan"),
     ],
 )
 def test_metaoptnet_refuses_impossible_options(options: dict, message: str) -> None:

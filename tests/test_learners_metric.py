@@ -149,6 +149,8 @@ def test_gradients_reach_the_context_and_equal_those_of_a_loop_over_tasks(episod
 def test_attention_refuses_what_it_cannot_learn_from() -> None:
     with pytest.raises(ConfigError, match="reading_steps is 0"):
         MatchingNet(backbone(), reading_steps=0)
+    with pytest.raises(ConfigError, match=r"reading_steps is 7.*choose full_context=true"):
+        MatchingNet(backbone(), reading_steps=7)
     with pytest.raises(DataError, match="class 1 of task 0 has no support image"):
         Attention().head(torch.randn(1, 2, 4), torch.tensor([[0, 2]]), 3)
 
@@ -266,5 +268,12 @@ def test_tadam_without_cotraining_knows_no_training_classes(episodes: Episodes) 
     learner = tadam(cotraining_tasks=0)
     assert not any("classifier" in name for name in learner.state_dict())
     learner.accumulate_gradients(episodes)
-    with pytest.raises(ConfigError, match="cotraining_tasks is -1"):
-        tadam(cotraining_tasks=-1)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("cotraining_tasks", -1), ("modulation_penalty", -1.0), ("scale", -1.0), ("scale", 0.0), ("scale", float("nan"))],
+)
+def test_tadam_refuses_impossible_options(option: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=f"{option} is {value}"):
+        tadam(**{option: value})

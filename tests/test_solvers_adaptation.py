@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from kshot.data.episodes import Episodes
 from kshot.errors import ConfigError
-from kshot.solvers import TuneAll, adaptations, logistic_regression
+from kshot.solvers import LogisticRegression, TuneAll, adaptations, logistic_regression
 
 
 class Toy(nn.Module):
@@ -118,3 +118,9 @@ def test_tune_all_works_where_gradients_are_off(without_gradients, learner: Toy)
 def test_tune_all_refuses_impossible_options(options: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="tune-all needs"):
         TuneAll(**options)
+
+
+@pytest.mark.parametrize("c", [0.0, -1.0, float("nan")])
+def test_logistic_regression_refuses_an_impossible_weight_before_it_is_used(c: float) -> None:
+    with pytest.raises(ConfigError, match=f"c is {c}, but must be a positive number"):
+        LogisticRegression(c=c)

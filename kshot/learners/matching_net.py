@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 from kshot.backbones.registry import Backbone
-from kshot.errors import check_positive
+from kshot.errors import ConfigError, check_positive
 from kshot.learners.base import FeatureLearner, learners
 from kshot.solvers.attention import Attention, FullContext
+
+_READING_STEPS = 3
 
 
 @learners.register("matching-net")
@@ -32,10 +34,15 @@ class MatchingNet(FeatureLearner):
         self,
         backbone: Backbone,
         full_context: bool = False,
-        reading_steps: int = 3,
+        reading_steps: int = _READING_STEPS,
         statistics: Literal["task", "joint"] = "task",
     ) -> None:
         check_positive("reading_steps", reading_steps)
+        if reading_steps != _READING_STEPS and not full_context:
+            raise ConfigError(
+                f"reading_steps is {reading_steps}, but queries read from the support set in full-context embeddings "
+                f"alone; choose full_context=true, or leave out reading_steps"
+            )
         context = FullContext(backbone.feature_size, reading_steps) if full_context else None
         super().__init__(backbone, Attention(context), statistics)
         self.ignores_support_order = not full_context

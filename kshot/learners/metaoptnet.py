@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kshot.backbones.registry import Backbone
-from kshot.errors import check_choice, check_rate
+from kshot.errors import ConfigError, check_choice
 from kshot.learners.base import FeatureLearner, learners
 from kshot.solvers.adaptation import Ridge, SupportVectorMachine
 from kshot.solvers.scaled import ScaledHead
@@ -30,7 +30,8 @@ class MetaOptNet(FeatureLearner):
     diagonal_shift: of the svm, what is added to the diagonal of its kernel; the release adds 1, the paper nothing.
     l2: of ridge, the weight of |W|^2.
     scale: where the learnt scale of the scores starts.
-    label_smoothing: share of the probability that the loss spreads over the other classes (0.1 on mini-ImageNet).
+    label_smoothing: share of the probability that the loss spreads over the other classes, below one half (0.1 on
+        mini-ImageNet).
     statistics: BatchNorm statistics in training: of each "task" alone, or "joint" over the whole meta batch.
     """
 
@@ -48,9 +49,13 @@ class MetaOptNet(FeatureLearner):
         statistics: Literal["task", "joint"] = "task",
     ) -> None:
         check_choice("head", head, ("svm", "ridge"))
-        check_rate("label_smoothing", label_smoothing)
-        fit = SupportVectorMachine(c, diagonal_shift) if head == "svm" else Ridge(l2)
-        super().__init__(backbone, ScaledHead(fit, scale), statistics)
+        if not 0 <= label_smoothing < 0.5:
+            raise ConfigError(
+                f"label_smoothing is {label_smoothing}, but must be at least 0 and below 0.5: of two classes, the "
+                f"other one would be the more probable"
+            )
+        fits = {"svm": SupportVectorMachine(c, diagonal_shift), "ridge": Ridge(l2)}  # each checks its options
+        super().__init__(backbone, ScaledHead(fits[head], scale), statistics)
         self.label_smoothing = label_smoothing
 
     def loss(self, scores: Tensor, labels: Tensor) -> Tensor:

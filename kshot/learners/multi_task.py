@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from kshot.backbones.registry import Backbone
 from kshot.data.episodes import Episodes
+from kshot.errors import check_positive
 from kshot.learners.base import FeatureLearner, learners
 from kshot.solvers.adaptation import LogisticRegression
 
@@ -40,6 +41,8 @@ class MultiTask(FeatureLearner):
         normalize_features: bool = True,
         statistics: Literal["task", "joint"] = "task",
     ) -> None:
+        check_positive("num_classes", num_classes)
+        check_positive("ways", ways)
         super().__init__(backbone, LogisticRegression(c=3.0), statistics)
         self.weight = _class_weights(num_classes, backbone.feature_size, ways)
         self.normalize_features = normalize_features

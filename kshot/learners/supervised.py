@@ -10,6 +10,7 @@ from kshot.backbones.task_batch import batch_of_tasks
 from kshot.data.dataset import Split
 from kshot.data.episodes import Episodes, ImageSampler, TaskShape
 from kshot.data.regression import AnySplit
+from kshot.errors import check_positive
 from kshot.learners.base import FeatureLearner, learners
 from kshot.solvers.adaptation import LogisticRegression
 
@@ -28,6 +29,7 @@ class Supervised(FeatureLearner):
     needs_queries = False
 
     def __init__(self, backbone: Backbone, num_classes: int) -> None:
+        check_positive("num_classes", num_classes)
         super().__init__(backbone, LogisticRegression(c=1.0), statistics="joint")
         self.classifier = nn.Linear(backbone.feature_size, num_classes)
 

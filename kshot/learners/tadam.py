@@ -64,6 +64,8 @@ class TADAM(Learner):
         cotraining_tasks: int = 60_000,
         cotraining_images: int = 32,
     ) -> None:
+        check_positive("num_classes", num_classes)
+        check_not_negative("modulation_penalty", modulation_penalty)
         check_not_negative("cotraining_tasks", cotraining_tasks)
         check_positive("cotraining_images", cotraining_images)
         super().__init__()

@@ -10,7 +10,7 @@ from torch import Tensor
 from kshot.data.episodes import Episodes
 from kshot.registry import Registry
 from kshot.solvers.heads import Head, LinearHead
-from kshot.solvers.logistic import logistic_regression
+from kshot.solvers.logistic import check_logistic, logistic_regression
 from kshot.solvers.prototypes import cosine, nearest_centroid
 from kshot.solvers.ridge import check_ridge, ridge
 from kshot.solvers.svm import check_svm, svm
@@ -67,6 +67,7 @@ class LogisticRegression(HeadAdaptation):
     """
 
     def __init__(self, c: float = 3.0) -> None:
+        check_logistic(c)
         self.c = c
 
     def head(self, features: Tensor, labels: Tensor, ways: int) -> LinearHead:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import torch
@@ -38,9 +39,9 @@ def logistic_regression(features: Tensor, labels: Tensor, ways: int, c: float = 
     Raises ConfigError where `c` or `tol` is not positive, DataError where features are too large for float64 at this
     `c`, and as `check_support`.
     """
-    for name, value in (("c", c), ("tol", tol)):
-        if not 0 < value < float("inf"):
-            raise ConfigError(f"logistic regression's {name} is {value}, but must be a positive number")
+    check_logistic(c)
+    if not 0 < tol < math.inf:
+        raise ConfigError(f"logistic regression's tol is {tol}, but must be a positive number")
     check_support(features, labels, ways)
     tasks, support, dimension = features.shape
     weight = features.new_empty(tasks, ways, dimension)
@@ -52,6 +53,12 @@ def logistic_regression(features: Tensor, labels: Tensor, ways: int, c: float = 
         weight[rows], bias[rows], residual[rows] = _solve(features[rows], labels[rows], ways, c, tol)
     _warn_where_unsolved(residual, tol)
     return LinearHead(weight, bias)
+
+
+def check_logistic(c: float) -> None:
+    """ConfigError where the weight of `logistic_regression` makes no sense; learners ask before they train."""
+    if not 0 < c < math.inf:
+        raise ConfigError(f"logistic regression's c is {c}, but must be a positive number")
 
 
 def _solve(features: Tensor, labels: Tensor, ways: int, c: float, tol: float) -> tuple[Tensor, Tensor, Tensor]:

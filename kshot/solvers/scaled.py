@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from kshot.errors import check_above_zero
 from kshot.solvers.adaptation import HeadAdaptation
 from kshot.solvers.heads import LinearHead
 from kshot.solvers.ridge import check_ridge, ridge
@@ -18,12 +19,13 @@ class ScaledHead(nn.Module, HeadAdaptation):
     Parameters
     ----------
     heads : what fits the heads, which must be linear.
-    scale : where the learnt scale starts.
+    scale : where the learnt scale starts, above 0.
     bias : where the learnt bias starts, one number for all classes; None for no bias.
     """
 
     def __init__(self, heads: HeadAdaptation, scale: float = 1.0, bias: float | None = None) -> None:
         super().__init__()
+        check_above_zero("scale", scale)
         self.heads = heads
         self.scale = nn.Parameter(torch.tensor(float(scale)))
         self.bias = None if bias is None else nn.Parameter(torch.tensor(float(bias)))
