@@ -15,11 +15,27 @@ from kshot.learners import InitializationLearner, Learner, learners
 
 CLASSES = 12
 
+# options under which a learner computes something else than by default
+VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
+    "maml-first-order": ("maml", {"first_order": True}),
+    "matching-net-full-context": ("matching-net", {"full_context": True}),
+    # under a strong penalty, a class of more images has higher scores for that alone
+    "metaoptnet-ridge": ("metaoptnet", {"head": "ridge", "l2": 1.0}),
+    "r2d2-all-shots": ("r2d2", {"random_shots": False}),
+}
+
+
+def kind_of(name: str) -> type[Learner]:
+    """The class of a learner or variant."""
+    return learners[VARIANTS[name][0] if name in VARIANTS else name]
+
 
 def build(name: str, **options: object) -> Learner:
-    """A small learner of this name on 16x16 grey images, with the same weights every time."""
+    """A small learner or variant of this name on 16x16 grey images, with the same weights every time."""
     torch.manual_seed(0)
-    cls = learners[name]
+    cls = kind_of(name)
+    if name in VARIANTS:
+        options = VARIANTS[name][1] | options
     if "num_classes" in inspect.signature(cls).parameters:
         options = {"num_classes": CLASSES} | options
     if issubclass(cls, InitializationLearner):
