@@ -105,7 +105,7 @@ def test_training_beats_chance_clearly_on_separable_tasks(name, trained, train_e
     batch = train_episodes(24)
     assert trained.train().meta_loss(batch) < build(name).meta_loss(batch)
     scores = trained.eval().scores(unseen_episodes)
-    assert (scores.argmax(-1) == unseen_episodes.query_labels).float().mean() > 0.8
+    assert (scores.argmax(-1) == unseen_episodes.query_labels).float().mean() > 0.7
 
 
 def test_saved_and_loaded_learner_gives_equal_scores(name, unseen_episodes, tmp_path):
