@@ -68,16 +68,20 @@ class Learner(nn.Module):
         """Mean over tasks of `task_losses`."""
         return task_losses(scores, labels).mean()
 
+    def objective(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
+        """What training minimises and the accuracy of its images, averaged over a batch of tasks: two scalars."""
+        scores, labels = self.training_scores(episodes)
+        return self.loss(scores, labels), accuracy(scores.detach(), labels)
+
     def meta_loss(self, episodes: Episodes) -> Tensor:
         """The training objective on a batch of tasks, averaged over tasks: a scalar."""
-        return self.loss(*self.training_scores(episodes))
+        return self.objective(episodes)[0]
 
     def accumulate_gradients(self, episodes: Episodes) -> dict[str, Tensor]:
         """Add the gradient of the objective to ``.grad``; returns the scalars "loss" and "accuracy", detached."""
-        scores, labels = self.training_scores(episodes)
-        loss = self.loss(scores, labels)
+        loss, correct = self.objective(episodes)
         loss.backward()
-        return {"loss": loss.detach(), "accuracy": accuracy(scores.detach(), labels)}
+        return {"loss": loss.detach(), "accuracy": correct}
 
     def in_precision(self, network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         """What `network` gives for the images, computed in the learner's `precision`, as float32 or wider."""

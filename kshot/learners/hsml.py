@@ -11,7 +11,7 @@ from kshot.backbones.registry import Backbone
 from kshot.data.episodes import Episodes
 from kshot.errors import ConfigError, check_above_zero, check_not_negative, check_positive
 from kshot.learners.base import learners
-from kshot.learners.initialization import Gradients, as_weights
+from kshot.learners.initialization import as_weights
 from kshot.learners.maml import MAML
 from kshot.learners.task_encoders import ExampleEncoder, RecurrentAutoEncoder
 from kshot.solvers.descent import Weights
@@ -45,8 +45,6 @@ class HSML(MAML):
     inner_rate: step size on the MEAN cross-entropy.
     inner_steps, test_inner_steps: gradient steps a task in training and in evaluation.
     first_order: leave out the derivatives of the inner gradients.
-    tasks_at_once: tasks whose weights are held at the same time, which bounds the memory; None for one on each
-        thread of a CPU, where that is fastest for images, else all of a batch. It changes rounding only.
     """
 
     ignores_support_order = False
@@ -85,23 +83,12 @@ class HSML(MAML):
         """The gated initialisation of each task, (B, ...) for each name."""
         return self._gated(self._embedded(episodes)[0])
 
-    def meta_loss(self, episodes: Episodes) -> Tensor:
-        """Query loss and weighted reconstruction error, averaged over tasks: a scalar."""
-        self.check_tasks(episodes)
-        parts = self.by_chunk(lambda part: part.tasks / episodes.tasks * self._objective(part)[0], episodes)
-        return torch.stack(parts).sum()
-
-    def gradients(self, episodes: Episodes) -> tuple[Tensor, Gradients]:
-        """Mean objective and accuracy of these tasks, (2,), and the mean gradient of the parameters."""
-        objective, scores = self._objective(episodes)
-        return self.gradients_of(objective, scores, episodes.query_labels)
-
-    def _objective(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
-        """The objective on these tasks, a scalar, and the scores (B, T, N) of their query images."""
+    def objective_at_once(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
+        """Query loss and weighted reconstruction error, and the accuracy, of tasks whose weights are held together."""
         embedding, errors = self._embedded(episodes)
         weights = self.descend(self._gated(embedding), episodes, self.inner_steps)
-        scores = self.outputs(weights, episodes.query)
-        return self.loss(scores, episodes.query_labels) + self.reconstruction_weight * errors.mean(), scores
+        loss, correct = self.query_objective(weights, episodes)
+        return loss + self.reconstruction_weight * errors.mean(), correct
 
     def _embedded(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
         """The embeddings g (B, H) of the tasks, and the errors (B,) of the auto-encoder."""

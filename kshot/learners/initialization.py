@@ -44,10 +44,10 @@ class Classifier(nn.Module):
 class InitializationLearner(Learner):
     """A learner whose every task adapts its own copy of the weights (W21 eqs. 1-2); the copies of B tasks are stacked.
 
-    An algorithm says in `adapted` how the weights of a task come about, and, where its update is not the gradient of
-    the query images' loss, in `gradients` what the update is. BatchNorm always takes the statistics of the images at
-    hand, as in the releases of these algorithms. The rows of the head belong to label numbers: unlike other learners',
-    the scores do not follow a permutation of the labels.
+    An algorithm says in `adapted` how the weights of a task come about, in `objective_at_once` what training minimises,
+    where that is not the query images' loss, and in `gradients` what the update is, where that is no gradient of it.
+    BatchNorm always takes the statistics of the images at hand, as in the releases of these algorithms. The rows of the
+    head belong to label numbers: unlike other learners', the scores do not follow a permutation of the labels.
 
     backbone: images (M, C, H, W) -> features (M, D), with attribute ``feature_size`` = D.
     ways: N, the rows of the head; tasks of another number of classes are refused.
@@ -95,13 +95,24 @@ class InitializationLearner(Learner):
         """The mean loss (B,) of each task's support images under its weights."""
         return task_losses(self.outputs(weights, episodes.support), episodes.support_labels)
 
-    def training_scores(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
-        """Scores (B, T, N) of the query images under the adapted weights, and their labels (B, T)."""
+    def objective(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
+        """What training minimises and the accuracy of its images, averaged over a batch of tasks: two scalars."""
         self.check_tasks(episodes)
-        return torch.cat(self.by_chunk(self._query_scores, episodes)), episodes.query_labels
 
-    def _query_scores(self, episodes: Episodes) -> Tensor:
-        return self.outputs(self.adapted(episodes, self.inner_steps), episodes.query)
+        def of_chunk(part: Episodes) -> Tensor:
+            return part.tasks / episodes.tasks * torch.stack(self.objective_at_once(part))
+
+        loss, correct = torch.stack(self.by_chunk(of_chunk, episodes)).sum(0)
+        return loss, correct
+
+    def objective_at_once(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
+        """As `objective`, of tasks whose weights are held at the same time: here, the loss of the query images."""
+        return self.query_objective(self.adapted(episodes, self.inner_steps), episodes)
+
+    def query_objective(self, weights: Weights, episodes: Episodes) -> tuple[Tensor, Tensor]:
+        """The mean loss of the query images under the tasks' weights, and their accuracy."""
+        scores = self.outputs(weights, episodes.query)
+        return self.loss(scores, episodes.query_labels), accuracy(scores.detach(), episodes.query_labels)
 
     def accumulate_gradients(self, episodes: Episodes) -> dict[str, Tensor]:
         """Add the gradient of the objective to ``.grad``, chunk by chunk; returns "loss" and "accuracy", detached."""
@@ -120,16 +131,15 @@ class InitializationLearner(Learner):
         return {"loss": loss, "accuracy": correct}
 
     def gradients(self, episodes: Episodes) -> tuple[Tensor, Gradients]:
-        """Mean loss and accuracy of these tasks, (2,), and the mean gradient of the parameters that learn from them."""
-        scores, labels = self._query_scores(episodes), episodes.query_labels
-        return self.gradients_of(self.loss(scores, labels), scores, labels)
+        """Mean objective and accuracy of tasks whose weights are held at the same time, (2,), and the mean gradient.
 
-    def gradients_of(self, loss: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, Gradients]:
-        """What `gradients` returns, of an objective that torch can differentiate."""
+        The gradient is that of `objective_at_once`, for each parameter that learns from these tasks.
+        """
+        loss, correct = self.objective_at_once(episodes)
         learning = [parameter for parameter in self.parameters() if parameter.requires_grad]
         gradients = torch.autograd.grad(loss, learning, allow_unused=True)
         known = {parameter: gradient for parameter, gradient in zip(learning, gradients) if gradient is not None}
-        return torch.stack([loss.detach(), accuracy(scores.detach(), labels)]), known
+        return torch.stack([loss.detach(), correct]), known
 
     def mean_gradients(self, gradients: Weights) -> Gradients:
         """The mean over tasks of the gradients (B, ...) of the network's parameters by name."""

@@ -35,8 +35,6 @@ class Reptile(InitializationLearner):
         epoch; at most the whole support set.
     inner_optimizer: "adam" without momentum (beta1 = 0), its moments from zero in every task, as in the paper's
         experiments; or "sgd".
-    tasks_at_once: tasks whose weights are held at the same time, which bounds the memory; None for one on each
-        thread of a CPU, where that is fastest for images, else all of a batch. It changes rounding only.
     """
 
     meta_batch = 5
@@ -76,11 +74,10 @@ class Reptile(InitializationLearner):
         """All weights of the network after `steps` on mini-batches of each task's support set, (B, ...) a name."""
         return self._descend(episodes, steps)[0]
 
-    def training_scores(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
-        """Scores (B, T, N) of the images of all mini-batches, each before the step on it, and their labels (B, T)."""
-        self.check_tasks(episodes)
-        scores, labels = zip(*self.by_chunk(lambda part: self._descend(part, self.inner_steps)[1:], episodes))
-        return torch.cat(scores), torch.cat(labels)
+    def objective_at_once(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
+        """Mean loss and accuracy of the images of all mini-batches, each before the step on it."""
+        _, scores, labels = self._descend(episodes, self.inner_steps)
+        return self.loss(scores, labels), accuracy(scores, labels)
 
     def gradients(self, episodes: Episodes) -> tuple[Tensor, Gradients]:
         """Mean loss and accuracy of these tasks, (2,), and their mean outer gradient."""

@@ -96,22 +96,13 @@ class TADAM(Learner):
         with batch_of_tasks(episodes.tasks, episodes.keys):
             return self._modulated_scores(episodes, plain), episodes.query_labels
 
-    def meta_loss(self, episodes: Episodes) -> Tensor:
+    def objective(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
         """Mean over tasks of the cross-entropy of the query images and, if drawn, of co-training, plus the penalty."""
-        return self._measured(episodes)["loss"]
-
-    def accumulate_gradients(self, episodes: Episodes) -> dict[str, Tensor]:
-        """Add the gradient of the objective to ``.grad``; returns the scalars "loss" and "accuracy", detached."""
-        measured = self._measured(episodes)
-        measured["loss"].backward()
-        return {name: value.detach() for name, value in measured.items()}
-
-    def _measured(self, episodes: Episodes) -> dict[str, Tensor]:
         scores, labels = self.training_scores(episodes)
-        objective = self.loss(scores, labels) + self.modulation_penalty / 2 * self.task_embedding.factors.square().sum()
+        loss = self.loss(scores, labels) + self.modulation_penalty / 2 * self.task_embedding.factors.square().sum()
         if self.classifier is not None and isinstance(episodes, CotrainingEpisodes) and episodes.drawn.any():
-            objective = objective + self._cotraining_losses(self.classifier, episodes).sum() / episodes.tasks
-        return {"loss": objective, "accuracy": accuracy(scores, labels)}
+            loss = loss + self._cotraining_losses(self.classifier, episodes).sum() / episodes.tasks
+        return loss, accuracy(scores.detach(), labels)
 
     def _cotraining_losses(self, classifier: nn.Linear, episodes: CotrainingEpisodes) -> Tensor:
         """The mean cross-entropy (b,) of the images beside each of the b tasks that were drawn for co-training."""
