@@ -30,8 +30,6 @@ class IMAML(InitializationLearner):
     inner_steps, test_inner_steps: gradient steps a task in training and in evaluation.
     cg_steps: products with the Hessian for each gradient.
     damping: added to the diagonal of I + H/l2, where negative curvature of L_S outweighs l2.
-    tasks_at_once: tasks whose weights are held at the same time, which bounds the memory; None for one on each
-        thread of a CPU, where that is fastest for images, else all of a batch. It changes rounding only.
     """
 
     can_compile = False

@@ -31,8 +31,6 @@ class MAML(InitializationLearner):
     first_order: leave out the derivatives of the inner gradients (FOMAML, Finn et al. section 5.2).
     layers: which parameters adapt: "all", the "head" alone (as in ANIL, which is faster), or the "body" alone.
     learn_rates: learn a rate for every single parameter, from `inner_rate` on (Meta-SGD, Li et al. 2017).
-    tasks_at_once: tasks whose weights are held at the same time, which bounds the memory; None for one on each
-        thread of a CPU, where that is fastest for images, else all of a batch. It changes rounding only.
     """
 
     inner_clip: float | None = None  # of the inner gradients, for learners that build on this one

@@ -40,8 +40,6 @@ class MetaLSTM(InitializationLearner):
     hidden: units of the first layer.
     inner_rate: where the input gate starts, as a step size on the MEAN loss.
     inner_steps, test_inner_steps: steps a task in training and in evaluation; the gates are learnt for the former.
-    tasks_at_once: tasks whose weights are held at the same time, which bounds the memory; None for one on each
-        thread of a CPU, where that is fastest for images, else all of a batch. It changes rounding only.
     """
 
     meta_batch = 1

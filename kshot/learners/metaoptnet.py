@@ -20,9 +20,14 @@ class MetaOptNet(FeatureLearner):
 
     The problem is that of Crammer and Singer's support vector machine (Lee et al. eq. 4), solved in its dual
     (eqs. 9-10), or of ridge regression (eq. 11). Gradients come from the KKT conditions at the optimum by the implicit
-    function theorem (eqs. 7-8), not from the steps of a solver; of ridge regression, from its closed form. Query images
-    are scored by the classifier of the support images, times a learnt scale (eq. 12). The release sends support and
-    query images through the network apart, and all tasks of a step together; here a task's images stay together.
+    function theorem (eqs. 7-8), not from the steps of a solver; of ridge regression, from its closed form. With the
+    features X (n, D) of a task's support images and their one-hot labels Y (n, N), that is W' = X' (X X' + l2 I)^-1 Y;
+    the support vector machine's W is written out in `kshot.solvers.svm`. A query image with features q scores
+    scale * q W', with a learnt scale (eq. 12).
+
+    The release sends support and query images through the network apart, and all tasks of a step together; here a
+    task's images stay together. The linear term of its quadratic program for ridge regression is -2 Y, so that its
+    scores are twice these: a scale of 1 is half of where it starts.
 
     backbone: images (M, C, H, W) -> features (M, D); the paper's is ResNet-12 without average pooling.
     head: "svm", the multi-class support vector machine, or "ridge", ridge regression onto one-hot labels.

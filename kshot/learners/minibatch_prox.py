@@ -32,8 +32,6 @@ class MinibatchProx(Reptile):
     inner_batch, test_inner_batch: images a step in training and in evaluation, drawn without replacement, epoch after
         epoch; at most the whole support set.
     inner_optimizer: "adam" without momentum (beta1 = 0), its moments from zero in every task; or "sgd".
-    tasks_at_once: tasks whose weights are held at the same time, which bounds the memory; None for one on each
-        thread of a CPU, where that is fastest for images, else all of a batch. It changes rounding only.
     """
 
     def __init__(

@@ -36,8 +36,6 @@ class MMAML(MAML):
     inner_rate: step size on the MEAN cross-entropy.
     inner_steps, test_inner_steps: gradient steps a task in training and in evaluation.
     first_order: leave out the derivatives of the inner gradients.
-    tasks_at_once: tasks whose weights are held at the same time, which bounds the memory; None for one on each
-        thread of a CPU, where that is fastest for images, else all of a batch. It changes rounding only.
 
     Raises ConfigError for a backbone without layers that FiLM could follow.
     """

@@ -71,7 +71,7 @@ class LogisticRegression(HeadAdaptation):
         self.c = c
 
     def head(self, features: Tensor, labels: Tensor, ways: int) -> LinearHead:
-        """The optimum of the regression for each task."""
+        """The optimum of each task's regression, of features (B, S, D) and labels (B, S)."""
         return logistic_regression(features, labels, ways, c=self.c)
 
 
@@ -80,7 +80,7 @@ class NearestCentroid(HeadAdaptation):
     """Negative squared distance to the class means (Snell et al. 2017)."""
 
     def head(self, features: Tensor, labels: Tensor, ways: int) -> LinearHead:
-        """The class means, as a linear head."""
+        """The class means of features (B, S, D) with labels (B, S), as a linear head."""
         return nearest_centroid(features, labels, ways)
 
 
@@ -98,7 +98,7 @@ class Ridge(HeadAdaptation):
         self.l2 = l2
 
     def head(self, features: Tensor, labels: Tensor, ways: int) -> LinearHead:
-        """The solution of the regression."""
+        """The solution of each task's regression, of features (B, S, D) and labels (B, S)."""
         return ridge(features, labels, ways, l2=self.l2)
 
 
@@ -117,7 +117,7 @@ class SupportVectorMachine(HeadAdaptation):
         self.c, self.diagonal_shift = c, diagonal_shift
 
     def head(self, features: Tensor, labels: Tensor, ways: int) -> LinearHead:
-        """The optimum for each task."""
+        """The optimum of each task, of features (B, S, D) and labels (B, S)."""
         return svm(features, labels, ways, c=self.c, diagonal_shift=self.diagonal_shift)
 
 
@@ -126,5 +126,5 @@ class Cosine(HeadAdaptation):
     """Cosine similarity to the mean of the unit-length support features of a class."""
 
     def head(self, features: Tensor, labels: Tensor, ways: int) -> LinearHead:
-        """The unit-length class means, as a linear head."""
+        """The unit-length class means of features (B, S, D) with labels (B, S), as a linear head."""
         return cosine(features, labels, ways)

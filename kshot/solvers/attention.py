@@ -33,7 +33,7 @@ class Attention(nn.Module, HeadAdaptation):
         return "attention" if self.context is None else "attention-full-context"
 
     def head(self, features: Tensor, labels: Tensor, ways: int) -> AttentionHead:
-        """The embedded support features with their labels."""
+        """The support features (B, S, D), embedded, with their labels (B, S)."""
         check_support(features, labels, ways)
         support = features if self.context is None else self.context.embed_support(features)
         members = one_hot(labels, ways, features.dtype)

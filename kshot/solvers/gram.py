@@ -43,3 +43,8 @@ def cholesky(systems: Tensor) -> tuple[Tensor, Tensor]:
     # Where the factorisation stops, the last pivot stays without its root; and no comparison holds for nan.
     sound = pivots > (_LEAST_PIVOT * rounding) * systems.diagonal(dim1=-2, dim2=-1)
     return factors, sound & (failures == 0).unsqueeze(-1)
+
+
+def unsound_task(sound: Tensor) -> int:
+    """The first task with a pivot that is not sound, of pivots (B, S) as `cholesky` judges them."""
+    return int(sound.all(-1).logical_not().nonzero()[0])

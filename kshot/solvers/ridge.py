@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kshot.errors import ConfigError, DataError, DivergenceError
-from kshot.solvers.gram import cholesky, gram
+from kshot.solvers.gram import cholesky, gram, unsound_task
 from kshot.solvers.heads import LinearHead, check_support, one_hot
 
 
@@ -63,11 +63,10 @@ def _explain(sound: Tensor, l2: float | Tensor) -> None:
             f"the learnt penalty l2 of ridge is {l2.item()}, but must be positive and finite; "
             "lower the learning rate, or learn the logarithm of l2"
         )
-    task = int(sound.all(-1).logical_not().nonzero()[0])
     raise DataError(
-        f"the ridge system of task {task} is singular to working precision: features are linearly dependent, or nearly "
-        "so, and the penalty l2 is too small beside their squared length; raise l2, normalise the features, or use "
-        "float64"
+        f"the ridge system of task {unsound_task(sound)} is singular to working precision: features are linearly "
+        "dependent, or nearly so, and the penalty l2 is too small beside their squared length; raise l2, normalise the "
+        "features, or use float64"
     )
 
 

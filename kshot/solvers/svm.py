@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from kshot.errors import ConfigError, DataError
-from kshot.solvers.gram import cholesky, gram
+from kshot.solvers.gram import cholesky, gram, unsound_task
 from kshot.solvers.heads import LinearHead, check_support, one_hot
 
 _MAX_ITERATIONS = 60  # five to twenty are usual
@@ -70,10 +70,9 @@ def _refuse_singular(kernel: Tensor) -> None:
     """DataError where a kernel (B, S, S) is not positive definite to the precision of its entries."""
     _, sound = cholesky(kernel)
     if not sound.all():
-        task = int(sound.all(-1).logical_not().nonzero()[0])
         raise DataError(
-            f"the kernel of task {task} is singular to working precision: features of support images are linearly "
-            "dependent, or too long beside diagonal_shift; raise diagonal_shift, or normalise the features"
+            f"the kernel of task {unsound_task(sound)} is singular to working precision: features of support images "
+            "are linearly dependent, or too long beside diagonal_shift; raise diagonal_shift, or normalise the features"
         )
 
 
