@@ -19,6 +19,7 @@ from kshot.backbones import Conv4
 from kshot.data.dataset import Dataset
 from kshot.errors import ConfigError, DataError
 from kshot.learners import MAML, TADAM, MultiTask, Reptile
+from kshot.training.checks import check_compile
 
 
 @pytest.mark.parametrize(
@@ -77,6 +78,8 @@ def test_compiling_what_it_would_break_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=f"of which {type(learner).__name__} needs one; leave out compile"):
             toy_train(learner, toy_data_16(), ways=4, compile=True, run=tmp_path / "run")
         assert not (tmp_path / "run").exists()
+    for options in ({"first_order": True}, {"layers": "head"}):
+        check_compile(MAML(Conv4(2, 1, 16), ways=4, **options))
 
 
 def test_a_learner_for_other_data_is_refused() -> None:

@@ -51,7 +51,8 @@ class MAML(InitializationLearner):
         check_above_zero("inner_rate", inner_rate)
         check_choice("layers", layers, ("all", "head", "body"))
         self.inner_rate, self.first_order = inner_rate, first_order
-        self.can_compile = first_order
+        # where the head alone moves, the body has gradients, but none of gradients
+        self.can_compile = first_order or layers == "head"
         names = [name for name, _ in self.network.named_parameters()]
         self.adapting = [name for name in names if layers == "all" or name.startswith("head.") == (layers == "head")]
         self.rates = nn.ParameterList()
