@@ -114,6 +114,37 @@ def test_published_value_of_the_same_variant_and_statistics_only(options, statis
     assert str(published_for(config, result(0, statistics=statistics))) == value
 
 
+@pytest.mark.parametrize(
+    ("dataset", "learner", "value"),
+    [
+        ("cifar-fs", {"name": "metaoptnet", "head": "ridge"}, "84.3 ± 0.5"),
+        ("cifar-fs", {"name": "metaoptnet", "head": "svm"}, "None"),
+        ("fc100", {"name": "metaoptnet", "head": "svm"}, "55.5 ± 0.6"),
+        ("fc100", {"name": "metaoptnet", "head": "ridge"}, "None"),
+        ("mini-imagenet", {"name": "metaoptnet"}, "78.63 ± 0.46"),
+    ],
+)
+def test_published_value_of_metaoptnet_is_that_of_the_quoted_head(dataset, learner, value):
+    config = {"data": {"name": dataset}, "backbone": {"name": "resnet12"}, "learner": learner}
+    assert str(published_for(config, result(0, dataset=dataset))) == value
+
+
+@pytest.mark.parametrize(
+    ("learner", "value"),
+    [
+        ({"name": "tsa-maml"}, "73.52 ± 0.72"),
+        ({"name": "tsa-maml", "layers": "head"}, "None"),
+        ({"name": "tsa-maml", "learn_rates": True}, "None"),
+        ({"name": "tsa-maml", "first_order": True}, "None"),
+        ({"name": "hsml"}, "69.62 ± 1.01"),
+        ({"name": "hsml", "first_order": True}, "None"),
+    ],
+)
+def test_variants_of_learners_like_maml_have_no_published_value(learner, value):
+    config = {"data": {"name": "cifar-fs"}, "backbone": {"name": "conv4", "width": 32}, "learner": learner}
+    assert str(published_for(config, result(0, statistics="transductive"))) == value
+
+
 def test_published_values_of_domains_stand_beside_the_accuracy_on_their_tasks():
     config = {"data": {"name": "group-car-bird-fungi"}, "backbone": {"name": "conv4", "width": 32}}
     config["learner"] = {"name": "maml"}

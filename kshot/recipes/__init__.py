@@ -106,13 +106,15 @@ def _values(entry: Any, options: Mapping[str, Mapping[str, Any]]) -> tuple[Publi
     """The published values that a recipe's entry writes out, or names the tables of."""
     if isinstance(entry, Mapping):
         return (Published(**entry),)
-    learner, backbone = learner_in_papers(options["learner"]), backbone_in_papers(options["backbone"])
-    if entry is None or learner is None or backbone is None:
+    if entry is None:
         return ()
-    training = options["training"]
+    dataset, training = options["data"]["name"], options["training"]
+    learner, backbone = learner_in_papers(options["learner"], dataset), backbone_in_papers(options["backbone"])
+    if learner is None or backbone is None:
+        return ()
     ways = training.get("validation_ways") or training["ways"]
     shots = training.get("validation_shots") or training["shots"]
-    tables = [published_in(table, options["data"]["name"], ways, shots, learner, backbone) for table in entry]
+    tables = [published_in(table, dataset, ways, shots, learner, backbone) for table in entry]
     return tuple(value for values in tables for value in values)
 
 

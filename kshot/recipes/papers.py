@@ -14,6 +14,7 @@ from typing import Any
 
 _RESNET_WIDTHS = [64, 160, 320, 640]  # of the networks that the papers call by their plain names
 _UNNAMED = ("running", "transductive")  # what learners take their statistics from where their papers do not say
+_QUOTED_HEADS = {"cifar-fs": "ridge"}  # of MetaOptNet in W21; on all other datasets it is the SVM
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,19 @@ def published_in(
     return tuple(value for value in map(_value, rows) if value.source == source)
 
 
-def learner_in_papers(section: Mapping[str, Any]) -> str | None:
-    """What papers call the learner of these options, its name among them; None for a variant that none of them has."""
-    if section["name"] != "maml":
-        return section["name"]
+def learner_in_papers(section: Mapping[str, Any], dataset: str) -> str | None:
+    """What papers call the learner of these options, its name among them, in what they report of a dataset.
+
+    None for a variant that none of them has.
+    """
+    name = section["name"]
+    if name == "metaoptnet" and section.get("head", "svm") != _QUOTED_HEADS.get(dataset, "svm"):
+        return None
     if section.get("layers", "all") != "all" or section.get("learn_rates", False):
         return None
-    return "fomaml" if section.get("first_order", False) else "maml"
+    if section.get("first_order", False):
+        return "fomaml" if name == "maml" else None
+    return name
 
 
 def backbone_in_papers(section: Mapping[str, Any]) -> str | None:

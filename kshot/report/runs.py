@@ -102,7 +102,7 @@ def published_for(config: Mapping[str, Any], result: Evaluation, group: str | No
         or at.dataset != config["data"]["name"]
     ):
         return None
-    learner = recipes.learner_in_papers(config["learner"])
+    learner = recipes.learner_in_papers(config["learner"], at.dataset)
     backbone = recipes.backbone_in_papers(config["backbone"])
     if learner is None or backbone is None:
         return None
