@@ -20,7 +20,7 @@ from kshot.data.dataset import ImageForm, Split
 from kshot.data.images import read_images
 from kshot.data.sources.folder import image_files, subfolders
 from kshot.errors import ConfigError, DataError
-from kshot.evaluation import device_of, evaluating
+from kshot.features import device_of, evaluating
 from kshot.files import write_text
 from kshot.learners.base import FeatureLearner, Learner
 from kshot.solvers import HeadAdaptation

@@ -17,7 +17,8 @@ from kshot.backbones import Conv4
 from kshot.data.augmentation import prepare_images
 from kshot.data.dataset import Dataset
 from kshot.data.episodes import EpisodeSampler, TaskShape
-from kshot.evaluation import device_of, evaluate, evaluating, extract_features
+from kshot.evaluation import evaluate
+from kshot.features import device_of, evaluating, extract_features
 from kshot.files import write_text
 from kshot.learners import FeatureLearner, MultiTask, ProtoNet, Supervised
 from kshot.report import pictures

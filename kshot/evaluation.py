@@ -15,86 +15,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from kshot.data.augmentation import normalize, prepare_images
+from kshot.data.augmentation import prepare_images
 from kshot.data.dataset import Split
 from kshot.data.episodes import EpisodeSampler, IntArray, Sampler, TaskShape
 from kshot.data.regression import AnySplit, task_sampler
 from kshot.errors import ConfigError, DivergenceError
+from kshot.features import check_mode, device_of, evaluating, extract_features, features_at
 from kshot.learners.base import FeatureLearner, Learner, Statistics, learners, task_losses
-from kshot.memory import keep_freed_memory
 from kshot.results import Evaluation, Protocol
 from kshot.solvers.adaptation import Adaptation, HeadAdaptation, adaptations
 
 _CHUNK_BYTES = 1 << 27  # features or images that one chunk of tasks may gather: keeps memory flat, stays in fast caches
-_PIXELS_AT_ONCE = 250 * 32 * 32  # of images that go through the backbone together; its maps grow with them
-_IMAGES_AT_ONCE = 250
 _TASKS_AT_ONCE = 16  # that go through the network image by image
 _FEATURE_BYTES = 1 << 32  # of a whole split, above which tasks compute their own: R2-D2's at 84 px are 200 kB an image
-_PRECISIONS = ("float32", "bf16")
-
-
-@contextmanager
-def evaluating(
-    learner: Learner, precision: Literal["float32", "bf16"], statistics: Statistics | None = None
-) -> Iterator[None]:
-    """The learner in evaluation mode, in this precision and with these statistics, and afterwards as it was.
-
-    statistics: None for those that the learner usually takes.
-    Raises ConfigError for an unknown precision, and statistics that the learner does not offer.
-    """
-    if precision not in _PRECISIONS:
-        raise ConfigError(f"there is no precision {precision!r}; choose one of: {', '.join(_PRECISIONS)}")
-    before = learner.training, learner.precision, learner.statistics_at_test
-    learner.eval()
-    learner.precision, learner.statistics_at_test = precision, _statistics_of(learner, statistics)
-    try:
-        yield
-    finally:
-        learner.train(before[0])
-        _, learner.precision, learner.statistics_at_test = before
-
-
-def _statistics_of(learner: Learner, statistics: Statistics | None) -> Statistics:
-    offered = learner.statistics_offered
-    if statistics is not None and statistics not in offered:
-        raise ConfigError(
-            f"{type(learner).__name__} was not trained for {statistics} statistics; choose one of: {', '.join(offered)}"
-        )
-    return statistics or offered[0]
-
-
-def device_of(learner: Learner) -> torch.device:
-    """The device that the learner's parameters live on."""
-    return next(learner.parameters()).device
-
-
-@torch.no_grad()
-def extract_features(
-    learner: FeatureLearner,
-    split: Split,
-    precision: Literal["float32", "bf16"] = "float32",
-    progress: bool = False,
-) -> Tensor:
-    """Features (M, D) of every image of a split, each computed once, on the learner's device."""
-    count = len(split.images)
-    if device_of(learner).type == "cpu":
-        keep_freed_memory()
-    with evaluating(learner, precision), tqdm(total=count, unit="img", desc="features", disable=not progress) as bar:
-        return _features_at(learner, split, np.arange(count), bar.update)
-
-
-def _features_at(
-    learner: FeatureLearner, split: Split, rows: IntArray, count: Callable[[int], object] = lambda images: None
-) -> Tensor:
-    """Features (M, D) of the images at these rows, some images at a time; `count` is told how many were done."""
-    _, height, width = split.image_shape
-    at_once = max(1, min(_IMAGES_AT_ONCE, _PIXELS_AT_ONCE // (height * width)))
-    pieces = []
-    for start in range(0, len(rows), at_once):
-        some = rows[start : start + at_once]
-        pieces.append(learner.features(normalize(split.gather(some, device_of(learner)), split.normalization)))
-        count(len(some))
-    return torch.cat(pieces)
 
 
 def shared_features(
@@ -153,11 +86,9 @@ def evaluate(
     fit, and for options without sense.
     """
     started = time.perf_counter()
-    for name, number in (("queries", queries), ("tasks", tasks)):
-        if number < 1:
-            raise ConfigError(f"{name} is {number}, but must be at least 1: there is nothing to measure without any")
+    options = (ways, shots, queries, tasks, seed, within_groups, adaptation, precision, statistics)
+    check_evaluation(learner, split, *options)
     ways = usual_ways(learner, split) if ways is None else ways
-    learner.check_ways(ways)
     shape = TaskShape(ways, shots, queries)
     sampler = task_sampler(split, shape, seed, within_groups)
     chosen = _adaptation_of(learner, adaptation)
@@ -190,6 +121,30 @@ def evaluate(
         groups=_groups(sampler, classes),
         measure=split.measure,
     )
+
+
+def check_evaluation(
+    learner: Learner,
+    split: AnySplit,
+    ways: int | None = None,
+    shots: int = 5,
+    queries: int = 15,
+    tasks: int = 2000,
+    seed: int = 0,
+    within_groups: bool | None = None,
+    adaptation: Adaptation | str | None = None,
+    precision: Literal["float32", "bf16"] = "float32",
+    statistics: Statistics | None = None,
+) -> None:
+    """Refuse what `evaluate` with these options cannot measure, by the errors that it raises, before any work."""
+    for name, number in (("queries", queries), ("tasks", tasks)):
+        if number < 1:
+            raise ConfigError(f"{name} is {number}, but must be at least 1: there is nothing to measure without any")
+    check_mode(learner, precision, statistics)
+    ways = usual_ways(learner, split) if ways is None else ways
+    learner.check_ways(ways)
+    task_sampler(split, TaskShape(ways, shots, queries), seed, within_groups)
+    _adaptation_of(learner, adaptation)
 
 
 def usual_ways(learner: Learner, split: AnySplit) -> int:
@@ -293,7 +248,7 @@ def _from_features(
         support, query = (part.reshape(len(numbers), -1) for part in (rows.support, rows.query))
         if known is None:
             needed, places = np.unique(np.concatenate([support, query], 1), return_inverse=True)
-            known = _features_at(learner, sampler.split, needed)
+            known = features_at(learner, sampler.split, needed)
             support, query = np.split(places.reshape(len(numbers), -1), [support.shape[1]], 1)
         labels, asked = (torch.from_numpy(part).to(known.device) for part in rows.labels())
         head = adaptation.head(_gathered(known, support), labels, sampler.shape.ways)

@@ -7,6 +7,7 @@ import os
 import shutil
 
 import numpy as np
+import pytest
 from cli_toys import MEASURE
 
 from kshot.evaluation import evaluate
@@ -28,6 +29,34 @@ def test_evaluate_saves_every_task_and_prints_intervals(say, runs):
         assert f"{100 * result.mean:.2f} ± {100 * result.ci95:.2f}" in out
         direct = evaluate(learner, data.test, shots=result.protocol.shots, queries=4, tasks=30)
         np.testing.assert_array_equal(direct.accuracies, result.accuracies)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--ways", "50"], "tiny/test has 6 classes, too few for 50 ways"),
+        (["--shots", "1", "0"], "shots is 0, but must be at least 1"),
+        (["--shots", "1", "9"], "9 shots + 4 queries need 13"),
+        (["--statistics", "running", "transductive"], "ProtoNet was not trained for transductive statistics"),
+    ],
+)
+@pytest.mark.parametrize("command", ["evaluate", "compare"])
+def test_what_cannot_be_measured_is_refused_before_any_feature_is_computed(
+    say, runs, monkeypatch, command, words, message
+):
+    monkeypatch.setattr("kshot.cli.evaluate.shared_features", None)
+    code, _, err = say(command, runs / "proto", runs / "mtl-0", *words, "--queries", 4)
+    assert code == 2
+    assert message in err
+
+
+def test_the_last_run_is_checked_before_the_first_is_measured(say, runs, tmp_path, monkeypatch):
+    train_maml(say, tmp_path / "maml")
+    monkeypatch.setattr("kshot.cli.evaluate.shared_features", None)
+    for command in ("evaluate", "compare"):
+        code, _, err = say(command, runs / "mtl-0", tmp_path / "maml", "--ways", 3, *MEASURE)
+        assert code == 2
+        assert "MAML was built for 5-way tasks and cannot learn 3-way ones" in err
 
 
 def test_evaluate_passes_options_to_the_adaptation(say, runs):
@@ -118,9 +147,7 @@ def test_tasks_within_groups_do_not_mix_with_others(say, runs, monkeypatch):
 
 
 def test_learners_that_adapt_weights_get_a_row_for_each_kind_of_statistics(say, runs, tmp_path):
-    words = ["--data", "tiny", "--learner", "maml", "--backbone.width", "4", "--max-epochs", "1"]
-    sizes = ["--tasks-per-epoch", "4", "--validation-tasks", "2", "--shots", "1", "--queries", "2"]
-    assert say("train", *words, *sizes, "--validation-queries", "2", "--run", tmp_path / "maml")[0] == 0
+    train_maml(say, tmp_path / "maml")
     code, out, _ = say("evaluate", tmp_path / "maml", "--shots", 1, "--tasks", 3, "--queries", 2)
     assert code == 0
     assert "maml, transductive" in out
@@ -135,3 +162,9 @@ def test_learners_that_adapt_weights_get_a_row_for_each_kind_of_statistics(say, 
     code, out, _ = say("evaluate", tmp_path / "maml", "--statistics", "inductive", "--tasks", 3, "--queries", 2)
     assert code == 0
     assert "transductive" not in out
+
+
+def train_maml(say, run):
+    words = ["--data", "tiny", "--learner", "maml", "--backbone.width", "4", "--max-epochs", "1"]
+    sizes = ["--tasks-per-epoch", "4", "--validation-tasks", "2", "--shots", "1", "--queries", "2"]
+    assert say("train", *words, *sizes, "--validation-queries", "2", "--run", run)[0] == 0

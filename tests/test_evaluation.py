@@ -182,7 +182,8 @@ def test_a_full_disk_leaves_the_previous_result(tmp_path, full_disk):
     assert path.read_bytes() == before
 
 
-def test_impossible_requests_are_refused(learner, toy_data):
+def test_impossible_requests_are_refused_before_any_feature_is_computed(learner, toy_data, monkeypatch):
+    monkeypatch.setattr("kshot.evaluation.extract_features", None)
     with pytest.raises(DataError, match="too few for 7 ways"):
         evaluate(learner, toy_data.test, ways=7)
     with pytest.raises(ConfigError, match="there is no adaptation 'magic'; choose one of: centroid"):
@@ -193,6 +194,8 @@ def test_impossible_requests_are_refused(learner, toy_data):
         evaluate(learner, toy_data.test, 3, 1, 0)
     with pytest.raises(ConfigError, match="no precision 'fp8'; choose one of: float32, bf16"):
         evaluate(learner, toy_data.test, 3, 1, 5, precision="fp8")
+    with pytest.raises(ConfigError, match="not trained for inductive statistics"):
+        evaluate(learner, toy_data.test, 3, 1, 5, statistics="inductive")
     with pytest.raises(ConfigError, match="288 features were given, but toy/test has 144 images"):
         evaluate(learner, toy_data.test, 3, 1, 5, features=extract_features(learner, toy_data.train))
 

@@ -30,9 +30,7 @@ def run(arguments: Sequence[str]) -> None:
     given = options.parse(arguments)
     if len(given.runs) == 1 and not _has_several_rows(given):  # said before the work of measuring it
         raise ConfigError("kshot compare needs two runs or more; for one run there is kshot evaluate")
-    for folder in given.runs:  # said before the work of measuring those that come before
-        read_config(folder)
-    rows = [row for folder in given.runs for row in measured(folder, given, reuse=True)]
+    rows = [row for several in measured(given, reuse=True) for row in several]
     print(f"\n{table(rows, paired=True, style=given.style)}")
 
 

@@ -6,13 +6,21 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import Namespace
 
 from kshot.cli.options import ROOT_TEXT, Options, chosen, parameters
 from kshot.data.dataset import SplitName
 from kshot.data.regression import AnyDataset, RegressionDataset
-from kshot.evaluation import departure, describe_adaptation, evaluate, shared_features, usual_ways
+from kshot.evaluation import (
+    check_evaluation,
+    departure,
+    describe_adaptation,
+    evaluate,
+    shared_features,
+    usual_ways,
+)
 from kshot.learners import Learner
 from kshot.learners.base import Statistics
 from kshot.report.runs import groups_by_seed, read_config, read_evaluations, row_of, save_evaluation, weights_of
@@ -41,7 +49,7 @@ def run(arguments: Sequence[str]) -> None:
         ],
     )
     given = options.parse(arguments)
-    rows = [measured(folder, given) for folder in given.runs]
+    rows = measured(given)
     print(f"\n{table([row for several in rows for row in several], style=given.style)}")
     if given.style != "csv":
         for members in groups_by_seed(given.runs):
@@ -73,17 +81,30 @@ def evaluation_options(arguments: Sequence[str], command: str, description: str,
     return options
 
 
-def measured(folder: Path, given: Namespace, reuse: bool = False) -> list[Row]:
-    """One run at every number of shots, a row for each kind of statistics.
+def measured(given: Namespace, reuse: bool = False) -> list[list[Row]]:
+    """Each run at every number of shots, a row for each kind of statistics; what cannot be is said before any work.
 
     reuse: keep what was measured before with the same options.
     """
+    loaded = [load_run(folder, root=given.root) for folder in given.runs]
+    for learner, data in loaded:
+        _check(learner, data, given)
+    return [_measured(folder, *run, given, reuse) for folder, run in zip(given.runs, loaded)]
+
+
+def _check(learner: Learner, data: AnyDataset, given: Namespace) -> None:
+    adaptation, split = _adaptation(given), data.split(given.split)
+    for statistics in _statistics(learner, data, given):
+        for shots in given.shots:
+            check_evaluation(
+                learner, split, shots=shots, adaptation=adaptation, statistics=statistics, **_task_options(given)
+            )
+
+
+def _measured(folder: Path, learner: Learner, data: AnyDataset, given: Namespace, reuse: bool) -> list[Row]:
     config, weights = read_config(folder), weights_of(folder)
-    learner, data = load_run(folder, root=given.root)
     rows = []
-    # a network of fully connected layers normalises nothing, so that all kinds of statistics are one
-    offered = learner.statistics_offered[:1] if isinstance(data, RegressionDataset) else learner.statistics_offered
-    for statistics in given.statistics or offered:
+    for statistics in _statistics(learner, data, given):
         saved = _saved(folder, learner, data, given, statistics) if reuse else {}
         missing = [shots for shots in given.shots if shots not in saved]
         if missing:
@@ -91,9 +112,23 @@ def measured(folder: Path, given: Namespace, reuse: bool = False) -> list[Row]:
             for shots in missing:
                 save_evaluation(folder, saved[shots], weights)
         results = [saved[shots] for shots in given.shots]
-        name = folder.name if len(offered) == 1 else f"{folder.name}, {statistics}"
+        name = folder.name if len(_offered(learner, data)) == 1 else f"{folder.name}, {statistics}"
         rows.append(row_of(name, config, results))
     return rows
+
+
+def _offered(learner: Learner, data: AnyDataset) -> Sequence[Statistics]:
+    """The kinds of statistics that make a difference: a network of fully connected layers normalises nothing."""
+    return learner.statistics_offered[:1] if isinstance(data, RegressionDataset) else learner.statistics_offered
+
+
+def _statistics(learner: Learner, data: AnyDataset, given: Namespace) -> Sequence[Statistics]:
+    return given.statistics or _offered(learner, data)
+
+
+def _task_options(given: Namespace) -> dict[str, Any]:
+    """The options of `evaluate` that are typed under their own names."""
+    return {name: given[name] for name, *_ in parameters(evaluate) if name not in _FROM_COMMAND}
 
 
 def evaluate_all(
@@ -105,8 +140,7 @@ def evaluate_all(
     print(f"evaluating {title} on {data.name}/{split.name}", file=sys.stderr)
     adaptation = _adaptation(given)
     features = shared_features(learner, split, adaptation, given.precision, progress=True)
-    options = {name: given[name] for name, *_ in parameters(evaluate) if name not in _FROM_COMMAND}
-    options |= {"adaptation": adaptation, "features": features, "statistics": statistics}
+    options = _task_options(given) | {"adaptation": adaptation, "features": features, "statistics": statistics}
     return [evaluate(learner, split, shots=count, progress=True, **options) for count in shots]
 
 

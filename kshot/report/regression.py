@@ -22,7 +22,8 @@ from kshot.data.dataset import SplitName
 from kshot.data.episodes import TaskShape
 from kshot.data.regression import AnyDataset, RegressionDataset, RegressionSampler
 from kshot.errors import ConfigError
-from kshot.evaluation import device_of, evaluate, evaluating
+from kshot.evaluation import evaluate
+from kshot.features import device_of, evaluating
 from kshot.learners import InitializationLearner, Learner
 from kshot.results import Difference, Evaluation, compare
 

@@ -17,7 +17,8 @@ from kshot.data.augmentation import prepare_images
 from kshot.data.dataset import Split
 from kshot.data.episodes import Episodes, EpisodeSampler, TaskShape
 from kshot.errors import ConfigError
-from kshot.evaluation import departure, device_of, evaluate, evaluating
+from kshot.evaluation import departure, evaluate
+from kshot.features import device_of, evaluating
 from kshot.learners import MAML, TSAMAML, Learner
 from kshot.learners.base import Statistics, task_losses
 from kshot.report.tables import percent

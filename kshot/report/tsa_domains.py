@@ -21,7 +21,7 @@ from kshot.data.augmentation import prepare_images
 from kshot.data.dataset import Split
 from kshot.data.episodes import Episodes, EpisodeSampler, IntArray, TaskShape
 from kshot.errors import ConfigError
-from kshot.evaluation import device_of, evaluating
+from kshot.features import device_of, evaluating
 from kshot.learners import TSAMAML, Learner
 from kshot.report.tables import percent
 from kshot.results import interval

@@ -17,7 +17,7 @@ from kshot.data.augmentation import augmentation_for
 from kshot.data.dataset import Dataset
 from kshot.data.episodes import TaskShape
 from kshot.errors import DivergenceError
-from kshot.evaluation import evaluating
+from kshot.features import evaluating
 from kshot.learners import TSAMAML
 from kshot.memory import keep_freed_memory
 from kshot.training.batches import StepTasks
