@@ -71,7 +71,7 @@ def evaluate(
     ways: classes a task; None for those that the learner is bound to, or else 5. Tasks of regression have none.
     shots: support images a class, or support points.
     queries: query images a class, or query points.
-    tasks: number of tasks; the interval shrinks with its square root.
+    tasks: number of tasks, at least 2; the interval shrinks with its square root.
     seed: names the set of tasks.
     within_groups: draw all classes of a task from one group (alphabet, superclass, domain), or from all of them; None
         as the split says.
@@ -137,9 +137,10 @@ def check_evaluation(
     statistics: Statistics | None = None,
 ) -> None:
     """Refuse what `evaluate` with these options cannot measure, by the errors that it raises, before any work."""
-    for name, number in (("queries", queries), ("tasks", tasks)):
-        if number < 1:
-            raise ConfigError(f"{name} is {number}, but must be at least 1: there is nothing to measure without any")
+    if queries < 1:
+        raise ConfigError(f"queries is {queries}, but must be at least 1: there is nothing to measure without any")
+    if tasks < 2:
+        raise ConfigError(f"tasks is {tasks}, but must be at least 2: one task alone has no confidence interval")
     check_mode(learner, precision, statistics)
     ways = usual_ways(learner, split) if ways is None else ways
     learner.check_ways(ways)

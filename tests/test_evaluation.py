@@ -188,8 +188,9 @@ def test_impossible_requests_are_refused_before_any_feature_is_computed(learner,
         evaluate(learner, toy_data.test, ways=7)
     with pytest.raises(ConfigError, match="there is no adaptation 'magic'; choose one of: centroid"):
         evaluate(learner, toy_data.test, 3, 1, 5, adaptation="magic")
-    with pytest.raises(ConfigError, match="tasks is 0, but must be at least 1"):
-        evaluate(learner, toy_data.test, 3, 1, 5, tasks=0)
+    for tasks in (0, 1):
+        with pytest.raises(ConfigError, match=f"tasks is {tasks}, but must be at least 2: one task alone has no conf"):
+            evaluate(learner, toy_data.test, 3, 1, 5, tasks=tasks)
     with pytest.raises(ConfigError, match="queries is 0, but must be at least 1"):
         evaluate(learner, toy_data.test, 3, 1, 0)
     with pytest.raises(ConfigError, match="no precision 'fp8'; choose one of: float32, bf16"):

@@ -13,7 +13,7 @@ from kshot.cli.options import ROOT_TEXT, Options
 from kshot.data.catalog import source_named
 from kshot.data.dataset import SplitName
 from kshot.data.sources import SOURCES
-from kshot.errors import ConfigError
+from kshot.errors import ConfigError, check_positive
 
 _HELP = """usage: kshot data list|prepare|verify|show [options]
 
@@ -117,6 +117,7 @@ def _show(arguments: Sequence[str]) -> None:
     options.add("--out", Path | None, None, "the picture; by default NAME-SPLIT.png")
     options.add("--root", Path | None, None, ROOT_TEXT)
     given = options.parse(arguments)
+    check_positive("tasks", given.tasks)
     from kshot.report import pictures
 
     split = data.load_images(given.name, given.root).split(given.split)
