@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from kshot.backbones import backbones
 from kshot.cli import COMMANDS
@@ -105,6 +107,27 @@ def test_mistakes_are_named_without_a_traceback(say, words, message):
     assert message in err
     assert "Traceback" not in out + err
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["evaluate"],
+        ["compare"],
+        ["report"],
+        ["train", "--resume"],
+        ["classify", ".", "new.png", "--run"],
+        ["tsa", "steps"],
+    ],
+)
+def test_an_incomplete_configuration_is_named_in_every_command(say, runs, tmp_path, command):
+    shutil.copytree(runs / "mtl-0", tmp_path / "run")
+    (tmp_path / "run" / "config.yaml").write_text("learner: {name: mtl}\n")
+    Image.new("RGB", (8, 8)).save(tmp_path / "new.png")
+    code, out, err = say(*command, "run")
+    assert code == 2
+    assert "config.yaml is incomplete: it lacks data, backbone, training; put the file back" in err
+    assert "Traceback" not in out + err
 
 
 def test_interruption_says_how_to_go_on(say, monkeypatch):

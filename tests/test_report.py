@@ -17,9 +17,10 @@ from kshot.recipes import Published
 from kshot.report import pictures
 from kshot.report.pictures import save
 from kshot.report.race import paces_of, race_picture, time_columns
-from kshot.report.runs import groups_by_seed, published_for, read_config, read_metrics, row_of
+from kshot.report.runs import groups_by_seed, published_for, read_metrics, row_of
 from kshot.report.tables import Row, percent, seeds_line, table
 from kshot.results import Evaluation, Protocol, compare, over_seeds
+from kshot.training.runs import read_config
 
 HOW = {"adaptation", "own_adaptation"}  # fields of an evaluation, all others are of its protocol
 
@@ -164,7 +165,8 @@ def run_with(tmp_path):
 
     def run(name: str, learner: str = "mtl", **training) -> Path:
         options = {"seed": 0, "shots": 5, "max_epochs": 40, "schedule": "plateau", "device": "cpu", "progress": True}
-        config = {"data": {"name": "cifar-fs"}, "learner": {"name": learner}, "training": options | training}
+        config = {"data": {"name": "cifar-fs"}, "backbone": {}, "learner": {"name": learner}}
+        config["training"] = options | training
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.yaml").write_text(yaml.safe_dump(config))
         return tmp_path / name
@@ -248,7 +250,8 @@ def test_pace_is_the_best_accuracy_by_the_end_of_each_epoch(tmp_path):
         (tmp_path / name).mkdir()
         training = {"ways": 20, "shots": 5, "queries": 5, "within_groups": None}
         training |= {"validation_ways": 5, "validation_shots": None, "validation_queries": 15}
-        (tmp_path / name / "config.yaml").write_text(yaml.safe_dump({"data": {"name": "toy"}, "training": training}))
+        config = {"data": {"name": "toy"}, "backbone": {}, "learner": {"name": "mtl"}, "training": training}
+        (tmp_path / name / "config.yaml").write_text(yaml.safe_dump(config))
         (tmp_path / name / "metrics.csv").write_text("\n".join(["epoch,validation_accuracy", *rows]))
         (tmp_path / name / "timing.csv").write_text("\n".join(["epoch,seconds,images_per_second", *times]))
     runs = [tmp_path / name for name in ("quick", "slow")]

@@ -85,6 +85,23 @@ def test_load_run_explains_what_is_missing(tmp_path: Path) -> None:
         load_run(tmp_path, toy_dataset())
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"data: {name: [", r"config\.yaml is damaged \(while parsing"),
+        (b"data: \xff", r"config\.yaml is damaged \(.*utf-8"),
+        (b"", "is incomplete: it lacks data, backbone, learner, training; put the file back"),
+        (b"just words", "is incomplete: it lacks data, backbone, learner, training; put the file back"),
+        (b"{data: {}, backbone: {}, learner: {name: mtl}}", "is incomplete: it lacks training, data.name; put"),
+    ],
+)
+def test_a_damaged_configuration_is_named(content: bytes, message: str, tmp_path: Path) -> None:
+    toy_train(run=tmp_path, max_epochs=1)
+    (tmp_path / "config.yaml").write_bytes(content)
+    with pytest.raises(CheckpointError, match=message):
+        load_run(tmp_path, toy_dataset())
+
+
 def test_loggers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     logged: list[tuple[int, float]] = []
     run = types.SimpleNamespace(

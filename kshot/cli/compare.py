@@ -9,8 +9,8 @@ from jsonargparse import Namespace
 from kshot.cli.evaluate import evaluation_options, measured
 from kshot.errors import ConfigError
 from kshot.learners import learners
-from kshot.report.runs import read_config
 from kshot.report.tables import table
+from kshot.training.runs import read_config
 
 
 def run(arguments: Sequence[str]) -> None:

@@ -23,12 +23,13 @@ from kshot.evaluation import (
 )
 from kshot.learners import Learner
 from kshot.learners.base import Statistics
-from kshot.report.runs import groups_by_seed, read_config, read_evaluations, row_of, save_evaluation, weights_of
+from kshot.report.runs import groups_by_seed, read_evaluations, row_of, save_evaluation, weights_of
 from kshot.report.tables import Row, Style, seeds_line, table
 from kshot.results import Evaluation
 from kshot.solvers import Adaptation, adaptations
 from kshot.training import load_run
 from kshot.training.distributed import resolve_device
+from kshot.training.runs import read_config
 
 _FROM_COMMAND = {"learner", "split", "shots", "adaptation", "features", "statistics", "progress"}
 

@@ -18,10 +18,9 @@ from kshot.data.regression import FAMILIES, AnyDataset
 from kshot.errors import ConfigError
 from kshot.learners import Learner, learners
 from kshot.measures import SQUARED_ERROR
-from kshot.report.runs import read_config
 from kshot.report.tables import percent
 from kshot.training import TrainingResult, train
-from kshot.training.runs import RunFolder, build_learner
+from kshot.training.runs import RunFolder, build_learner, read_config
 
 _DESCRIPTION = """Train a learner and keep the weights with the best validation accuracy.
 

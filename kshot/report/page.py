@@ -16,9 +16,10 @@ from kshot.errors import DataError
 from kshot.learners.base import Statistics
 from kshot.report import pictures
 from kshot.report.race import paces_of, race_picture, time_columns
-from kshot.report.runs import groups_by_seed, read_config, read_evaluations, read_metrics, row_of
+from kshot.report.runs import groups_by_seed, read_evaluations, read_metrics, row_of
 from kshot.report.tables import Row, notes, seeds_line, table_columns
 from kshot.results import Evaluation
+from kshot.training.runs import read_config
 
 _OWN = "the learner's own"
 _STYLE = """

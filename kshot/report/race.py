@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 from numpy.typing import NDArray
 
-from kshot.report.runs import read_config, read_metrics, read_timing
+from kshot.report.runs import read_metrics, read_timing
+from kshot.training.runs import read_config
 
 _STEP = 5  # per cent between the accuracies whose times are told
 _LEVELS = 6  # of them at most

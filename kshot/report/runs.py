@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from kshot import recipes
@@ -20,18 +19,7 @@ from kshot.files import checksum
 from kshot.recipes import Published
 from kshot.report.tables import Row
 from kshot.results import Evaluation
-from kshot.training.runs import free_on_resume
-
-
-def read_config(run: Path) -> dict[str, Any]:
-    """The config.yaml of a run; CheckpointError where the folder holds none."""
-    path = run / "config.yaml"
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise CheckpointError(f"{run} is no run folder: it has no config.yaml; check the path") from None
-    except yaml.YAMLError as error:
-        raise CheckpointError(f"{path} is damaged ({error}); train the run again") from error
+from kshot.training.runs import free_on_resume, read_config
 
 
 def read_metrics(run: Path) -> dict[str, NDArray[np.float64]]:

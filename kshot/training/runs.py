@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-import platform
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 import yaml
 from torch import nn
 
-import kshot
 from kshot import data as datasets
 from kshot.backbones import backbones
 from kshot.data.dataset import ImageForm, Normalization
@@ -28,8 +21,10 @@ from kshot.errors import CheckpointError, ConfigError, DataError
 from kshot.files import write_json, write_text
 from kshot.learners.base import Learner, learners
 from kshot.training import checkpoints
+from kshot.training.environment import describe_environment
 
 TIMING = ("seconds", "validation_seconds", "tasks_per_second", "images_per_second")
+_SECTIONS = ("data", "backbone", "learner", "training")  # of config.yaml
 # what may change between the start of a run and its continuation without changing a number of what was done
 _FREE_ON_RESUME = ("device", "loggers", "max_epochs", "patience", "progress", "time_limit")
 
@@ -101,6 +96,24 @@ def build_learner(config: Mapping[str, Any], download: bool = True) -> Learner:
     # what the run was built from, which a resumed run is compared with
     backbone.options = backbone.options | options["backbone"]  # type: ignore[operator]
     return learner_class(backbone, **options["learner"])
+
+
+def read_config(run: Path | str) -> dict[str, Any]:
+    """The sections of a run's config.yaml; CheckpointError where there is none, or it is damaged or incomplete."""
+    path = Path(run) / "config.yaml"
+    advice = "put the file back as training wrote it, or train the run again"
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise CheckpointError(f"{run} is no run folder: it has no config.yaml; check the path") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}); {advice}") from error
+    sections = config if isinstance(config, dict) else {}
+    missing = [name for name in _SECTIONS if not isinstance(sections.get(name), dict)]
+    missing += [f"{name}.name" for name in ("data", "learner") if name not in missing and "name" not in sections[name]]
+    if missing:
+        raise CheckpointError(f"{path} is incomplete: it lacks {', '.join(missing)}; {advice}")
+    return sections
 
 
 def free_on_resume(training: Mapping[str, Any]) -> set[str]:
@@ -187,47 +200,6 @@ def _as_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
     return text.getvalue()
 
 
-def describe_environment() -> dict[str, Any]:
-    """What a result may depend on besides the options: versions, machine, command line, and when it started."""
-    return {
-        "kshot": kshot.__version__,
-        "git_commit": _git_commit(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "cpu": cpu_name(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),
-        "platform": platform.platform(),
-        "command": sys.argv,
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }
-
-
-def _git_commit() -> str | None:
-    """The commit of the source tree that kshot runs from, or None where it is installed without one."""
-    package = Path(__file__).resolve().parents[1]
-    if not (package.parent / ".git").exists():
-        return None
-    command = ["git", "-C", str(package), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def cpu_name() -> str:
-    """The processor's name, as the system tells it."""
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        for line in information.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
 def load_run(
     run: Path | str,
     data: AnyDataset | None = None,
@@ -282,10 +254,8 @@ def _trained(
 ) -> tuple[Learner, dict[str, Any]]:
     """The learner, built anew unless one is given, with the weights of a run, and the run's configuration."""
     folder = RunFolder(run)
-    if not (folder.path / "config.yaml").is_file():
-        raise CheckpointError(f"{folder.path} is no run folder: it has no config.yaml; check the path")
+    described = read_config(folder.path)
     path = folder.best if checkpoint == "best" else folder.last
-    described = yaml.safe_load((folder.path / "config.yaml").read_text(encoding="utf-8"))
     content = checkpoints.load(path, described if learner is None else describe_learner(learner))
     if learner is None:
         learner = build_learner(content["config"], download=False)
