@@ -22,7 +22,7 @@ from kshot.data.sources.folder import image_files, subfolders
 from kshot.errors import ConfigError, DataError
 from kshot.features import device_of, evaluating
 from kshot.files import write_text
-from kshot.learners.base import FeatureLearner, Learner
+from kshot.learners.base import FeatureLearner, Learner, learners
 from kshot.solvers import HeadAdaptation
 
 _IMAGES_AT_ONCE = 256
@@ -83,9 +83,10 @@ class PhotoClassifier:
 
     def __init__(self, learner: Learner, trained_on: ImageForm | Split) -> None:
         if not isinstance(learner, FeatureLearner) or not isinstance(learner.adaptation, HeadAdaptation):
+            suitable = sorted(name for name, kind in learners.items() if issubclass(kind, FeatureLearner))
             raise ConfigError(
                 f"{type(learner).__name__} learns a task by changing its network; photographs are classified with a "
-                f"feature learner: choose a run of mtl, supervised or protonet"
+                f"feature learner: choose a run of one of these: {', '.join(suitable)}"
             )
         self.learner, self.adaptation, self.trained_on = learner, learner.adaptation, trained_on
         self.class_names: list[str] = []

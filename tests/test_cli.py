@@ -74,6 +74,22 @@ def test_a_recipe_sets_the_defaults_that_help_shows(say):
         (["train", "--recipe", "mtl-cifar-fs-5-shot"], "did you mean mtl-cifar-fs-5shot?"),
         (["train", "--learner.statistic", "joint"], "did you mean --learner.statistics?"),
         (
+            ["train", "--learner", "protonet", "--learner.inner-rate", "0.1"],
+            "no option --learner.inner-rate; protonet has none of this name, but anil, hsml, imaml, maml, meta-lstm, "
+            "minibatch-prox, mmaml, reptile, tsa-maml; kshot train --learner protonet --help lists all options",
+        ),
+        (
+            ["train", "--learner.rate", "0.1"],
+            "no option --learner.rate; kshot train --learner mtl --help lists all options",
+        ),
+        (["train", "--width", "8"], "no option --width; did you mean --backbone.width?"),
+        (["train", "--learner", "maml", "--learner.ways", "8"], "no option --learner.ways; did you mean --ways?"),
+        (["evaluate", "nowhere", "--adaptation", "ridge", "--adaptation.c", "1"], "ridge has none of this name, but l"),
+        (
+            ["train", "--learner", "r2d2", "--learner.random_shots", "maybe"],
+            "--learner.random-shots takes true or false, not 'maybe'",
+        ),
+        (
             ["train", "--set", "learner.statistics=both"],
             "--learner.statistics takes one of 'task', 'joint', not 'both'",
         ),
@@ -118,6 +134,7 @@ def test_mistakes_are_named_without_a_traceback(say, words, message):
         ["train", "--resume"],
         ["classify", ".", "new.png", "--run"],
         ["tsa", "steps"],
+        ["regression"],
     ],
 )
 def test_an_incomplete_configuration_is_named_in_every_command(say, runs, tmp_path, command):

@@ -97,7 +97,7 @@ def test_what_cannot_be_learnt_is_refused(learner, photos, toy_split):
     with pytest.raises(DataError, match=r"no\.png"):
         PhotoClassifier(learner, split).fit(photos / "examples")
     learner.adaptation = TuneAll()
-    with pytest.raises(ConfigError, match="choose a run of mtl"):
+    with pytest.raises(ConfigError, match="these: matching-net, metaoptnet, mtl, protonet, r2d2, supervised"):
         PhotoClassifier(learner, split)
 
 

@@ -138,6 +138,12 @@ def test_all_unreadable_files_are_named_at_once(tmp_path: Path, monkeypatch: pyt
     assert list((tmp_path / "root").iterdir()) == []
 
 
+def test_a_folder_that_cannot_be_listed_is_named_with_advice(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(DataError, match=r"file cannot be listed \(Not a directory\); name a folder that exists"):
+        prepare(tmp_path / "file", tmp_path)
+
+
 def test_a_long_list_of_unreadable_files_is_shortened(tmp_path: Path) -> None:
     paths = [tmp_path / f"{i}.png" for i in range(14)]
     with pytest.raises(DataError, match=r"and 4 more") as caught:

@@ -158,6 +158,8 @@ def test_learners_without_groups_are_refused() -> None:
         queries = {"queries": 3} if learner is protonet else {}
         with pytest.raises(ConfigError, match=f"x is a {type(learner).__name__}"):
             VIEWS[view]({"x": learner}, split, **SMALL, **queries)
+    with pytest.raises(ConfigError, match="give runs of hsml, maml, mmaml, tsa-maml"):
+        VIEWS["steps"]({"x": protonet}, split, **SMALL, queries=3)
     with pytest.raises(ConfigError, match="method is 'umap'; choose one of: tsne, pca"):
         VIEWS["map"]({"x": toy_tsa_maml()}, split, method="umap", **SMALL)
     with pytest.raises(ConfigError, match="tasks is 0, but must be positive"):

@@ -78,7 +78,7 @@ def evaluation_options(arguments: Sequence[str], command: str, description: str,
     options.add("--adaptation.name", str | None, None, text)
     name = chosen(arguments, ["adaptation"]).get("adaptation")
     if name is not None:
-        options.add_signature(adaptations[name], f"adaptation {name}", "adaptation.")
+        options.add_signature(adaptations[name], f"adaptation {name}", "adaptation.", among=adaptations)
     return options
 
 

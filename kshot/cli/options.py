@@ -59,6 +59,8 @@ class Options:
         )
         self._hints: dict[str, Any] = {}
         self._several: set[str] = set()  # keys of options that take several values
+        self._takes_positional = False
+        self._choices: dict[str, tuple[str, dict[str, set[str]]]] = {}  # by prefix: a part, and all parts' options
 
     def add(self, name: str, hint: Any, default: Any, text: str, **options: Any) -> None:
         """One option `--name`, or a positional argument where `name` has no dashes."""
@@ -71,12 +73,18 @@ class Options:
         prefix: str = "",
         skip: Collection[str] = (),
         positional: Collection[str] = (),
+        among: Mapping[str, Callable[..., Any]] | None = None,
     ) -> None:
         """An option for every parameter of a function or class, less those in `skip`, under one heading of the help.
 
         prefix: goes before the names, as in ``learner.``.
         positional: parameters that are given without a name.
+        among: what the function was chosen from, by name: who else has an option that it lacks is said of mistakes.
         """
+        if among is not None:
+            names = {name: set(inspect.signature(part).parameters) - set(skip) for name, part in among.items()}
+            chosen_name = next(name for name, part in among.items() if part is function)
+            self._choices[prefix.rstrip(".")] = (chosen_name, names)
         group = self.parser.add_argument_group(title)
         for name, hint, default, text in parameters(function):
             if name in skip:
@@ -90,6 +98,7 @@ class Options:
 
     def _add(self, target: Any, option: str, hint: Any, text: str, settings: dict[str, Any], **more: Any) -> None:
         element, count = _elements(hint)
+        self._takes_positional |= not option.startswith("-")
         if count is not None:
             settings["nargs"] = count
             self._several.add(_key(option))
@@ -128,12 +137,16 @@ class Options:
             option = f"--{key.replace('_', '-')}"
             if bool in (self._hints.get(key), *get_args(self._hints.get(key))):
                 if not equals:
-                    value = words.pop(0) if words and words[0].lower() in _SWITCH else "true"
+                    value = words.pop(0) if words and self._is_value_of_switch(words[0]) else "true"
                 yield f"{option}={_SWITCH.get(value.lower(), value)}"
             elif equals and key in self._several:
                 yield from [option, *_items(value)]
             else:
                 yield f"{option}{equals}{value}"
+
+    def _is_value_of_switch(self, word: str) -> bool:
+        """Whether a word after a switch belongs to it, be it a wrong value; a run's name, say, does not."""
+        return word.lower() in _SWITCH or not (word.startswith("--") or self._takes_positional)
 
     def _known_key(self, name: str) -> str:
         key = _key(name).removeprefix("training.")
@@ -146,9 +159,24 @@ class Options:
     def _check_known(self, key: str, shown: str) -> None:
         if key in self._hints:
             return
-        close = difflib.get_close_matches(key, self._hints, n=1, cutoff=0.5)
-        near = f"did you mean --{close[0].removesuffix(NAME).replace('_', '-')}? " if close else ""
-        raise ConfigError(f"there is no option {shown}; {near}{self.parser.prog} --help lists all options")
+        prefix = key.rpartition(".")[0]
+        chosen_name = self._choices[prefix][0] if prefix in self._choices else None
+        command = f"{self.parser.prog} --{prefix} {chosen_name}" if chosen_name else self.parser.prog
+        raise ConfigError(f"there is no option {shown}; {self._meant(key)}{command} --help lists all options")
+
+    def _meant(self, key: str) -> str:
+        """What an unknown option may have been meant for: another part, another prefix, or a name of its own prefix."""
+        prefix, _, name = key.rpartition(".")
+        chosen_name, names = self._choices.get(prefix, ("", {}))
+        having = sorted(other for other, own in names.items() if name in own)
+        if having:
+            return f"{chosen_name} has none of this name, but {', '.join(having)}; "
+        known = [other.removesuffix(NAME) for other in self._hints]
+        found = [other for other in known if other.rpartition(".")[2] == name]
+        if not found:  # what a learner calls a rate is not the rate of the training: names are near in one prefix only
+            beside = {other.rpartition(".")[2]: other for other in known if other.rpartition(".")[0] == prefix}
+            found = [beside[near] for near in difflib.get_close_matches(name, beside, n=1, cutoff=0.5)]
+        return f"did you mean --{found[0].replace('_', '-')}? " if found else ""
 
     def _translating_errors(self, parse: Callable[[], jsonargparse.Namespace]) -> jsonargparse.Namespace:
         try:

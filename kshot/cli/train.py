@@ -91,8 +91,9 @@ def training_options(
     options.add("--backbone.name", str, usual["backbone"], f"one of: {', '.join(sorted(backbones))}")
     add_common(options)
     options.add("--run", Path | None, None, "folder of the run; by default runs/ and the names and the seed")
-    options.add_signature(learners[names["learner"]], f"learner {names['learner']}", "learner.", skip=FROM_DATA)
-    options.add_signature(backbones[names["backbone"]], f"backbone {names['backbone']}", "backbone.", skip=FROM_DATA)
+    for part, registry in (("learner", learners), ("backbone", backbones)):
+        name = names[part]
+        options.add_signature(registry[name], f"{part} {name}", f"{part}.", skip=FROM_DATA, among=registry)
     options.add_signature(train, "training", skip=OWN)
     # options that a recipe has for its own learner mean nothing to the one that was typed in its place
     kept = {name: content for name, content in recipe.items() if name in names and content["name"] == names[name]}

@@ -21,6 +21,7 @@ from kshot.evaluation import departure, evaluate
 from kshot.features import device_of, evaluating
 from kshot.learners import MAML, TSAMAML, Learner
 from kshot.learners.base import Statistics, task_losses
+from kshot.learners.base import learners as known_learners
 from kshot.report.tables import percent
 from kshot.results import Protocol, interval
 from kshot.theory.experiment import Findings, check_positive
@@ -46,7 +47,8 @@ def adaptation_steps(
 ) -> Findings:
     """Accuracy and loss of unseen tasks against the number of adaptation steps.
 
-    learners: MAML or TSA-MAML, trained, by the names that the picture shows; differences are to the first of them.
+    learners: MAML, TSA-MAML and others that build on MAML, trained, by the names that the picture shows; differences
+        are to the first of them.
     split: the classes that tasks are drawn from.
     steps: gradient steps on the support set at most.
     ways: classes a task.
@@ -67,7 +69,11 @@ def adaptation_steps(
     for name, learner in learners.items():
         learner.check_ways(ways)
         if not isinstance(learner, MAML):
-            raise ConfigError(f"{name} is a {type(learner).__name__}, and only maml and tsa-maml descend from a start")
+            suitable = sorted(known for known, kind in known_learners.items() if issubclass(kind, MAML))
+            raise ConfigError(
+                f"{name} is a {type(learner).__name__}, whose steps are not those of MAML; give runs of "
+                f"{', '.join(suitable)}"
+            )
         with evaluating(learner, "float32", statistics), torch.enable_grad():
             curves[name] = _measured(learner, sampler, steps, tasks, name if progress else None)
     first = next(iter(curves.values()))

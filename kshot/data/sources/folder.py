@@ -137,7 +137,9 @@ def subfolders(folder: Path) -> list[Path]:
     try:
         return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     except OSError as error:
-        raise DataError(f"cannot list {folder}: {error}") from error
+        raise DataError(
+            f"{folder} cannot be listed ({error.strerror}); name a folder that exists and that you may read"
+        ) from error
 
 
 def image_files(folder: Path) -> list[Path]:
