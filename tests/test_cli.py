@@ -99,6 +99,7 @@ def test_a_recipe_sets_the_defaults_that_help_shows(say):
         (["train", "--learning-rate", "fast"], "--learning-rate takes a number, not 'fast'"),
         (["train", "--data", "tiny", "--ways", "9"], "tiny/train has 8 classes, too few for 9 ways"),
         (["train", "--data", "tiny", "--shots", "9"], "9 shots + 5 queries need 14; choose fewer shots or queries"),
+        (["train", "--learner", "tsa-maml", "--data", "tiny"], "tsa-maml is trained in stages: kshot tsa train --data"),
         (["train", "--resume", "nowhere"], "nowhere is no run folder"),
         (["evaluate"], "the following arguments are required: runs"),
         (["evaluate", "nowhere"], "nowhere is no run folder"),

@@ -16,7 +16,7 @@ from kshot.backbones import backbones
 from kshot.cli.options import ROOT_TEXT, Options, chosen, parameters
 from kshot.data.regression import FAMILIES, AnyDataset
 from kshot.errors import ConfigError
-from kshot.learners import Learner, learners
+from kshot.learners import TSAMAML, Learner, learners
 from kshot.measures import SQUARED_ERROR
 from kshot.report.tables import percent
 from kshot.training import TrainingResult, train
@@ -50,6 +50,8 @@ def run(arguments: Sequence[str]) -> None:
     given = options.parse(arguments, defaults)
     if given.recipe is not None and "stages" in recipes.load(given.recipe).options:
         raise ConfigError(f"{given.recipe} is trained in stages: kshot tsa train --recipe {given.recipe}")
+    if issubclass(learners[names["learner"]], TSAMAML):  # whose groups would start anywhere
+        raise ConfigError(f"{names['learner']} is trained in stages: kshot tsa train --data {names['data']}")
     data = datasets.load(names["data"], given.root)
     recipe = given.recipe or f"{names['learner']}-{data.name}-{names['backbone']}"
     folder = given.run or Path("runs") / f"{recipe}-seed{given.seed}"
