@@ -27,19 +27,27 @@ _HOMES = {
         "ResNet50",
         "Timm",
         "WideResNet",
-        "backbones",
     ],
     "kshot.learners": [
         "ANIL",
+        "HSML",
+        "IMAML",
         "MAML",
+        "MMAML",
+        "R2D2",
+        "TADAM",
+        "TSAMAML",
         "FeatureLearner",
         "InitializationLearner",
         "Learner",
+        "MatchingNet",
+        "MetaLSTM",
+        "MetaOptNet",
+        "MinibatchProx",
         "MultiTask",
         "ProtoNet",
+        "Reptile",
         "Supervised",
-        "TSAMAML",
-        "learners",
     ],
     "kshot.solvers": ["adaptations"],
     "kshot.evaluation": ["evaluate"],
@@ -52,7 +60,7 @@ _HOMES = {
     "kshot.errors": ["KshotError"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
-_PACKAGES = ["recipes", "report", "solvers", "theory"]
+_PACKAGES = ["backbones", "learners", "recipes", "report", "solvers", "theory"]
 
 __all__ = [*_HOME, *_PACKAGES]
 
