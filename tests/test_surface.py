@@ -1,8 +1,9 @@
-"""The names that `import kshot` offers: every part that the command line knows, and packages by their own names."""
+"""What users find: the names that `import kshot` offers, and each learner on the pages that introduce them."""
 
 from __future__ import annotations
 
 import pkgutil
+from pathlib import Path
 
 import pytest
 
@@ -28,3 +29,9 @@ def test_an_unknown_name_is_an_attribute_error():
     assert set(kshot.__all__) <= set(dir(kshot))
     with pytest.raises(AttributeError, match="module 'kshot' has no attribute 'Magic'"):
         kshot.Magic  # noqa: B018
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md"])
+def test_every_learner_is_introduced(page):
+    text = (Path(__file__).parents[1] / page).read_text(encoding="utf-8")
+    assert [name for name in learners if f"`{name}`" not in text] == []

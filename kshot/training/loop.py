@@ -89,8 +89,8 @@ def train(
     Parameters
     ----------
     learner : what to train; it is moved to the device and changed in place.
-    data : dataset with the classes to train and to validate on, or a family of functions for tasks of regression, whose
-        validation accuracy is minus the mean squared error.
+    data : dataset with the classes to train and to validate on, or a family of functions for tasks of regression, where
+        the lowest mean squared error is the best, as the highest accuracy is elsewhere.
     ways : classes a training task; None for 5. Tasks of regression have none.
     shots : support images a class of the training tasks, or support points.
     queries : query images a class of the training tasks, or query points.
