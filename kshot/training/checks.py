@@ -10,7 +10,7 @@ import torch
 
 from kshot.data.regression import AnySplit
 from kshot.errors import ConfigError
-from kshot.evaluation import device_of, evaluating
+from kshot.features import device_of, evaluating
 from kshot.learners.base import FeatureLearner, Learner
 from kshot.training.loggers import check_loggers
 
