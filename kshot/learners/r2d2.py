@@ -75,11 +75,12 @@ class R2D2(FeatureLearner):
         with self.training_pass(episodes):
             features = self.features(images.flatten(0, 1)).unflatten(0, images.shape[:2])
         ways, labels = self.ways_used(episodes), episodes.labels()
-        inside = ways.gather(1, labels)
+        inside = labels < ways.unsqueeze(1)
         used = self.support_used(episodes) & inside[:, : episodes.support_labels.shape[1]]
         head = self._head_of_some(features[:, : used.shape[1]], episodes.support_labels, episodes.ways, used)
         fitted = F.pad(used, (0, labels.shape[1] - used.shape[1]))
-        scores = head.scores(features).masked_fill(~ways.unsqueeze(1), -torch.inf)
+        left_out = torch.arange(episodes.ways, device=ways.device) >= ways.view(-1, 1, 1)
+        scores = head.scores(features).masked_fill(left_out, -torch.inf)
         return scores, labels.masked_fill(fitted | ~inside, NO_LABEL)
 
     def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
@@ -88,14 +89,10 @@ class R2D2(FeatureLearner):
         return (losses.sum(1) / (labels != NO_LABEL).sum(1)).mean()
 
     def ways_used(self, episodes: Episodes) -> Tensor:
-        """(B, N) whether a class takes part in its training task: the first so many, since their order is random."""
-        sampled = episodes.ways
-        places = torch.arange(sampled, device=episodes.classes.device).expand(episodes.tasks, -1)
-        if self.fewest_ways is None:
-            return places < sampled
-        fewest = min(self.fewest_ways, sampled)
-        ways = fewest + seeding.below(episodes.keys, _WAYS_DRAW, sampled - fewest + 1)
-        return places < torch.from_numpy(ways).to(places.device).unsqueeze(1)
+        """(B,) how many classes take part in a training task: the first so many, since their order is random."""
+        fewest = episodes.ways if self.fewest_ways is None else min(self.fewest_ways, episodes.ways)
+        ways = fewest + seeding.below(episodes.keys, _WAYS_DRAW, episodes.ways - fewest + 1)
+        return torch.from_numpy(ways).to(episodes.classes.device)
 
     def _head_of_some(self, features: Tensor, labels: Tensor, ways: int, used: Tensor) -> LinearHead:
         """The head of the support images (B, S) that are `used`, a number that may differ between tasks."""
