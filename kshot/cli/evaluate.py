@@ -90,7 +90,7 @@ def measured(given: Namespace, reuse: bool = False) -> list[list[Row]]:
     loaded = [load_run(folder, root=given.root) for folder in given.runs]
     for learner, data in loaded:
         _check(learner, data, given)
-    return [_measured(folder, *run, given, reuse) for folder, run in zip(given.runs, loaded)]
+    return [_measured(folder, *loaded.pop(0), given, reuse) for folder in given.runs]  # images of one run at a time
 
 
 def _check(learner: Learner, data: AnyDataset, given: Namespace) -> None:
