@@ -105,7 +105,8 @@ def test_training_beats_chance_clearly_on_separable_tasks(name, trained, train_e
     batch = train_episodes(24)
     assert trained.train().meta_loss(batch) < build(name).meta_loss(batch)
     scores = trained.eval().scores(unseen_episodes)
-    assert (scores.argmax(-1) == unseen_episodes.query_labels).float().mean() > 0.7
+    least = 0.7 if name == "matching-net-full-context" else 0.8  # whose recurrent networks learn more slowly
+    assert (scores.argmax(-1) == unseen_episodes.query_labels).float().mean() > least
 
 
 def test_saved_and_loaded_learner_gives_equal_scores(name, unseen_episodes, tmp_path):
@@ -171,9 +172,14 @@ def test_features_of_an_image_do_not_depend_on_its_batch(name, unseen_episodes):
     torch.testing.assert_close(learner.features(images)[3:5], learner.features(images[3:5]))
 
 
-def is_rounding(which: str, learner: Learner) -> bool:
-    """BatchNorm takes the bias of a convolution out again, and Adam magnifies what rounding leaves of its gradient."""
-    return which.endswith(".0.bias") and getattr(learner, "inner_optimizer", None) == "adam"
+def assert_same_gradients(learner: Learner, reference: Learner, batch: Episodes) -> None:
+    torch.testing.assert_close(learner.accumulate_gradients(batch), reference.accumulate_gradients(batch))
+    for (which, expected), actual in zip(reference.named_parameters(), learner.parameters()):
+        if which.endswith(".0.bias") and getattr(reference, "inner_optimizer", None) == "adam":
+            continue  # BatchNorm takes the bias of a convolution out again: Adam magnifies what rounding leaves of it
+        torch.testing.assert_close(
+            actual.grad, expected.grad, rtol=1e-9, atol=1e-11, msg=lambda m, w=which: f"{w}: {m}"
+        )
 
 
 def test_both_execution_strategies_give_the_same_gradients_and_scores(name, train_episodes, unseen_episodes):
@@ -184,13 +190,7 @@ def test_both_execution_strategies_give_the_same_gradients_and_scores(name, trai
     batch = batch.with_images(batch.support.double(), batch.query.double())
     unseen = unseen_episodes.with_images(unseen_episodes.support.double(), unseen_episodes.query.double())
     one, all_ = (build(name, tasks_at_once=count).double() for count in (1, 6))
-    torch.testing.assert_close(one.accumulate_gradients(batch), all_.accumulate_gradients(batch))
-    for (which, expected), actual in zip(one.named_parameters(), all_.parameters()):
-        if is_rounding(which, one):
-            continue
-        torch.testing.assert_close(
-            actual.grad, expected.grad, rtol=1e-9, atol=1e-11, msg=lambda m, w=which: f"{w}: {m}"
-        )
+    assert_same_gradients(all_, one, batch)
     for learner in (one, all_):
         learner.eval()
     for statistics in one.statistics_offered:
@@ -219,13 +219,7 @@ def test_compiling_the_backbone_leaves_the_gradients_as_they_are(name, train_epi
     compiled.backbone.compile(backend="aot_eager")
     batch = train_episodes()
     batch = batch.with_images(batch.support.double(), batch.query.double())
-    torch.testing.assert_close(compiled.accumulate_gradients(batch), plain.accumulate_gradients(batch))
-    for (which, expected), actual in zip(plain.named_parameters(), compiled.parameters()):
-        if is_rounding(which, plain):
-            continue
-        torch.testing.assert_close(
-            actual.grad, expected.grad, rtol=1e-9, atol=1e-11, msg=lambda m, w=which: f"{w}: {m}"
-        )
+    assert_same_gradients(compiled, plain, batch)
 
 
 def test_tasks_of_another_number_of_classes_are_refused(name, unseen_episodes):
