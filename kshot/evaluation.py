@@ -86,12 +86,19 @@ def evaluate(
     fit, and for options without sense.
     """
     started = time.perf_counter()
-    options = (ways, shots, queries, tasks, seed, within_groups, adaptation, precision, statistics)
-    check_evaluation(learner, split, *options)
-    ways = usual_ways(learner, split) if ways is None else ways
-    shape = TaskShape(ways, shots, queries)
-    sampler = task_sampler(split, shape, seed, within_groups)
-    chosen = _adaptation_of(learner, adaptation)
+    shape, sampler, chosen = plan_evaluation(
+        learner,
+        split,
+        ways=ways,
+        shots=shots,
+        queries=queries,
+        tasks=tasks,
+        seed=seed,
+        within_groups=within_groups,
+        adaptation=adaptation,
+        precision=precision,
+        statistics=statistics,
+    )
     if features is None:
         features = shared_features(learner, split, chosen, precision, progress)
     else:
@@ -113,7 +120,7 @@ def evaluate(
     return Evaluation(
         learner=learners.name_of(learner),
         adaptation=describe_adaptation(chosen),
-        protocol=Protocol(split.dataset, split.name, ways, shots, queries, tasks, seed, used, drawn),
+        protocol=Protocol(split.dataset, split.name, shape.ways, shots, queries, tasks, seed, used, drawn),
         values=values,
         seconds=time.perf_counter() - started,
         own_adaptation=describe_adaptation(chosen) == describe_adaptation(getattr(learner, "adaptation", None)),
@@ -123,20 +130,24 @@ def evaluate(
     )
 
 
-def check_evaluation(
+def plan_evaluation(
     learner: Learner,
     split: AnySplit,
-    ways: int | None = None,
-    shots: int = 5,
-    queries: int = 15,
-    tasks: int = 2000,
-    seed: int = 0,
-    within_groups: bool | None = None,
-    adaptation: Adaptation | str | None = None,
-    precision: Literal["float32", "bf16"] = "float32",
-    statistics: Statistics | None = None,
-) -> None:
-    """Refuse what `evaluate` with these options cannot measure, by the errors that it raises, before any work."""
+    *,
+    ways: int | None,
+    shots: int,
+    queries: int,
+    tasks: int,
+    seed: int,
+    within_groups: bool | None,
+    adaptation: Adaptation | str | None,
+    precision: str,
+    statistics: Statistics | None,
+) -> tuple[TaskShape, Sampler, Adaptation | None]:
+    """The tasks of `evaluate` with these options, and how they are learnt.
+
+    Refuses what cannot be measured, by the errors that `evaluate` raises, before any work.
+    """
     if queries < 1:
         raise ConfigError(f"queries is {queries}, but must be at least 1: there is nothing to measure without any")
     if tasks < 2:
@@ -144,8 +155,8 @@ def check_evaluation(
     check_mode(learner, precision, statistics)
     ways = usual_ways(learner, split) if ways is None else ways
     learner.check_ways(ways)
-    task_sampler(split, TaskShape(ways, shots, queries), seed, within_groups)
-    _adaptation_of(learner, adaptation)
+    shape = TaskShape(ways, shots, queries)
+    return shape, task_sampler(split, shape, seed, within_groups), _adaptation_of(learner, adaptation)
 
 
 def usual_ways(learner: Learner, split: AnySplit) -> int:

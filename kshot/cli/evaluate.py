@@ -14,10 +14,10 @@ from kshot.cli.options import ROOT_TEXT, Options, chosen, parameters
 from kshot.data.dataset import SplitName
 from kshot.data.regression import AnyDataset, RegressionDataset
 from kshot.evaluation import (
-    check_evaluation,
     departure,
     describe_adaptation,
     evaluate,
+    plan_evaluation,
     shared_features,
     usual_ways,
 )
@@ -97,7 +97,7 @@ def _check(learner: Learner, data: AnyDataset, given: Namespace) -> None:
     adaptation, split = _adaptation(given), data.split(given.split)
     for statistics in _statistics(learner, data, given):
         for shots in given.shots:
-            check_evaluation(
+            plan_evaluation(
                 learner, split, shots=shots, adaptation=adaptation, statistics=statistics, **_task_options(given)
             )
 
