@@ -166,9 +166,15 @@ def train(
         )
         tasks = StepTasks(sampler, split.normalization, augmentation, meta_batch, processes)
         _prepare(learner, [split, held_out], processes.device, precision, channels_last, compile)
-        clips = (clip_gradient_value, clip_gradient_norm)
         updater = make_optimizer(
-            optimizer, learner.parameters(), learning_rate, weight_decay, momentum, nesterov, *clips
+            optimizer,
+            learner.parameters(),
+            learning_rate,
+            weight_decay,
+            momentum,
+            nesterov,
+            clip_gradient_value,
+            clip_gradient_norm,
         )
         rates = make_schedule(schedule, updater, max_epochs, plateau_patience, factor, milestones or ())
         folder = RunFolder(run) if run is not None else None
