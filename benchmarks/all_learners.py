@@ -29,11 +29,11 @@ from common import describe_machine
 from tabulate import tabulate
 
 from kshot import evaluate
+from kshot.evaluation.results import Evaluation, compare
 from kshot.files import write_text
 from kshot.measures import ACCURACY
-from kshot.report.runs import read_evaluations, save_evaluation, weights_of
-from kshot.results import Evaluation, compare
-from kshot.training import load_run
+from kshot.runs.folder import load_run
+from kshot.runs.readers import read_evaluations, save_evaluation, weights_of
 
 VALIDATION_TASKS, SECONDS_OF_A_TRIAL = 50, 8
 

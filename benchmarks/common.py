@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 
-from kshot.training.environment import cpu_name
+from kshot.runs.environment import cpu_name
 
 
 def interleaved(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:

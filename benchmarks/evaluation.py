@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 import kshot
 from kshot.data.augmentation import normalize
 from kshot.data.episodes import EpisodeSampler, TaskShape
-from kshot.evaluation import evaluate
+from kshot.evaluation.protocol import evaluate
 
 
 def task_by_task(learner, split, shape: TaskShape, tasks: int) -> np.ndarray:

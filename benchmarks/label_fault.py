@@ -19,8 +19,9 @@ from torch import Tensor
 
 import kshot
 from kshot.data.episodes import Episodes
+from kshot.evaluation.results import compare
+from kshot.intervals import interval
 from kshot.learners import MultiTask, learners
-from kshot.results import compare, interval
 
 
 @learners.register("mtl-with-label-fault")

@@ -11,7 +11,7 @@ from torch import nn
 
 from kshot.backbones import BatchNorm2d, Timm, batch_of_tasks
 from kshot.errors import ConfigError
-from kshot.training.runs import build_learner, describe_learner
+from kshot.runs.config import build_learner, describe_learner
 
 
 class BatchNormAct2d(nn.BatchNorm2d):

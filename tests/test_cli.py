@@ -16,7 +16,7 @@ from kshot.cli.train import training_options
 from kshot.data import prepare
 from kshot.data.sources import SOURCES
 from kshot.errors import ConfigError
-from kshot.evaluation import evaluate
+from kshot.evaluation.protocol import evaluate
 from kshot.learners import learners
 from kshot.solvers import adaptations
 from kshot.training import train

@@ -12,13 +12,14 @@ from PIL import Image
 from scipy import stats
 
 from kshot.backbones import Conv4
-from kshot.classification import PhotoClassifier, images_at
 from kshot.cli import main
 from kshot.data.dataset import ImageForm
 from kshot.errors import CheckpointError, ConfigError, DataError
 from kshot.learners import MultiTask
+from kshot.photos.classifier import PhotoClassifier, images_at
+from kshot.runs.folder import load_learner, load_run
 from kshot.solvers import LogisticRegression, TuneAll
-from kshot.training import load_learner, load_run, train
+from kshot.training import train
 
 COUNTS = {"cat": 3, "dog": 5, "owl": 11, "yak": 1}
 
@@ -128,7 +129,7 @@ def test_an_older_run_needs_its_dataset(toy_data, tmp_path, monkeypatch):
     assert load_run(tmp_path / "run", toy_data)[1] is toy_data
     with pytest.raises(CheckpointError, match=r"does not say how its images have to look.*no dataset 'toy'"):
         load_learner(tmp_path / "run", root=tmp_path)
-    monkeypatch.setattr("kshot.training.runs.datasets.load_images", lambda name, root: toy_data)
+    monkeypatch.setattr("kshot.runs.folder.datasets.load_images", lambda name, root: toy_data)
     assert load_learner(tmp_path / "run")[1] == told
     assert told == ImageForm("toy", toy_data.train.image_shape, toy_data.train.normalization)
 

@@ -8,8 +8,8 @@ import pytest
 
 from kshot import demo
 from kshot.cli import main
-from kshot.report.runs import read_evaluations
-from kshot.results import Evaluation
+from kshot.evaluation.results import Evaluation
+from kshot.runs.readers import read_evaluations
 
 
 @pytest.fixture

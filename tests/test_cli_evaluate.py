@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from cli_toys import MEASURE
 
-from kshot.evaluation import evaluate
+from kshot.evaluation.protocol import evaluate
+from kshot.evaluation.results import Evaluation, compare
 from kshot.report.page import page
-from kshot.report.runs import read_evaluations
-from kshot.results import Evaluation, compare
-from kshot.training import load_run
+from kshot.runs.folder import load_run
+from kshot.runs.readers import read_evaluations
 
 
 def test_evaluate_saves_every_task_and_prints_intervals(say, runs):

@@ -15,9 +15,11 @@ from kshot.backbones import Conv4
 from kshot.data.augmentation import normalize, prepare_images
 from kshot.data.episodes import EpisodeSampler, TaskShape
 from kshot.errors import ConfigError, DataError
-from kshot.evaluation import evaluate, extract_features
+from kshot.evaluation.features import extract_features
+from kshot.evaluation.protocol import evaluate
+from kshot.evaluation.results import Evaluation, Protocol, compare, over_seeds
+from kshot.intervals import interval
 from kshot.learners import MultiTask
-from kshot.results import Evaluation, Protocol, compare, interval, over_seeds
 from kshot.solvers.adaptation import adaptations
 
 
@@ -66,7 +68,7 @@ def test_cached_features_give_what_the_images_give(learner, toy_data, adaptation
 
 def test_a_task_does_not_depend_on_how_many_are_asked_for(learner, toy_data, monkeypatch):
     many = evaluate(learner, toy_data.test, 4, 2, 5, tasks=30, seed=1)
-    monkeypatch.setattr("kshot.evaluation._CHUNK_BYTES", 1)
+    monkeypatch.setattr("kshot.evaluation.protocol._CHUNK_BYTES", 1)
     few = evaluate(learner, toy_data.test, 4, 2, 5, tasks=7, seed=1)
     np.testing.assert_array_equal(many.accuracies[:7], few.accuracies)
 
@@ -85,8 +87,8 @@ def test_features_may_be_shared_and_leave_the_learner_as_it_was(learner, toy_dat
 
 def test_features_too_many_to_keep_are_computed_for_each_task(learner, toy_data, monkeypatch):
     kept = evaluate(learner, toy_data.test, 3, 2, 5, tasks=40)
-    monkeypatch.setattr("kshot.evaluation._FEATURE_BYTES", 144 * 8 * 4 - 1)
-    monkeypatch.setattr("kshot.evaluation.extract_features", None)
+    monkeypatch.setattr("kshot.evaluation.protocol._FEATURE_BYTES", 144 * 8 * 4 - 1)
+    monkeypatch.setattr("kshot.evaluation.protocol.extract_features", None)
     np.testing.assert_array_equal(evaluate(learner, toy_data.test, 3, 2, 5, tasks=40).accuracies, kept.accuracies)
 
 
@@ -183,7 +185,7 @@ def test_a_full_disk_leaves_the_previous_result(tmp_path, full_disk):
 
 
 def test_impossible_requests_are_refused_before_any_feature_is_computed(learner, toy_data, monkeypatch):
-    monkeypatch.setattr("kshot.evaluation.extract_features", None)
+    monkeypatch.setattr("kshot.evaluation.protocol.extract_features", None)
     with pytest.raises(DataError, match="too few for 7 ways"):
         evaluate(learner, toy_data.test, ways=7)
     with pytest.raises(ConfigError, match="there is no adaptation 'magic'; choose one of: centroid"):

@@ -12,7 +12,7 @@ from kshot.data.augmentation import prepare_images
 from kshot.data.dataset import Dataset
 from kshot.data.episodes import EpisodeSampler, TaskShape
 from kshot.errors import ConfigError, DivergenceError
-from kshot.evaluation import evaluate
+from kshot.evaluation.protocol import evaluate
 from kshot.learners import MAML, MultiTask
 from kshot.report.tables import Row, table
 from kshot.training import train

@@ -16,7 +16,7 @@ from kshot.backbones import Conv4, ResNet12
 from kshot.data.augmentation import prepare_images
 from kshot.data.episodes import Episodes, EpisodeSampler, IntArray, TaskShape
 from kshot.errors import ConfigError, DataError
-from kshot.evaluation import evaluate
+from kshot.evaluation.protocol import evaluate
 from kshot.learners import TADAM, MatchingNet, ProtoNet
 from kshot.learners.tadam import CotrainingEpisodes
 from kshot.solvers import Attention, FullContext

@@ -9,10 +9,11 @@ from kshot import recipes
 from kshot.cli.options import Options
 from kshot.cli.train import new_learner, training_arguments, training_options
 from kshot.data.dataset import Dataset
-from kshot.data.regression import FAMILIES, AnyDataset, RegressionDataset
+from kshot.data.regression import FAMILIES, RegressionDataset
+from kshot.data.tasks import AnyDataset
 from kshot.errors import ConfigError
 from kshot.training import train
-from kshot.training.stages import Stages
+from kshot.tsa.stages import Stages
 
 SHAPES = {  # side of the images, and training classes
     "mini-imagenet": (84, 64),

@@ -15,16 +15,17 @@ import torch
 import kshot
 from kshot.backbones import MLP
 from kshot.data.episodes import Episodes, TaskShape
-from kshot.data.regression import task_sampler
+from kshot.data.tasks import task_sampler
 from kshot.errors import ConfigError
-from kshot.evaluation import evaluate
+from kshot.evaluation.protocol import evaluate
+from kshot.evaluation.results import Evaluation, compare
+from kshot.experiments.regression import predictions, step_errors
 from kshot.learners import InitializationLearner, learners
 from kshot.measures import SQUARED_ERROR
 from kshot.report.pictures import learning_curves
-from kshot.report.regression import predictions, step_errors
-from kshot.report.runs import read_metrics
-from kshot.results import Evaluation, compare
-from kshot.training import load_learner, load_run, train
+from kshot.runs.folder import load_learner, load_run
+from kshot.runs.readers import read_metrics
+from kshot.training import train
 
 DATA = kshot.load("sinusoids")
 ADAPTS = sorted(name for name, cls in learners.items() if issubclass(cls, InitializationLearner))

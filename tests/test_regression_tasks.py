@@ -10,7 +10,8 @@ from scipy import stats
 from kshot import seeding
 from kshot.data import catalog, load, load_images, prepare
 from kshot.data.episodes import EpisodeSampler, TaskShape
-from kshot.data.regression import FAMILIES, RegressionDataset, RegressionSampler, task_sampler
+from kshot.data.regression import FAMILIES, RegressionDataset, RegressionSampler
+from kshot.data.tasks import task_sampler
 from kshot.errors import ConfigError, DataError
 
 SHAPE = TaskShape(1, 5, 10)

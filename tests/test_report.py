@@ -13,14 +13,15 @@ import yaml
 
 from kshot.data.episodes import EpisodeSampler, TaskShape
 from kshot.errors import CheckpointError, ConfigError, DataError
+from kshot.evaluation.results import Evaluation, Protocol, compare, over_seeds
 from kshot.recipes import Published
 from kshot.report import pictures
 from kshot.report.pictures import save
+from kshot.report.published import published_for, row_of
 from kshot.report.race import paces_of, race_picture, time_columns
-from kshot.report.runs import groups_by_seed, published_for, read_metrics, row_of
 from kshot.report.tables import Row, percent, seeds_line, table
-from kshot.results import Evaluation, Protocol, compare, over_seeds
-from kshot.training.runs import read_config
+from kshot.runs.config import read_config
+from kshot.runs.readers import groups_by_seed, read_metrics
 
 HOW = {"adaptation", "own_adaptation"}  # fields of an evaluation, all others are of its protocol
 

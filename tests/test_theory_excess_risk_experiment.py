@@ -9,10 +9,10 @@ from itertools import product
 import pytest
 
 from kshot.errors import ConfigError
-from kshot.theory import excess_risk, experiments
+from kshot.experiments import excess_risk, experiments
+from kshot.experiments.excess_risk import ExcessRisk
+from kshot.experiments.excess_risk_figure import verdict
 from kshot.theory.bounds import MEASURED
-from kshot.theory.excess_risk import ExcessRisk
-from kshot.theory.excess_risk_report import verdict
 from kshot.theory.task_mixture import Linear
 
 SMALL = {"steps": (0, 1, 4), "tasks": 300, "seeds": (0, 1)}

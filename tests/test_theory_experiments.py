@@ -12,8 +12,8 @@ import pytest
 from kshot.cli import main
 from kshot.cli.options import parameters
 from kshot.errors import ConfigError
-from kshot.theory import experiments
-from kshot.theory.closeness_inner_loop import ADAPTED, FORMULA, NETWORKS, STOPPED, WITHOUT_G
+from kshot.experiments.closeness_inner_loop import ADAPTED, FORMULA, NETWORKS, STOPPED, WITHOUT_G
+from kshot.experiments.findings import experiments
 
 SEEDS = ["--seeds", "0", "1"]
 SHAPE = ["--tasks", "3", "--points", "3"]

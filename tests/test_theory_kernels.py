@@ -12,7 +12,8 @@ from scipy import integrate
 from torch import nn
 
 from kshot.errors import ConfigError, DataError
-from kshot.theory import ReLUNetwork, empirical_kernels, fit_power_law, kernels
+from kshot.intervals import fit_power_law
+from kshot.theory import ReLUNetwork, empirical_kernels, kernels
 from kshot.theory.kernels import Network
 
 NETWORKS = get_args(Network)

@@ -11,22 +11,21 @@ import torch
 from scipy.linalg import expm
 
 from kshot.errors import ConfigError, DataError, DivergenceError
+from kshot.experiments.closeness_depth import REFERENCE, ClosenessDepth
+from kshot.intervals import fit_power_law, mean_and_ci95
 from kshot.theory import (
     ConditionWarning,
     Kernels,
     ReLUNetwork,
     adapt_head,
     empirical_kernels,
-    fit_power_law,
     kernels,
-    mean_and_ci95,
     predict_anil,
     predict_mtl,
     squared_distance_tasks,
     train_anil,
     train_mtl,
 )
-from kshot.theory.closeness_depth import REFERENCE, ClosenessDepth
 from kshot.theory.finite_training import stable_rate
 
 KERNEL = functools.partial(kernels, depth=4)

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from kshot.data.episodes import Episodes
 from kshot.errors import ConfigError, DataError, DivergenceError
-from kshot.theory import experiments, taxonomy
+from kshot.experiments import experiments, taxonomy
+from kshot.experiments.taxonomy import LINES, Comparison, Line, Taxonomy
 from kshot.theory import last_layer as formula
-from kshot.theory.taxonomy import LINES, Comparison, Line, Taxonomy
 
 
 def feature_tasks(ways: int = 4, dimension: int = 3, tasks: int = 3) -> Episodes:

@@ -16,7 +16,7 @@ import torch
 import training_toys
 from training_toys import STEPS, ToyBackbone, at_step, toy_dataset, toy_learner, toy_train
 
-import kshot.training.checkpoints as checkpoints
+import kshot.runs.checkpoints as checkpoints
 from kshot.data.dataset import Normalization
 from kshot.errors import CheckpointError, ConfigError, DivergenceError
 from kshot.learners import ProtoNet

@@ -24,7 +24,8 @@ from training_toys import (
 from kshot.backbones import Conv4
 from kshot.errors import CheckpointError, ConfigError
 from kshot.learners import MultiTask
-from kshot.training import load_run, train
+from kshot.runs.folder import load_run
+from kshot.training import train
 
 
 def test_metrics_csv_has_a_row_for_each_epoch(tmp_path: Path) -> None:

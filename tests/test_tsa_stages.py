@@ -10,24 +10,25 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import kshot.tsa.solutions
 import numpy as np
 import pytest
 import torch
 from sklearn.cluster import KMeans
 from tsa_toys import TRAINING, domains_data, toy_tsa_maml
 
-import kshot.training.solution_file
-import kshot.training.task_solutions
+import kshot.tsa.solutions
 from kshot.backbones import Conv4
 from kshot.data.augmentation import prepare_images
 from kshot.data.episodes import EpisodeSampler, TaskShape
 from kshot.errors import CheckpointError, ConfigError, DivergenceError
 from kshot.learners import MAML, ProtoNet
-from kshot.training import TrainingInterrupted, load_run, train
-from kshot.training.clustering import cluster
-from kshot.training.solution_file import SolutionFile
-from kshot.training.stages import Stages
-from kshot.training.tsa_maml import GroupTraining, train_tsa_maml
+from kshot.runs.folder import load_run
+from kshot.training import TrainingInterrupted, train
+from kshot.tsa.clustering import cluster
+from kshot.tsa.solutions import SolutionFile
+from kshot.tsa.stages import Stages
+from kshot.tsa.train import GroupTraining, train_tsa_maml
 
 SOLUTIONS = 20  # one block of sixteen, and a part of a second one
 
@@ -125,7 +126,7 @@ def test_a_kill_during_clustering_costs_the_clustering_alone(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("kshot.training.tsa_maml.cluster", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("kshot.tsa.train.cluster", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run_stages(tmp_path / "run")
         patch.setattr(SolutionFile, "append", lambda *_: pytest.fail("the solutions were complete"))
@@ -230,7 +231,7 @@ def test_a_full_disk_keeps_the_earlier_solutions(tmp_path: Path, monkeypatch: py
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(kshot.training.solution_file.os, "fsync", no_space)
+        patch.setattr(kshot.tsa.solutions.os, "fsync", no_space)
         with pytest.raises(CheckpointError, match="its first 2 rows are kept: free some space"):
             file.append(rows[2:])
     again = SolutionFile(tmp_path, 4, 3, {"seed": 0})
@@ -244,7 +245,7 @@ def test_a_full_disk_keeps_the_earlier_solutions(tmp_path: Path, monkeypatch: py
 def test_a_task_that_diverges_is_named_by_its_number(
     pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sampled = kshot.training.task_solutions.StepTasks.steps
+    sampled = kshot.tsa.solutions.StepTasks.steps
 
     def with_nan(tasks: Any, first: int, last: int) -> Any:
         for place, episodes in enumerate(sampled(tasks, first, last)):
@@ -252,7 +253,7 @@ def test_a_task_that_diverges_is_named_by_its_number(
                 episodes.support[2] = torch.nan
             yield episodes
 
-    monkeypatch.setattr(kshot.training.task_solutions.StepTasks, "steps", with_nan)
+    monkeypatch.setattr(kshot.tsa.solutions.StepTasks, "steps", with_nan)
     with pytest.raises(DivergenceError, match="task 18: the inner loop diverged"):
         run_stages(tmp_path / "run", pretrained=pretrained)
 

@@ -17,15 +17,15 @@ from scipy import stats
 from tsa_toys import domains_data, toy_tsa_maml
 
 from kshot.backbones import Conv4
+from kshot.cli.tsa import VIEWS
 from kshot.data.augmentation import prepare_images
 from kshot.data.episodes import EpisodeSampler, TaskShape
 from kshot.errors import ConfigError
-from kshot.evaluation import evaluate
+from kshot.evaluation.protocol import evaluate
+from kshot.experiments.findings import Findings
+from kshot.experiments.task_groups import own_neighbours, tasks_of_domains, two_dimensions
+from kshot.intervals import interval
 from kshot.learners import ProtoNet
-from kshot.report.tsa_domains import own_neighbours, tasks_of_domains, two_dimensions
-from kshot.report.tsa_views import VIEWS
-from kshot.results import interval
-from kshot.theory.experiment import Findings
 
 SMALL: dict[str, Any] = {"ways": 3, "shots": 2, "tasks": 20, "seed": 4}
 
@@ -198,7 +198,7 @@ def test_the_command_trains_and_draws_every_view(say: Any, tmp_path: Path) -> No
 
 def test_an_interrupted_command_goes_on(say: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("kshot.training.tsa_maml.cluster", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("kshot.tsa.train.cluster", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert say("tsa", "train", *TRAIN, "--run", "half")[0] == 130
     code, _, err = say("tsa", "usage", "half", *VIEW)
     assert code == 2

@@ -12,7 +12,7 @@ import torch
 from conftest import make_split
 from torch import Tensor, nn
 
-import kshot.training.checkpoints
+import kshot.runs.checkpoints
 from kshot.backbones import BatchNorm2d
 from kshot.backbones.dropout import DropBlock, Dropout
 from kshot.data.dataset import Dataset
@@ -113,7 +113,7 @@ def train_until_killed(where: str, run: Path) -> None:
             file.flush()
             die()
 
-        kshot.training.checkpoints.torch.save = save_half  # type: ignore[assignment]
+        kshot.runs.checkpoints.torch.save = save_half  # type: ignore[assignment]
     toy_train(learner, run=run)
 
 

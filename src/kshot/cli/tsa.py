@@ -1,0 +1,156 @@
+"""`kshot tsa`: train TSA-MAML in its stages, and look at what its groups do."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from kshot import data as datasets
+from kshot.cli.options import ROOT_TEXT, Options, chosen, parameters
+from kshot.cli.theory import write_findings
+from kshot.cli.train import DEFAULT_NAMES, OWN, add_common, new_learner, report, training_arguments, training_options
+from kshot.data.dataset import Dataset, SplitName
+from kshot.errors import CheckpointError, ConfigError
+from kshot.experiments.adaptation_curves import accuracy_by_groups, adaptation_steps
+from kshot.experiments.findings import Findings
+from kshot.experiments.task_groups import group_usage, task_map
+from kshot.learners import TSAMAML, Learner
+from kshot.runs.config import build_learner
+from kshot.runs.folder import load_run
+from kshot.training import train
+from kshot.training.distributed import resolve_device
+from kshot.tsa.stages import StageFolder, Stages
+from kshot.tsa.train import GroupTraining, train_tsa_maml
+
+VIEWS: dict[str, Callable[..., Findings]] = {
+    "steps": adaptation_steps,
+    "usage": group_usage,
+    "groups": accuracy_by_groups,
+    "map": task_map,
+}
+_HELP = """usage: kshot tsa train|{names} [options]
+
+TSA-MAML (Zhou et al. 2021): several initialisations, one for each group of similar tasks.
+
+commands:
+  train     train MAML, solve many tasks from it, cluster the solutions, and train a group for each cluster
+{views}
+
+examples:
+  kshot tsa train --data cifar-fs --learner.groups 5 --shots 5
+  kshot tsa train --data my-mixture --learner.groups 3 --pretrained runs/maml-my-mixture-conv4-seed0
+  kshot tsa train --resume runs/tsa-maml-cifar-fs-conv4-seed0
+  kshot tsa steps runs/maml-cifar-fs-conv4-seed0 runs/tsa-maml-cifar-fs-conv4-seed0
+  kshot tsa usage runs/tsa-maml-my-mixture-conv4-seed0
+
+`kshot tsa train --help` ({names}) explains the options.
+"""
+_TRAIN = """Train MAML, solve many training tasks from its initialisation theta*, cluster the solutions by k-means, and
+train an initialisation for each group. Every stage can be interrupted, and is taken up by --resume where it stopped.
+
+The options of training serve the MAML and the groups alike; --pretrained takes a MAML that is trained already."""
+_FROM_COMMAND = {"learners", "split", "progress"}
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Dispatch to the training or to a view."""
+    name, *rest = arguments or ["--help"]
+    if name in ("-h", "--help"):
+        lines = "\n".join(f"  {view:10}{_first_line(view)}" for view in VIEWS)
+        print(_HELP.format(names="|".join(VIEWS), views=lines), end="")
+    elif name == "train":
+        _train(rest)
+    elif name in VIEWS:
+        _view(name, rest)
+    else:
+        raise ConfigError(f"kshot tsa has no command {name!r}; choose one of: train, {', '.join(VIEWS)}")
+
+
+def _first_line(view: str) -> str:
+    return (inspect.getdoc(VIEWS[view]) or "").splitlines()[0].rstrip(".")
+
+
+def _train(arguments: Sequence[str]) -> None:
+    resumed = chosen(arguments, ["resume"]).get("resume")
+    if resumed is not None:
+        _resume(Path(resumed), arguments)
+        return
+    options = Options("kshot tsa train", _TRAIN, [line.strip() for line in _HELP.splitlines() if "tsa train -" in line])
+    options.add_signature(Stages, "stages before the groups are trained")
+    default_names = DEFAULT_NAMES | {"learner": "tsa-maml"}
+    sections = ("training", "stages")
+    names, options, defaults = training_options(arguments, options, default_names, sections, ["tsa-maml"])
+    given = options.parse(arguments, defaults)
+    data = datasets.load_images(names["data"], given.root)
+    recipe = given.recipe or f"tsa-maml-{data.name}-{names['backbone']}"
+    folder = given.run or Path("runs") / f"{recipe}-seed{given.seed}"
+    stages = Stages(**{name: given[name] for name, *_ in parameters(Stages)})
+    torch.manual_seed(given.seed)
+    _report(train_tsa_maml(_tsa_maml(new_learner(given, data)), data, folder, stages, training_arguments(given)))
+
+
+def _resume(folder: Path, arguments: Sequence[str]) -> None:
+    config = StageFolder(folder).read_options()
+    options = Options("kshot tsa train --resume RUN", "Go on with an interrupted training.", [])
+    add_common(options)
+    options.add_signature(train, "training", skip=OWN)
+    given = options.parse(arguments, config["training"])
+    data = datasets.load_images(config["data"]["name"], given.root)
+    torch.manual_seed(given.seed)
+    learner = _tsa_maml(build_learner(config))
+    stages = Stages(**config["stages"])
+    _report(train_tsa_maml(learner, data, folder, stages, training_arguments(given), resume=True))
+
+
+def _tsa_maml(learner: Learner) -> TSAMAML:
+    if not isinstance(learner, TSAMAML):
+        raise CheckpointError(f"{type(learner).__name__} is no TSA-MAML; name a run of tsa-maml")
+    return learner
+
+
+def _report(training: GroupTraining) -> None:
+    report(training.result, "kshot tsa train")
+    print(f"                   kshot tsa usage {training.result.run}")
+    print(training.report())
+
+
+def _view(name: str, arguments: Sequence[str]) -> None:
+    view = VIEWS[name]
+    options = Options(
+        f"kshot tsa {name}",
+        f"{_first_line(name)}.\n\nWrites a table (CSV), a picture (PNG) and a line of verdict.",
+        [line.strip() for line in _HELP.splitlines() if f"kshot tsa {name} " in line],
+        positional="RUN [RUN ...]",
+    )
+    options.add("runs", list[Path], None, "run folders, as kshot tsa train and kshot train wrote them")
+    options.add("--split", SplitName, "test", "the classes that tasks are drawn from")
+    options.add_signature(view, "options of the view", skip=_FROM_COMMAND)
+    options.add("--out", Path, Path("tsa"), "folder for the table, the picture and the verdict")
+    options.add("--root", Path | None, None, ROOT_TEXT)
+    options.add("--device", str, "auto", 'where to compute: "auto" for a GPU where there is one, "cpu", "cuda:1"')
+    given = options.parse(arguments)
+    learners, data = _trained(given.runs, given.root, given.device)
+    own = {option: given[option] for option, *_ in parameters(view) if option not in _FROM_COMMAND}
+    findings = view(learners, data.split(given.split), progress=True, **own)
+    write_findings(findings, given.out, name, own | {"runs": [str(run) for run in given.runs], "split": given.split})
+
+
+def _trained(runs: Sequence[Path], root: Path | None, device: str) -> tuple[dict[str, Learner], Dataset]:
+    """The learners of run folders by the names of these, and the dataset that all of them were trained on."""
+    learners: dict[str, Learner] = {}
+    found: dict[str, Dataset] = {}
+    for run in runs:
+        stages = StageFolder(run)
+        if stages.options.exists() and not stages.groups.best.exists():
+            raise CheckpointError(f"{run} is not trained yet, it has reached {stages.reached}; {stages.advice}")
+        learner, data = load_run(run, root=root)
+        learners[run.name if run.name not in learners else str(run)] = learner.to(resolve_device(device))
+        if not isinstance(data, Dataset):
+            raise ConfigError(f"{run} learnt tasks of regression; the views are of tasks of classification")
+        found[data.name] = data
+    if len(found) > 1:
+        raise ConfigError(f"the runs were trained on different datasets: {', '.join(found)}; give runs of one")
+    return learners, next(iter(found.values()))

@@ -1,0 +1,23 @@
+"""The tasks of a split, be they of images or of a family of functions."""
+
+from __future__ import annotations
+
+from kshot.data.dataset import Dataset, Split
+from kshot.data.episodes import EpisodeSampler, Sampler, TaskShape
+from kshot.data.regression import RegressionDataset, RegressionSampler, RegressionSplit
+from kshot.errors import ConfigError
+
+AnySplit = Split | RegressionSplit
+AnyDataset = Dataset | RegressionDataset
+
+
+def task_sampler(split: AnySplit, shape: TaskShape, seed: int, within_groups: bool | None = None) -> Sampler:
+    """The tasks of a split, of images or of a family of functions; `within_groups` as for `EpisodeSampler`.
+
+    Raises ConfigError where `within_groups` is asked of tasks that have none, and what either sampler does.
+    """
+    if isinstance(split, Split):
+        return EpisodeSampler(split, shape, seed, within_groups=within_groups)
+    if within_groups is not None:
+        raise ConfigError(f"the tasks of {split.dataset} have no classes, so no groups either; leave out within_groups")
+    return RegressionSampler(split, shape, seed)

@@ -1,0 +1,114 @@
+"""The experiment of `kshot demo`: three learners and an untrained network on the same tasks of unseen classes.
+
+What it trains, and how, is said here once; everything else is what any other experiment would call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from kshot.backbones import Conv4
+from kshot.data.augmentation import prepare_images
+from kshot.data.dataset import Dataset
+from kshot.data.episodes import EpisodeSampler, TaskShape
+from kshot.evaluation.features import device_of, evaluating, extract_features
+from kshot.evaluation.protocol import evaluate
+from kshot.evaluation.results import Evaluation
+from kshot.files import write_text
+from kshot.learners import FeatureLearner, MultiTask, ProtoNet, Supervised
+from kshot.report import pictures
+from kshot.report.tables import Row, table
+from kshot.runs.readers import save_evaluation, weights_of
+from kshot.training import train
+
+DATASET = "glyphs"
+TASKS = 1000
+SHOTS = (1, 5)
+# An epoch is 10,000 images for each of them, which take a CPU of two cores about three seconds.
+TRAINING: dict[str, dict[str, Any]] = {
+    "mtl": {"ways": 50, "shots": 1, "queries": 1, "meta_batch": 1, "tasks_per_epoch": 100},
+    "supervised": {"meta_batch": 100, "tasks_per_epoch": 10_000},
+    "protonet": {"ways": 20, "shots": 5, "queries": 5, "meta_batch": 1, "tasks_per_epoch": 50},
+}
+SHARED: dict[str, Any] = {
+    "learning_rate": 0.01,
+    "patience": 0,
+    "validation_ways": 5,
+    "validation_shots": 5,
+    "validation_tasks": 200,
+}
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A learner of the demo and its row of the table; one that nobody trained has no seconds."""
+
+    learner: FeatureLearner
+    row: Row
+
+    def __str__(self) -> str:
+        text = f"{self.row.name}: {100 * self.row.results[-1].mean:.1f} % at {SHOTS[-1]} shots"
+        return text if self.row.seconds is None else f"{text} after {self.row.seconds:.0f} s of training"
+
+
+def contestants(data: Dataset, out: Path, seed: int, epochs: int) -> Iterator[Contestant]:
+    """Train and measure one learner after the other, into run folders in `out`, and then the network untrained."""
+    for name, options in TRAINING.items():
+        learner, run = _new(name, data, seed), out / name
+        _forget(run)
+        result = train(learner, data, max_epochs=epochs, seed=seed, run=run, **options, **SHARED)
+        measured = _evaluations(learner, data, seed)
+        for evaluation in measured:
+            save_evaluation(run, evaluation, weights_of(run))
+        yield Contestant(learner, Row(name, measured, seconds=result.seconds))
+    learner = _new("mtl", data, seed)
+    yield Contestant(learner, Row("untrained", _evaluations(learner, data, seed)))
+
+
+def write_table(found: Sequence[Contestant], seed: int, path: Path) -> str:
+    """The table of all contestants, paired with the first one; it is written to `path`, too."""
+    rows = [contestant.row for contestant in found]
+    text = f"{table(rows, paired=True)}\nTraining seed {seed}; Conv4-64 throughout."
+    write_text(path, text + "\n")
+    return text
+
+
+@torch.no_grad()
+def draw_task(learner: FeatureLearner, data: Dataset, seed: int, path: Path) -> Path:
+    """Draw the task of median accuracy among 101 at one shot, whose mistakes say more than those at five."""
+    shape = TaskShape(5, 1, 10)
+    accuracies = evaluate(learner, data.test, shape.ways, shape.shots, shape.queries, tasks=101, seed=seed).accuracies
+    median = np.argsort(accuracies, kind="stable")[50:51]
+    episodes = EpisodeSampler(data.test, shape, seed).episodes(median, device_of(learner))
+    with evaluating(learner, "float32"):
+        scores = learner.scores(prepare_images(episodes, data.test.normalization))
+    predicted = scores[0].argmax(-1).cpu().numpy()
+    names = [data.test.class_names[position].lower() for position in episodes.classes[0].tolist()]
+    title = "Multi-task learning, one example of each unseen character: a task of median accuracy"
+    return pictures.save(pictures.task_picture(episodes, names, predicted, title), path)
+
+
+def _new(name: str, data: Dataset, seed: int) -> FeatureLearner:
+    torch.manual_seed(seed)
+    channels, size, _ = data.train.image_shape
+    backbone, classes = Conv4(64, in_channels=channels, image_size=size), data.train.num_classes
+    if name == "protonet":
+        return ProtoNet(backbone)
+    return MultiTask(backbone, classes, TRAINING[name]["ways"]) if name == "mtl" else Supervised(backbone, classes)
+
+
+def _evaluations(learner: FeatureLearner, data: Dataset, seed: int) -> list[Evaluation]:
+    features = extract_features(learner, data.test)
+    return [evaluate(learner, data.test, shots=shots, tasks=TASKS, seed=seed, features=features) for shots in SHOTS]
+
+
+def _forget(run: Path) -> None:
+    """The demo starts anew each time; what an earlier one left would be refused as a trained run."""
+    for file in [*run.glob("checkpoints/*.pt"), *run.glob("evaluation/*.json")]:
+        file.unlink()

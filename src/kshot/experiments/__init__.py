@@ -1,0 +1,21 @@
+"""What runs learners or kernels and returns findings; ``experiments`` maps the names of `kshot theory` to them."""
+
+from kshot.experiments.closeness_depth import ClosenessDepth
+from kshot.experiments.closeness_inner_loop import ClosenessInnerLoop
+from kshot.experiments.excess_risk import ExcessRisk
+from kshot.experiments.findings import Experiment, Findings, experiments
+from kshot.experiments.finite_width import FiniteWidth
+from kshot.experiments.spectrum import Spectrum
+from kshot.experiments.taxonomy import Taxonomy
+
+__all__ = [
+    "ClosenessDepth",
+    "ClosenessInnerLoop",
+    "ExcessRisk",
+    "Experiment",
+    "Findings",
+    "FiniteWidth",
+    "Spectrum",
+    "Taxonomy",
+    "experiments",
+]

@@ -1,0 +1,223 @@
+"""Accuracy of MAML and TSA-MAML against the steps of adaptation and the number of groups (Z21 figs. 2, 4, 5 and 6)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import asdict
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from kshot.data.augmentation import prepare_images
+from kshot.data.dataset import Split
+from kshot.data.episodes import Episodes, EpisodeSampler, TaskShape
+from kshot.errors import ConfigError
+from kshot.evaluation.features import device_of, evaluating
+from kshot.evaluation.protocol import departure, evaluate
+from kshot.evaluation.results import Protocol
+from kshot.experiments.findings import Findings, check_positive
+from kshot.experiments.plots import curve, finish
+from kshot.intervals import interval
+from kshot.learners import MAML, TSAMAML, Learner
+from kshot.learners.base import learners as known_learners
+from kshot.learners.base import task_losses
+from kshot.measures import Statistics
+from kshot.report.tables import percent
+
+_TASKS_AT_ONCE = 16
+
+Row = dict[str, float | int | str]
+
+
+def adaptation_steps(
+    learners: Mapping[str, Learner],
+    split: Split,
+    steps: int = 20,
+    ways: int = 5,
+    shots: int = 5,
+    queries: int = 15,
+    tasks: int = 600,
+    seed: int = 0,
+    within_groups: bool | None = None,
+    statistics: Statistics | None = None,
+    progress: bool = False,
+) -> Findings:
+    """Accuracy and loss of unseen tasks against the number of adaptation steps.
+
+    learners: MAML, TSA-MAML and others that build on MAML, trained, by the names that the picture shows; differences
+        are to the first of them.
+    split: the classes that tasks are drawn from.
+    steps: gradient steps on the support set at most.
+    ways: classes a task.
+    shots: support images a class.
+    queries: query images a class.
+    tasks: number of tasks; the intervals shrink with its square root.
+    seed: names the set of tasks.
+    within_groups: draw all classes of a task from one group (alphabet, domain); None as the split says.
+    statistics: of BatchNorm, "transductive" or "inductive"; None for the learners' usual.
+    progress: show a bar on the terminal.
+    """
+    check_positive(steps=steps, queries=queries, tasks=tasks)
+    sampler = EpisodeSampler(split, TaskShape(ways, shots, queries), seed, within_groups=within_groups)
+    used = statistics or MAML.statistics_offered[0]
+    drawn = departure(split, within_groups)
+    protocol = Protocol(split.dataset, split.name, ways, shots, queries, tasks, seed, used, drawn)
+    curves = {}
+    for name, learner in learners.items():
+        learner.check_ways(ways)
+        if not isinstance(learner, MAML):
+            suitable = sorted(known for known, kind in known_learners.items() if issubclass(kind, MAML))
+            raise ConfigError(
+                f"{name} is a {type(learner).__name__}, whose steps are not those of MAML; give runs of "
+                f"{', '.join(suitable)}"
+            )
+        with evaluating(learner, "float32", statistics), torch.enable_grad():
+            curves[name] = _measured(learner, sampler, steps, tasks, name if progress else None)
+    first = next(iter(curves.values()))
+    rows: list[Row] = []
+    for name, (accuracies, losses) in curves.items():
+        for step in range(steps + 1):
+            numbers = {
+                "accuracy": accuracies[step],
+                "loss": losses[step],
+                "difference": accuracies[step] - first[0][step],
+            }
+            row: Row = {"run": name, "steps": step}
+            rows.append(row | _means(numbers) | _columns(protocol))
+    return Findings(
+        rows, _steps_verdict(rows, steps, protocol), lambda figure: _draw_steps(figure, rows, protocol), (9, 4)
+    )
+
+
+def _measured(
+    learner: MAML, sampler: EpisodeSampler, steps: int, tasks: int, bar: str | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Accuracy and loss of the query images, (steps + 1, tasks) each."""
+
+    def curve_of(episodes: Episodes) -> Tensor:
+        weights, points = learner.start(episodes), []
+        for step in range(steps + 1):
+            if step > 0:
+                weights = learner.descend(weights, episodes, 1)
+            # cut from what led here: nothing is differentiated but the next step
+            weights = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
+            scores = learner.scores_under(weights, episodes)
+            right = (scores.argmax(-1) == episodes.query_labels).float().mean(1)
+            points.append(torch.stack([right, task_losses(scores, episodes.query_labels)]))
+        return torch.stack(points)
+
+    pieces, device = [], device_of(learner)
+    for start in tqdm(
+        range(0, tasks, _TASKS_AT_ONCE), desc=bar, unit_scale=_TASKS_AT_ONCE, unit="task", disable=bar is None
+    ):
+        numbers = np.arange(start, min(start + _TASKS_AT_ONCE, tasks))
+        episodes = prepare_images(sampler.episodes(numbers, device), sampler.split.normalization)
+        pieces += learner.by_chunk(curve_of, episodes)
+    accuracies, losses = torch.cat(pieces, 2).double().cpu().numpy().transpose(1, 0, 2)
+    return accuracies, losses
+
+
+def accuracy_by_groups(
+    learners: Mapping[str, Learner],
+    split: Split,
+    ways: int = 5,
+    shots: int = 5,
+    queries: int = 15,
+    tasks: int = 600,
+    seed: int = 0,
+    within_groups: bool | None = None,
+    statistics: Statistics | None = None,
+    progress: bool = False,
+) -> Findings:
+    """Accuracy on unseen tasks against the number m of groups, over several trained runs.
+
+    learners: TSA-MAML trained with several m, and MAML for m = 1, by name.
+    split: the classes that tasks are drawn from.
+    ways: classes a task.
+    shots: support images a class.
+    queries: query images a class.
+    tasks: number of tasks; the intervals shrink with its square root.
+    seed: names the set of tasks.
+    within_groups: draw all classes of a task from one group (alphabet, domain); None as the split says.
+    statistics: of BatchNorm, "transductive" or "inductive"; None for the learners' usual.
+    progress: show bars on the terminal.
+    """
+    rows: list[Row] = []
+    for name, learner in learners.items():
+        if not isinstance(learner, MAML):
+            raise ConfigError(f"{name} is a {type(learner).__name__}; give runs of tsa-maml, and of maml for one group")
+        groups = learner.groups if isinstance(learner, TSAMAML) else 1
+        result = evaluate(
+            learner, split, ways, shots, queries, tasks, seed, within_groups, statistics=statistics, progress=progress
+        )
+        row: Row = {"run": name, "learner": result.learner, "groups": groups}
+        rows.append(row | _means({"accuracy": result.accuracies}) | _columns(result.protocol))
+        protocol = result.protocol
+    rows.sort(key=lambda row: row["groups"])
+    shown = [f"m = {row['groups']} {percent(float(row['accuracy']), float(row['accuracy_ci95']))} %" for row in rows]
+    verdict = f"Accuracy by the number of groups: {', '.join(shown)} ({protocol}; 95% intervals over tasks)."
+    return Findings(rows, verdict, lambda figure: _draw_groups(figure, rows, protocol), (7.2, 4))
+
+
+def _means(numbers: Mapping[str, NDArray[np.float64]]) -> Row:
+    """Mean and 95% half-width of each."""
+    return {
+        column: value
+        for name, values in numbers.items()
+        for column, value in ((name, float(values.mean())), (f"{name}_ci95", interval(values)))
+    }
+
+
+def _columns(protocol: Protocol) -> Row:
+    return {name: "" if value is None else value for name, value in asdict(protocol).items()}
+
+
+def _steps_verdict(rows: list[Row], steps: int, protocol: Protocol) -> str:
+    last = [row for row in rows if row["steps"] == steps]
+    shown = [f"{row['run']} {percent(float(row['accuracy']), float(row['accuracy_ci95']))} %" for row in last]
+    gains = [percent(float(row["difference"]), float(row["difference_ci95"]), signed=True) for row in last]
+    differences = [f"{row['run']} less {last[0]['run']} {gain} points" for row, gain in zip(last[1:], gains[1:])]
+    paired = f"; paired: {', '.join(differences)}" if differences else ""
+    return f"After {steps} steps: {', '.join(shown)}{paired} ({protocol}; 95% intervals over tasks)."
+
+
+def _draw_steps(figure: Figure, rows: list[Row], protocol: Protocol) -> None:
+    figure.suptitle(f"{protocol}; bands are 95% intervals", fontsize=8.5)
+    for axes, quantity, scale, label in zip(
+        figure.subplots(1, 2), ("accuracy", "loss"), (100, 1), ("accuracy, %", "cross-entropy of the query images")
+    ):
+        for style, name in enumerate(dict.fromkeys(row["run"] for row in rows)):
+            own = [row for row in rows if row["run"] == name]
+            values, margins = ([scale * float(row[column]) for row in own] for column in (quantity, f"{quantity}_ci95"))
+            curve(axes, [row["steps"] for row in own], values, margins, str(name), style)
+        finish(axes, quantity, "gradient steps on the support set", label, logarithmic=False)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+def _draw_groups(figure: Figure, rows: list[Row], protocol: Protocol) -> None:
+    figure.suptitle(str(protocol), fontsize=8.5)
+    axes = figure.subplots()
+    by_groups = defaultdict(list)
+    for row in rows:
+        by_groups[int(row["groups"])].append(100 * float(row["accuracy"]))
+    axes.plot(
+        list(by_groups),
+        [np.mean(values) for values in by_groups.values()],
+        color="#0072B2",
+        lw=1.4,
+        label="mean of the trainings",
+    )
+    places, values, margins = (
+        [float(row[column]) for row in rows] for column in ("groups", "accuracy", "accuracy_ci95")
+    )
+    axes.errorbar(
+        places, 100 * np.asarray(values), 100 * np.asarray(margins), ls="", marker="o", ms=4, capsize=3,
+        color="#0072B2", label="one training, with its 95% interval over tasks",
+    )  # fmt: skip
+    axes.set_xticks(list(by_groups))
+    finish(axes, "accuracy of unseen tasks", "m, the number of groups", "accuracy, %", logarithmic=False)

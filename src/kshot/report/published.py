@@ -1,0 +1,44 @@
+"""What papers report for a learner, for the row of its run in a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kshot import recipes
+from kshot.evaluation.results import Evaluation
+from kshot.recipes import Published
+from kshot.report.tables import Row
+
+
+def row_of(name: str, config: Mapping[str, Any], results: Sequence[Evaluation]) -> Row:
+    """The row of a run of this configuration in a table, with what papers report for it."""
+    groups = [
+        {group: value for group in set(result.groups or ()) if (value := published_for(config, result, group))}
+        for result in results
+    ]
+    return Row(name, results, [published_for(config, result) for result in results], groups)
+
+
+def published_for(config: Mapping[str, Any], result: Evaluation, group: str | None = None) -> Published | None:
+    """What a paper reports for this learner and backbone on tasks of this kind, or None.
+
+    group: the domain of a mixture whose tasks alone count.
+
+    The published values are those of each learner's own adaptation and of the dataset's own tasks, so there is none
+    beside another adaptation, or where `within_groups` was chosen.
+    """
+    at = result.protocol
+    if (
+        not result.own_adaptation
+        or at.within_groups is not None
+        or at.split != "test"
+        or at.dataset != config["data"]["name"]
+    ):
+        return None
+    learner = recipes.learner_in_papers(config["learner"], at.dataset)
+    backbone = recipes.backbone_in_papers(config["backbone"])
+    if learner is None or backbone is None:
+        return None
+    dataset = at.dataset if group is None else f"{at.dataset}/{group}"
+    return recipes.published(dataset, at.ways, at.shots, learner, backbone, at.statistics)

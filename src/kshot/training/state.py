@@ -1,0 +1,199 @@
+"""What training has done so far: the numbers of each epoch, and everything that a resumed run needs."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from kshot.errors import DivergenceError
+from kshot.learners.base import Learner
+from kshot.measures import ACCURACY, Measure
+from kshot.runs import checkpoints
+from kshot.runs.folder import RunFolder
+from kshot.training.optimizers import Schedule, advance
+
+
+@dataclass
+class Counters:
+    """How far training is; plain numbers, so that a safe checkpoint can hold them.
+
+    epoch, step: finished epochs, and finished steps of the epoch at hand.
+    loss, accuracy: sums over those steps; epoch_seconds: what they took.
+    seconds: of the whole run, validation and earlier sittings included.
+    best_accuracy, best_ci95, best_epoch: of the best validation so far; nan and 0 before the first. In regression,
+        minus the mean squared error stands for the accuracy.
+    history: one row an epoch, see `TrainingResult`.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    loss: float = 0.0
+    accuracy: float = 0.0
+    epoch_seconds: float = 0.0
+    seconds: float = 0.0
+    best_accuracy: float = math.nan
+    best_ci95: float = math.nan
+    best_epoch: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+class TrainingState:
+    """The learner, its optimiser and schedule, how far they are, and the folder, if any, that all of it is saved in.
+
+    measure: what validation measures.
+    config: what the folder's config.yaml says.
+    writes: whether this process is the one that writes files.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        optimizer: Optimizer,
+        schedule: Schedule,
+        measure: Measure,
+        config: dict[str, Any],
+        folder: RunFolder | None,
+        writes: bool = True,
+    ) -> None:
+        self.learner, self.optimizer, self.schedule = learner, optimizer, schedule
+        self.measure, self.config, self.folder, self.writes = measure, config, folder, writes
+        self.counters = Counters()
+        self._best_weights: dict[str, Tensor] = {}
+        self._unread: list[Tensor] = []
+        self._run_started = self._epoch_started = time.perf_counter()
+
+    def start(self, resume: bool) -> None:
+        """Take the run folder into use, and go on from its last checkpoint where there is one."""
+        saved = self.folder.start(self.config, resume, self.writes) if self.folder is not None else None
+        if self.folder is not None and saved is not None:
+            checkpoints.load_weights(self.learner, saved["learner"], self.folder.last)
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.schedule.load_state_dict(saved["schedule"])
+            self.counters = Counters(**saved["counters"])
+            if self.counters.best_epoch > 0:
+                self._best_weights = checkpoints.load(self.folder.best, self.config)["learner"]
+            self._write_history()
+        self._run_started -= self.counters.seconds
+
+    def start_epoch(self) -> None:
+        """Train mode, and the clock of this epoch, which goes on where an interrupted one stood."""
+        self.learner.train()
+        self._epoch_started = time.perf_counter() - self.counters.epoch_seconds
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the whole run until now, earlier sittings included."""
+        return time.perf_counter() - self._run_started
+
+    def count_step(self, metrics: Tensor, read_every: int) -> None:
+        """Count a finished step with its (loss, accuracy).
+
+        They are read from the device every so many steps, because each reading makes a GPU wait.
+        """
+        self.counters.step += 1
+        self._unread.append(metrics)
+        if len(self._unread) >= read_every:
+            self._read()
+
+    @property
+    def steps_read(self) -> int:
+        """How many of the epoch's steps the sums of loss and accuracy hold so far."""
+        return self.counters.step - len(self._unread)
+
+    def _read(self) -> None:
+        """Add what is still on the device to the sums; DivergenceError names the first step without a finite loss."""
+        unread = torch.stack(self._unread).tolist() if self._unread else []
+        first = self.counters.step - len(unread) + 1
+        self._unread = []
+        for step, (loss, accuracy) in enumerate(unread, first):
+            if not math.isfinite(loss):
+                raise self.diverged(f"the loss is {loss}", step)
+            self.counters.loss += loss
+            self.counters.accuracy += accuracy
+
+    def diverged(self, what: str, step: int) -> DivergenceError:
+        """The error that ends training in this step of the epoch at hand."""
+        kept = "the last good checkpoint is kept; " if self.counters.best_epoch > 0 else ""
+        return DivergenceError(
+            f"{what} in epoch {self.counters.epoch + 1}, step {step}; {kept}train again with a lower learning rate or "
+            f"with precision=float32"
+        )
+
+    def end_steps(self) -> None:
+        """Bring sums and clock up to date, before the time that validation or a pause takes.
+
+        DivergenceError where the weights are not finite: a finite loss does not tell what the update after it did.
+        """
+        self._read()
+        if not math.isfinite(torch.nn.utils.get_total_norm(self.learner.parameters(), math.inf)):
+            raise self.diverged("the update left weights that are not finite", self.counters.step)
+        self.counters.epoch_seconds = time.perf_counter() - self._epoch_started
+
+    def pause(self) -> None:
+        """Save the state in the middle of an epoch."""
+        self.end_steps()
+        self._save_last()
+
+    def keep_best(self, accuracy: float, ci95: float) -> None:
+        """Remember the weights as they are, with the validation accuracy that they reached in this epoch."""
+        counters = self.counters
+        counters.best_accuracy, counters.best_ci95, counters.best_epoch = accuracy, ci95, counters.epoch
+        self._best_weights = copy.deepcopy(self.learner.state_dict())
+        if self.folder is not None and self.writes:
+            content = {"config": self.config, "learner": self._best_weights, "epoch": counters.epoch}
+            checkpoints.save(self.folder.best, content | {"accuracy": accuracy, "ci95": ci95})
+
+    def end_epoch(self, accuracy: float, ci95: float, tasks: int, images_per_task: int) -> dict[str, Any]:
+        """Close an epoch of so many tasks with its validation accuracy, and save; returns its row of the history."""
+        counters = self.counters
+        counters.epoch += 1
+        row = {
+            "epoch": counters.epoch,
+            "tasks": counters.epoch * tasks,
+            "loss": counters.loss / counters.step,
+            **({"accuracy": counters.accuracy / counters.step} if self.measure is ACCURACY else {}),
+            f"validation_{self.measure.name}": self.measure.sign * accuracy,
+            "validation_ci95": ci95,
+            "learning_rate": float(self.optimizer.param_groups[0]["lr"]),
+            "seconds": counters.epoch_seconds,
+            "validation_seconds": time.perf_counter() - self._epoch_started - counters.epoch_seconds,
+            "tasks_per_second": tasks / counters.epoch_seconds,
+            "images_per_second": tasks * images_per_task / counters.epoch_seconds,
+        }
+        counters.history.append(row)
+        counters.step, counters.loss, counters.accuracy, counters.epoch_seconds = 0, 0.0, 0.0, 0.0
+        advance(self.schedule, accuracy)
+        # nothing held out: the latest weights are the best there are
+        if not accuracy <= counters.best_accuracy:
+            self.keep_best(accuracy, ci95)
+        self._save_last()
+        self._write_history()
+        return row
+
+    def load_best(self) -> None:
+        """Put the best weights back into the learner."""
+        self.learner.load_state_dict(self._best_weights)
+        self.learner.eval()
+
+    def _save_last(self) -> None:
+        self.counters.seconds = self.seconds
+        if self.folder is not None and self.writes:
+            content = {
+                "config": self.config,
+                "learner": self.learner.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "schedule": self.schedule.state_dict(),
+                "counters": asdict(self.counters),
+            }
+            checkpoints.save(self.folder.last, content)
+
+    def _write_history(self) -> None:
+        if self.folder is not None and self.writes:
+            self.folder.write_history(self.counters.history)

@@ -1,0 +1,167 @@
+"""Estimated optima of many training tasks, streamed to disk: the second stage of TSA-MAML (Z21 section 4.2)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from kshot.data.augmentation import augmentation_for
+from kshot.data.dataset import Dataset
+from kshot.data.episodes import TaskShape
+from kshot.errors import CheckpointError, DivergenceError
+from kshot.evaluation.features import evaluating
+from kshot.files import write_json
+from kshot.learners import TSAMAML
+from kshot.memory import keep_freed_memory
+from kshot.training.batches import StepTasks
+from kshot.training.distributed import Processes
+from kshot.training.interrupts import StopSignals, TrainingInterrupted
+
+FloatArray = NDArray[np.float32]
+
+_TASKS_AT_ONCE = 16  # between two records of progress
+
+
+def solve_tasks(learner: TSAMAML, data: Dataset, options: Mapping[str, Any], folder: Path, count: int) -> FloatArray:
+    """The vectors (n, D) of the first `count` training tasks, computed as far as the files in `folder` lack them.
+
+    options: all options of `kshot.train`, which say what the tasks are.
+
+    Raises TrainingInterrupted after a signal, CheckpointError for files that are damaged or of other tasks or weights,
+    DivergenceError for a task whose descent from theta* diverges.
+    """
+    tasks = _training_tasks(learner, data, options)
+    file = SolutionFile(folder, count, learner.vector_size, _origin(learner, data, options))
+    steps = (math.ceil(done / _TASKS_AT_ONCE) for done in (file.done, count))
+    bar = tqdm(total=count, initial=file.done, unit="task", desc="task solutions", disable=not options["progress"])
+    with StopSignals() as signals, evaluating(learner, options["precision"]), bar:
+        for episodes in tasks.steps(*steps):
+            wanted = episodes.part(0, count - file.done)
+            try:
+                vectors = torch.cat(learner.by_chunk(learner.task_vectors, wanted))
+            except DivergenceError as error:
+                error.task = None if error.task is None else error.task + file.done
+                raise
+            file.append(vectors.cpu().numpy())
+            bar.update(wanted.tasks)
+            if signals.requested and not file.complete:
+                raise TrainingInterrupted(f"stopped after {file.done} of {count} task solutions")
+    return file.read()
+
+
+def _training_tasks(learner: TSAMAML, data: Dataset, options: Mapping[str, Any]) -> StepTasks:
+    """The tasks of training, some at a time, and the learner where they are."""
+    split = data.split(options["train_on"])
+    shape = TaskShape(options["ways"], options["shots"], options["queries"])
+    sampler = learner.sampler(split, shape, options["seed"], options["within_groups"])
+    augmentation = augmentation_for(split.normalization, split.image_shape[-1]) if options["augment"] else None
+    processes = Processes(options["device"])
+    if processes.device.type == "cpu":
+        keep_freed_memory()
+    learner.to(processes.device)
+    if options["channels_last"]:
+        learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return StepTasks(sampler, split.normalization, augmentation, _TASKS_AT_ONCE, processes)
+
+
+def _origin(learner: TSAMAML, data: Dataset, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that the task solutions depend on."""
+    digest = hashlib.sha256()
+    for weight in learner.network.parameters():
+        digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
+    names = ("ways", "shots", "queries", "within_groups", "train_on", "augment", "seed", "precision")
+    described = {name: learner.options[name] for name in ("assignment_steps", "inner_rate", "layers", "cluster_norms")}
+    own = {"dataset": data.name, "pretrained weights": digest.hexdigest()}
+    return own | described | {name: options[name] for name in names}
+
+
+class SolutionFile:
+    """``solutions.npy`` (tasks, size) float32 in a folder, of which the first `done` rows are written.
+
+    ``progress.json`` beside it says how many these are and, in `origin`, what they were computed from. It is replaced
+    only after the rows have reached the disk, so that a process that goes on never trusts half a row.
+
+    Raises CheckpointError where the folder holds rows of another origin, or fewer than it says.
+    """
+
+    def __init__(self, folder: Path, tasks: int, size: int, origin: Mapping[str, Any]) -> None:
+        self.path, self.progress = folder / "solutions.npy", folder / "progress.json"
+        self.shape, self._row_bytes = (tasks, size), 4 * size
+        self.origin = json.loads(json.dumps(dict(origin) | {"tasks": tasks, "size": size}))  # as it is read again
+        self.done = self._written()
+
+    @property
+    def complete(self) -> bool:
+        """Whether all rows are there."""
+        return self.done == self.shape[0]
+
+    def append(self, rows: FloatArray) -> None:
+        """Write the next rows (R, size); CheckpointError where the disk refuses: the earlier ones are then kept."""
+        try:
+            if self.done == 0:
+                self._begin()
+            with open(self.path, "r+b") as file:
+                file.seek(self._header_bytes(file) + self.done * self._row_bytes)
+                file.write(np.ascontiguousarray(rows, np.float32).tobytes())
+                file.flush()
+                os.fsync(file.fileno())
+            write_json(self.progress, {"done": self.done + len(rows), "origin": self.origin})
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.path} could not be written ({error}); its first {self.done} rows are kept: free some space "
+                f"({self.shape[0] * self._row_bytes / 1e9:.1f} GB in all) and resume the run"
+            ) from error
+        self.done += len(rows)
+
+    def read(self) -> FloatArray:
+        """All rows (tasks, size), memory-mapped, once they are complete."""
+        return np.load(self.path, mmap_mode="r")
+
+    def _begin(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        header = {"descr": "<f4", "fortran_order": False, "shape": self.shape}
+        with open(self.path, "wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+
+    @staticmethod
+    def _header_bytes(file: Any) -> int:
+        np.lib.format.read_magic(file)
+        np.lib.format.read_array_header_1_0(file)
+        return file.tell()
+
+    def _written(self) -> int:
+        if not self.progress.exists():
+            return 0
+        try:
+            content = json.loads(self.progress.read_text())
+            done, origin = int(content["done"]), content["origin"]
+            with open(self.path, "rb") as file:
+                short = self.path.stat().st_size < self._header_bytes(file) + done * self._row_bytes
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{self._damaged} cannot be read ({error}); {self._advice}") from error
+        differing = [name for name in self.origin.keys() | origin.keys() if origin.get(name) != self.origin.get(name)]
+        if differing:
+            raise CheckpointError(
+                f"{self._damaged} come from others than these ({', '.join(sorted(differing))}); {self._advice}"
+            )
+        if short:
+            raise CheckpointError(f"{self._damaged} are fewer than the {done} that were written; {self._advice}")
+        return done
+
+    @property
+    def _damaged(self) -> str:
+        return f"the task solutions in {self.path.parent}"
+
+    @property
+    def _advice(self) -> str:
+        return f"delete the folder {self.path.parent} and resume the run: it computes them anew"
