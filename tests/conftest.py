@@ -32,7 +32,7 @@ def make_split(
     name: str = "train",
     size: int = 8,
     channels: int = 1,
-    groups: list[str] | None = None,
+    domains: list[str] | None = None,
     seed: int = 0,
     dataset: str = "toy",
 ) -> Split:
@@ -49,7 +49,7 @@ def make_split(
         images=images,
         counts=np.asarray(counts, np.int64),
         class_names=names,
-        groups=tuple(groups or ["all"] * len(counts)),
+        domains=tuple(domains or ["all"] * len(counts)),
         normalization=Normalization((0.5,) * channels, (0.25,) * channels, "none"),
     )
 

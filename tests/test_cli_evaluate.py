@@ -131,19 +131,19 @@ def test_precisions_do_not_mix(say, runs, monkeypatch):
     assert "Precision: float32." in page([runs / "mtl-0", runs / "proto"])
 
 
-def test_tasks_within_groups_do_not_mix_with_others(say, runs, monkeypatch):
+def test_tasks_within_domain_do_not_mix_with_others(say, runs, monkeypatch):
     words = ["compare", runs / "mtl-0", runs / "proto", "--shots", 2, "--tasks", 43, "--queries", 4]
     code, out, _ = say(*words)
     assert code == 0
-    code, other, err = say(*words, "--within-groups", "true")
+    code, other, err = say(*words, "--within-domain", "true")
     assert code == 0
-    assert "43 tasks of tiny/test, each within one group" in other
+    assert "43 tasks of tiny/test, each within one domain" in other
     assert err.count("evaluating") == 2
     page([runs / "mtl-0", runs / "proto"])
     monkeypatch.setattr("kshot.cli.evaluate.evaluate_all", None)
     assert say(*words)[:2] == (0, out)
-    assert say(*words, "--within-groups", "false")[:2] == (0, out)
-    assert "true,43" in say(*words, "--within-groups", "--style", "csv")[1]
+    assert say(*words, "--within-domain", "false")[:2] == (0, out)
+    assert "true,43" in say(*words, "--within-domain", "--style", "csv")[1]
 
 
 def test_learners_that_adapt_weights_get_a_row_for_each_kind_of_statistics(say, runs, tmp_path):

@@ -68,10 +68,10 @@ def test_each_class_size_is_drawn_over_its_whole_range():
 
 
 def test_groups_hold_a_task_together(toy_split):
-    groups = ["a"] * 4 + ["b"] * 5 + ["small"] * 2
-    split = toy_split([8] * 11, groups=groups)
-    rows = EpisodeSampler(split, TaskShape(3, 1, 2), seed=0, within_groups=True).rows(np.arange(400))
-    names = np.asarray(groups)[rows.classes]
+    domains = ["a"] * 4 + ["b"] * 5 + ["small"] * 2
+    split = toy_split([8] * 11, domains=domains)
+    rows = EpisodeSampler(split, TaskShape(3, 1, 2), seed=0, within_domain=True).rows(np.arange(400))
+    names = np.asarray(domains)[rows.classes]
     assert (names == names[:, :1]).all()
     share = Counter(names[:, 0])
     assert set(share) == {"a", "b"}
@@ -96,8 +96,8 @@ def test_too_many_ways_or_too_few_images_are_named(toy_split):
         EpisodeSampler(split, TaskShape(5, 1, 1), seed=0)
     with pytest.raises(DataError, match="'train-class-2' has 4 images, but 2 shots \\+ 3 queries need 5"):
         EpisodeSampler(split, TaskShape(2, 2, 3), seed=0)
-    with pytest.raises(DataError, match="no group has 2 classes"):
-        EpisodeSampler(toy_split([9, 9], groups=["a", "b"]), TaskShape(2, 1, 1), seed=0, within_groups=True)
+    with pytest.raises(DataError, match="no domain has 2 classes"):
+        EpisodeSampler(toy_split([9, 9], domains=["a", "b"]), TaskShape(2, 1, 1), seed=0, within_domain=True)
     with pytest.raises(ConfigError, match="shots is 0, but must be at least 1"):
         TaskShape(5, 0, 1)
 

@@ -129,22 +129,22 @@ def test_several_trainings_have_an_interval_over_seeds():
     assert ci95 == pytest.approx(4.303 * 0.1 / 3**0.5, rel=1e-3)
 
 
-@pytest.mark.parametrize("within_groups", [True, False])
-def test_tasks_within_groups_are_another_protocol(within_groups, learner, toy_split, tmp_path):
+@pytest.mark.parametrize("within_domain", [True, False])
+def test_tasks_within_domain_are_another_protocol(within_domain, learner, toy_split, tmp_path):
     """The split's own way counts as no choice, so that a result is paired with those that were saved without it."""
-    split = toy_split([24] * 8, name="test", size=16, groups=["a"] * 4 + ["b"] * 4)
-    split = replace(split, tasks_within_groups=not within_groups)
+    split = toy_split([24] * 8, name="test", size=16, domains=["a"] * 4 + ["b"] * 4)
+    split = replace(split, tasks_within_domain=not within_domain)
     own = evaluate(learner, split, 4, 1, 5, tasks=9)
-    chosen = evaluate(learner, split, 4, 1, 5, tasks=9, within_groups=within_groups)
-    same = evaluate(learner, split, 4, 1, 5, tasks=9, within_groups=not within_groups)
+    chosen = evaluate(learner, split, 4, 1, 5, tasks=9, within_domain=within_domain)
+    same = evaluate(learner, split, 4, 1, 5, tasks=9, within_domain=not within_domain)
     np.testing.assert_array_equal(own.accuracies, same.accuracies)
     assert own.protocol == same.protocol
-    assert own.protocol.within_groups is None
-    assert chosen.protocol.within_groups is within_groups
-    assert ("within one group" if within_groups else "across groups") in str(chosen)
-    other = replace(split, tasks_within_groups=within_groups)
+    assert own.protocol.within_domain is None
+    assert chosen.protocol.within_domain is within_domain
+    assert ("within one domain" if within_domain else "across domains") in str(chosen)
+    other = replace(split, tasks_within_domain=within_domain)
     np.testing.assert_array_equal(chosen.accuracies, evaluate(learner, other, 4, 1, 5, tasks=9).accuracies)
-    with pytest.raises(ConfigError, match=r"different tasks \(they differ in within_groups\)"):
+    with pytest.raises(ConfigError, match=r"different tasks \(they differ in within_domain\)"):
         compare(own, chosen)
     assert own.save(tmp_path) != chosen.save(tmp_path)
     assert Evaluation.load(chosen.save(tmp_path)).protocol == chosen.protocol
@@ -154,7 +154,7 @@ def test_results_that_know_nothing_of_groups_are_read(tmp_path):
     original = result([0.25, 0.5, 1 / 3, 1.0])
     path = original.save(tmp_path)
     content = json.loads(path.read_text())
-    del content["protocol"]["within_groups"]
+    del content["protocol"]["within_domain"]
     path.write_text(json.dumps(content))
     assert Evaluation.load(path).protocol == original.protocol
 

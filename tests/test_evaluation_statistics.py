@@ -79,16 +79,16 @@ def test_a_task_that_diverges_is_named_by_its_number(maml, toy_data, tmp_path):
     assert not (tmp_path / "checkpoints" / "best.pt").exists()
 
 
-def test_tasks_within_groups_are_shown_by_group(maml, toy_split):
-    split = toy_split([24] * 8, name="test", size=16, groups=["a"] * 4 + ["b"] * 4)
+def test_tasks_within_domain_are_shown_by_group(maml, toy_split):
+    split = toy_split([24] * 8, name="test", size=16, domains=["a"] * 4 + ["b"] * 4)
     data = Dataset("toy", split, split, split, split)
-    result = evaluate(maml, data.test, 4, 1, 2, tasks=9, within_groups=True)
-    parts = result.by_group()
+    result = evaluate(maml, data.test, 4, 1, 2, tasks=9, within_domain=True)
+    parts = result.by_domain()
     assert list(parts) == ["a", "b"]
     assert sum(part.protocol.tasks for part in parts.values()) == 9
     assert sum(part.accuracies.sum() for part in parts.values()) == pytest.approx(result.accuracies.sum())
-    assert f"run, 1-shot by group (tasks): a {100 * parts['a'].mean:.2f} ±" in table([Row("run", [result])])
-    assert evaluate(maml, data.test, 4, 1, 2, tasks=9).by_group() == {}
+    assert f"run, 1-shot by domain (tasks): a {100 * parts['a'].mean:.2f} ±" in table([Row("run", [result])])
+    assert evaluate(maml, data.test, 4, 1, 2, tasks=9).by_domain() == {}
 
 
 def test_the_number_of_ways_is_the_learner_s_own_where_nobody_says(maml, toy_data):

@@ -36,11 +36,11 @@ def test_glyphs_are_many_and_their_scripts_do_not_overlap(prepared: data.Dataset
         assert split.image_shape == (1, 28, 28)
         assert (split.counts == 20).all()
         assert split.normalization.augment == "none"
-    scripts = [set(split.groups) for split in splits]
+    scripts = [set(split.domains) for split in splits]
     assert sum(map(len, scripts)) == len(set.union(*scripts))
     assert scripts[2] == {"georgian", "armenian", "cyrillic"}
     for split in splits:
-        for name, group in zip(split.class_names, split.groups):
+        for name, group in zip(split.class_names, split.domains):
             assert unicodedata.name(unicodedata.lookup(name)).startswith(f"{group.upper()} ")
     sizes = Counter(entry.classes for entry in data.catalog(root) if entry.name == "glyphs")
     assert sizes == {glyphs.Glyphs.classes: 1}  # the catalog's line before preparing is right

@@ -177,7 +177,7 @@ def test_results_are_saved_with_their_measure(tmp_path):
         (lambda: train(learners["supervised"](MLP(in_channels=1, image_size=1), 3), DATA), "Supervised tells classes"),
         (lambda: evaluate(learners["protonet"](MLP(in_channels=1, image_size=1)), DATA.test), "ProtoNet tells classes"),
         (lambda: train(build("maml"), DATA, ways=5), "built for 1-way tasks and cannot learn 5-way"),
-        (lambda: train(build("maml"), DATA, within_groups=True), "leave out within_groups"),
+        (lambda: train(build("maml"), DATA, within_domain=True), "leave out within_domain"),
         (lambda: train(build("maml"), kshot.load("quadratics")), "in_channels=1, but quadratics/train has"),
         (lambda: evaluate(build("maml"), DATA.test, features=torch.zeros(3, 2)), "sinusoids/test has 0 images"),
         (lambda: evaluate(build("maml"), DATA.test, queries=0), "queries is 0"),

@@ -120,8 +120,8 @@ def test_tasks_that_cannot_be_are_refused(toy_split):
     split = load("sinusoids").train
     with pytest.raises(ConfigError, match="ways is 5, but the tasks of sinusoids have one output"):
         task_sampler(split, TaskShape(5, 1, 1), 0)
-    with pytest.raises(ConfigError, match="leave out within_groups"):
-        task_sampler(split, SHAPE, 0, within_groups=True)
+    with pytest.raises(ConfigError, match="leave out within_domain"):
+        task_sampler(split, SHAPE, 0, within_domain=True)
     with pytest.raises(ConfigError, match="ways is 1, but must be at least 2"):
         EpisodeSampler(toy_split([20, 20]), SHAPE, 0)
     assert isinstance(task_sampler(toy_split([20, 20]), TaskShape(2, 1, 1), 0), EpisodeSampler)

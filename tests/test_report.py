@@ -150,10 +150,10 @@ def test_variants_of_learners_like_maml_have_no_published_value(learner, value):
 def test_published_values_of_domains_stand_beside_the_accuracy_on_their_tasks():
     config = {"data": {"name": "group-car-bird-fungi"}, "backbone": {"name": "conv4", "width": 32}}
     config["learner"] = {"name": "maml"}
-    groups = ["car", "bird", "fungi", "dogs"] * 12 + ["car"] * 2
-    measured = replace(result(0, dataset="group-car-bird-fungi", statistics="transductive"), groups=groups)
+    domains = ["car", "bird", "fungi", "dogs"] * 12 + ["car"] * 2
+    measured = replace(result(0, dataset="group-car-bird-fungi", statistics="transductive"), domains=domains)
     text = table([row_of("run", config, [measured])])
-    cars = measured.by_group()["car"]
+    cars = measured.by_domain()["car"]
     assert f"car {percent(cars.mean, cars.ci95)} (14), published 47.67 ± 0.7," in text
     assert "(12), published 68.64 ± 0.82," in text
     assert text.count(", published") == 3, "none for dogs"
@@ -249,7 +249,7 @@ def test_pace_is_the_best_accuracy_by_the_end_of_each_epoch(tmp_path):
         rows = [f"{epoch},{accuracy}" for epoch, accuracy in enumerate(accuracies, 1)]
         times = [f"{epoch},{time},{1000 * epoch}" for epoch, time in enumerate(seconds, 1)]
         (tmp_path / name).mkdir()
-        training = {"ways": 20, "shots": 5, "queries": 5, "within_groups": None}
+        training = {"ways": 20, "shots": 5, "queries": 5, "within_domain": None}
         training |= {"validation_ways": 5, "validation_shots": None, "validation_queries": 15}
         config = {"data": {"name": "toy"}, "backbone": {}, "learner": {"name": "mtl"}, "training": training}
         (tmp_path / name / "config.yaml").write_text(yaml.safe_dump(config))

@@ -48,13 +48,13 @@ def test_a_mixture_draws_each_task_from_one_domain(tmp_path: Path) -> None:
         assert split.image_shape == (3, 8, 8)
         expected = [(name, own) for name in parts for own in parts[name].split(split_name).class_names]
         assert split.class_names == tuple(f"{name}/{own}" for name, own in expected)
-        assert split.groups == tuple(name for name, _ in expected)
+        assert split.domains == tuple(name for name, _ in expected)
         rows = split.labels < parts["photos"].split(split_name).num_classes
         np.testing.assert_array_equal(split.images[rows], parts["photos"].split(split_name).images)
-        grey = split.images[np.asarray(split.groups)[split.labels] == "signs"]
+        grey = split.images[np.asarray(split.domains)[split.labels] == "signs"]
         np.testing.assert_array_equal(grey, np.repeat(parts["signs"].split(split_name).images, 3, -1))
         sampler = EpisodeSampler(split, TaskShape(3, 1, 1), 0)
-        domains = np.asarray(split.groups)[sampler.rows(np.arange(200)).classes]
+        domains = np.asarray(split.domains)[sampler.rows(np.arange(200)).classes]
         assert (domains == domains[:, :1]).all()
         assert set(domains[:, 0]) == set(parts)
     assert mixture.train.normalization.augment == "none"
@@ -176,7 +176,7 @@ def test_real_cifar_fs(real_data: Path, tmp_path: Path) -> None:
     mine = np.asarray(content[b"fine_labels"]) == names.index(b"worm")
     expected = content[b"data"][mine].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     np.testing.assert_array_equal(split.images[split.starts[label] :][:500], expected)
-    assert split.groups[label] == "non-insect_invertebrates"
+    assert split.domains[label] == "non-insect_invertebrates"
 
 
 def test_real_omniglot_background(real_data: Path, tmp_path: Path) -> None:
@@ -193,4 +193,4 @@ def test_real_groups_as_folders_and_as_a_mixture(real_data: Path, tmp_path: Path
         data.prepare("folder", source / name, name=name, size=32, root=tmp_path)
     data.prepare("mixture", name="both", parts=["dogs", "cards"], root=tmp_path)
     assert data.verify("both", tmp_path).startswith("both: 16630 images")
-    assert store.load("both", tmp_path).train.tasks_within_groups
+    assert store.load("both", tmp_path).train.tasks_within_domain

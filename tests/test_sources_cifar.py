@@ -60,7 +60,7 @@ def test_cifar_from_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         np.testing.assert_array_equal(
             split.images[:, 0, 0, 0], np.repeat([names.index(own) for own in split.class_names], 6)
         )
-        assert split.groups == tuple(f"super{names.index(own) // 5}" for own in split.class_names)
+        assert split.domains == tuple(f"super{names.index(own) // 5}" for own in split.class_names)
     label = dataset.train.class_names.index("train")
     expected = train[train[:, 0] == names.index("train")].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     np.testing.assert_array_equal(dataset.train.images[label * 6 : label * 6 + 5], expected)

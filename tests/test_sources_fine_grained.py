@@ -293,8 +293,8 @@ def test_group_structured_data_names_its_domains(tmp_path: Path) -> None:
         data.prepare(name, WRITERS[name](tmp_path), root=tmp_path / "root", **OPTIONS[name])
     data.prepare("group-aircraft-bird-fungi", root=tmp_path / "root")
     dataset = data.load("group-aircraft-bird-fungi", tmp_path / "root")
-    assert set(dataset.test.groups) == {"aircraft", "bird", "fungi"}
-    assert dataset.train.tasks_within_groups
+    assert set(dataset.test.domains) == {"aircraft", "bird", "fungi"}
+    assert dataset.train.tasks_within_domain
     assert dataset.train.image_shape == (3, 84, 84)
     with pytest.raises(DataError, match=r"'cars' is not prepared .*kshot data prepare cars"):
         data.prepare("group-car-bird-fungi", root=tmp_path / "root")

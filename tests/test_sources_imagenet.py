@@ -170,7 +170,7 @@ def test_tiered_imagenet(tmp_path: Path) -> None:
             np.testing.assert_array_equal(
                 split.images[split.labels == label], written[part][0][written[part][1] == label]
             )
-            assert split.groups[label] == (f"{part} machine" if label % 2 else f"{part} bird")
+            assert split.domains[label] == (f"{part} machine" if label % 2 else f"{part} bird")
     assert dataset.train.class_names == ("crane (train class 0)", "train 1", "train 2")
     assert dataset.val.class_names[0] == "owl"
 

@@ -85,7 +85,7 @@ def test_omniglot_turns_every_character_and_paints_ink_white(tmp_path: Path, mon
         images = split.images[split.labels == label]
         assert images.shape == (20, 28, 28, 1)
         np.testing.assert_array_equal(images[0], np.rot90(upright, turns))
-        assert (split.groups[label], split.groups[label - turns]) == (name.split("/")[0],) * 2
+        assert (split.domains[label], split.domains[label - turns]) == (name.split("/")[0],) * 2
     corner = split.images[0, :8, :2, 0]
     assert corner.min() > 200
     assert split.images[0, 10:20, 10:20].max() == 0

@@ -66,7 +66,7 @@ def test_written_images_are_read_back_by_split_and_class(tmp_path: Path, batch: 
         assert split.name == name
         assert split.class_names == tuple(classes)
         assert isinstance(split.images, np.memmap)
-        assert split.groups == tuple({info.name: info.group for info in CLASSES}[own] for own in classes)
+        assert split.domains == tuple({info.name: info.domain for info in CLASSES}[own] for own in classes)
         for label, own in enumerate(classes):
             np.testing.assert_array_equal(split.images[split.labels == label], images[own])
     assert entries(tmp_path) == ["zoo"]
@@ -89,10 +89,10 @@ def test_images_of_one_colour_keep_the_normalization_defined(tmp_path: Path) -> 
     assert store.load("zoo", tmp_path).train.normalization.std == (pytest.approx(1 / 255, abs=1e-6),)
 
 
-def test_tasks_within_groups_is_kept(tmp_path: Path) -> None:
-    contents = replace(contents_of(CLASSES, pixels(CLASSES)), tasks_within_groups=True)
+def test_tasks_within_domain_is_kept(tmp_path: Path) -> None:
+    contents = replace(contents_of(CLASSES, pixels(CLASSES)), tasks_within_domain=True)
     writing.write("zoo", contents, tmp_path)
-    assert store.load("zoo", tmp_path).test.tasks_within_groups
+    assert store.load("zoo", tmp_path).test.tasks_within_domain
 
 
 @pytest.mark.parametrize(

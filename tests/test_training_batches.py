@@ -25,24 +25,24 @@ from kshot.training.batches import StepTasks
 from kshot.training.distributed import Processes
 
 
-@pytest.mark.parametrize(("within_groups", "pure"), [(True, True), (False, False), (None, False)])
+@pytest.mark.parametrize(("within_domain", "pure"), [(True, True), (False, False), (None, False)])
 def test_training_and_validation_tasks_come_from_one_group(
-    within_groups: bool | None, pure: bool, monkeypatch: pytest.MonkeyPatch
+    within_domain: bool | None, pure: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: dict[str, list[Any]] = {"train": [], "val": []}
     original = EpisodeSampler.rows
 
     def rows(sampler: EpisodeSampler, numbers: Any) -> Any:
         found = original(sampler, numbers)
-        drawn[sampler.split.name].extend(np.asarray(sampler.split.groups)[found.classes])
+        drawn[sampler.split.name].extend(np.asarray(sampler.split.domains)[found.classes])
         return found
 
     monkeypatch.setattr(EpisodeSampler, "rows", rows)
-    splits = [make_split([10] * 8, name=name, groups=["a", "b"] * 4) for name in ("train", "val", "test", "train+val")]
-    toy_train(toy_learner(), Dataset("toy", *splits), max_epochs=1, within_groups=within_groups)
-    for groups in drawn.values():
-        assert len(groups) >= 8
-        assert all(len(set(task)) == 1 for task in groups) == pure
+    splits = [make_split([10] * 8, name=name, domains=["a", "b"] * 4) for name in ("train", "val", "test", "train+val")]
+    toy_train(toy_learner(), Dataset("toy", *splits), max_epochs=1, within_domain=within_domain)
+    for domains in drawn.values():
+        assert len(domains) >= 8
+        assert all(len(set(task)) == 1 for task in domains) == pure
 
 
 def step_tasks(augmentation: PhotoAugmentation | None = None) -> StepTasks:

@@ -10,7 +10,6 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import kshot.tsa.solutions
 import numpy as np
 import pytest
 import torch

@@ -78,12 +78,12 @@ def test_the_loss_is_that_of_the_query_images() -> None:
 
 def test_tasks_of_a_domain_are_the_first_ones_of_that_domain() -> None:
     split = domains_data().test
-    sampler = EpisodeSampler(split, TaskShape(3, 1, 0), seed=0, within_groups=True)
+    sampler = EpisodeSampler(split, TaskShape(3, 1, 0), seed=0, within_domain=True)
     found = tasks_of_domains(sampler, 30)
     assert list(found) == ["bright", "dark"]
     every = sampler.rows(np.arange(200)).classes[:, 0]
     for domain, numbers in found.items():
-        own = np.flatnonzero([split.groups[first] == domain for first in every])
+        own = np.flatnonzero([split.domains[first] == domain for first in every])
         np.testing.assert_array_equal(numbers, own[:30])
 
 
@@ -94,7 +94,7 @@ def test_usage_counts_the_groups_that_tasks_are_assigned_to() -> None:
     assert [(row["domain"], row["group"]) for row in rows] == [
         (d, str(g)) for d in ("bright", "dark") for g in range(3)
     ]
-    sampler = EpisodeSampler(split, TaskShape(3, 2, 0), 4, within_groups=True)
+    sampler = EpisodeSampler(split, TaskShape(3, 2, 0), 4, within_domain=True)
     for domain, numbers in tasks_of_domains(sampler, 20).items():
         episodes = prepare_images(sampler.episodes(numbers), split.normalization)
         counts = Counter(torch.cat(learner.eval().by_chunk(learner.assigned, episodes)).tolist())
@@ -127,7 +127,7 @@ def test_the_map_has_a_place_for_every_task_by_both_measures(method: Any) -> Non
     assert Counter(row["domain"] for row in rows) == {"bright": 20, "dark": 20}
     again = VIEWS["map"]({"tsa": learner}, split, method=method, **SMALL)
     assert again.csv() == findings.csv(), "the seed makes the map"
-    sampler = EpisodeSampler(split, TaskShape(3, 2, 0), 4, within_groups=True)
+    sampler = EpisodeSampler(split, TaskShape(3, 2, 0), 4, within_domain=True)
     numbers = np.asarray([int(row["task"]) for row in rows])
     episodes = prepare_images(sampler.episodes(numbers), split.normalization)
     vectors = torch.cat(learner.eval().by_chunk(learner.task_vectors, episodes)).numpy()

@@ -30,7 +30,7 @@ def domains_data() -> Dataset:
     """Four classes of eight images in each of two domains, 16x16, in every split."""
     groups = ["bright"] * 4 + ["dark"] * 4
     splits = {
-        name: make_split([8] * 8, name=name, size=16, groups=groups, seed=seed)
+        name: make_split([8] * 8, name=name, size=16, domains=groups, seed=seed)
         for seed, name in enumerate(["train", "val", "test", "train+val"])
     }
     return Dataset("toy", splits["train"], splits["val"], splits["test"], splits["train+val"])

@@ -29,7 +29,7 @@ def run(arguments: Sequence[str]) -> None:
     print("1/3  preparing glyphs: characters in 8 typefaces, split by script")
     data = datasets.load_images(demo.DATASET, given.root)
     parts = ", ".join(f"{split.num_classes} {split.name}" for split in (data.train, data.val, data.test))
-    scripts = ", ".join(sorted(set(data.test.groups)))
+    scripts = ", ".join(sorted(set(data.test.domains)))
     print(f"     {parts} characters; the test scripts, {scripts}, never occur in training")
     print("2/3  training, and measuring on the same tasks")
     found = []

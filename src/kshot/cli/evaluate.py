@@ -162,7 +162,7 @@ def _saved(
     wanted = {"dataset": data.name} | {name: given[name] for name in ("split", "queries", "tasks", "seed")}
     wanted["ways"] = usual_ways(learner, split) if given.ways is None else given.ways
     wanted["statistics"] = statistics
-    wanted["within_groups"] = departure(split, given.within_groups)
+    wanted["within_domain"] = departure(split, given.within_domain)
     return {
         result.protocol.shots: result
         for result in read_evaluations(folder)

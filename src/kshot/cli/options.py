@@ -15,6 +15,8 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import jsonargparse
+from docstring_parser import DocstringStyle
+from docstring_parser import parse as parse_docstring
 
 from kshot.errors import ConfigError
 
@@ -204,16 +206,26 @@ def parameters(function: Callable[..., Any]) -> Iterator[tuple[str, Any, Any, st
 
 
 def parameter_texts(function: Callable[..., Any]) -> dict[str, str]:
-    """What docstrings say about each parameter, in lines such as ``name, other: text`` with indented continuation.
+    """What the sections "Parameters" and "Attributes" of numpydoc docstrings say about each parameter.
 
-    A class takes what its own docstring leaves out from those of its bases.
+    A class takes from its bases what its own docstring leaves out.
     """
     known = set(inspect.signature(function).parameters)
     documented = reversed(function.__mro__) if inspect.isclass(function) else [function]
-    lines = [line for part in documented for line in inspect.cleandoc(part.__doc__ or "").splitlines()]
+    texts: dict[str, str] = {}
+    for part in documented:
+        for entry in parse_docstring(part.__doc__ or "", DocstringStyle.NUMPYDOC).params:
+            names = set(entry.arg_name.split(", ")) & known
+            texts.update(dict.fromkeys(names, " ".join((entry.description or "").split())))
+        texts.update(_colon_texts(part.__doc__ or "", known))
+    return texts
+
+
+def _colon_texts(docstring: str, known: set[str]) -> dict[str, str]:
+    """Lines such as ``name, other: text`` with indented continuation, for docstrings that are not numpydoc yet."""
     texts: dict[str, str] = {}
     current: list[str] = []
-    for line in lines:
+    for line in inspect.cleandoc(docstring).splitlines():
         entry = re.match(r"(\w+(?:, \w+)*) ?: (.+)", line)
         if entry and set(entry[1].split(", ")) <= known:
             current = entry[1].split(", ")

@@ -45,8 +45,8 @@ class Split:
 
     images: (M, H, W, C) uint8, memory-mapped, ordered by class: class c has rows ``starts[c] : starts[c] + counts[c]``.
     counts: (classes,) int64, images a class; classes may differ in size.
-    class_names, groups: one string a class; the group is its alphabet, superclass, script or domain.
-    tasks_within_groups: whether a task draws all its classes from one group, as in a mixture of domains.
+    class_names, domains: one string per class; the domain is its alphabet, superclass or script.
+    tasks_within_domain: whether a task draws all its classes from one domain, as in a mixture of domains.
     usual_ways: classes a task where nobody says how many.
     measure: what is measured of its tasks.
     """
@@ -56,9 +56,9 @@ class Split:
     images: NDArray[np.uint8]
     counts: NDArray[np.int64]
     class_names: tuple[str, ...]
-    groups: tuple[str, ...]
+    domains: tuple[str, ...]
     normalization: Normalization
-    tasks_within_groups: bool = False
+    tasks_within_domain: bool = False
     usual_ways: ClassVar[int] = 5
     measure: ClassVar[Measure] = ACCURACY
     _resident: dict[str, Tensor] = field(default_factory=dict, repr=False)

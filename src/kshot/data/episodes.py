@@ -119,16 +119,16 @@ class EpisodeRows:
 class EpisodeSampler:
     """Draws tasks of one shape from one split; every task number names the same task in every process.
 
-    within_groups: draw all classes of a task from one group (an alphabet, a domain), groups with at least N classes
+    within_domain: draw all classes of a task from one domain (an alphabet, a domain), domains with at least N classes
     being chosen uniformly; with False, classes are drawn from the whole split; by default as the split itself says.
     Raises DataError where the split has too few classes, or a class too few images, for the shape.
     """
 
-    def __init__(self, split: Split, shape: TaskShape, seed: int, *, within_groups: bool | None = None) -> None:
+    def __init__(self, split: Split, shape: TaskShape, seed: int, *, within_domain: bool | None = None) -> None:
         self.split, self.shape, self.seed = split, shape, seed
-        self.within_groups = split.tasks_within_groups if within_groups is None else within_groups
+        self.within_domain = split.tasks_within_domain if within_domain is None else within_domain
         self._check()
-        words = (split.name, shape.ways, shape.shots, shape.queries, int(self.within_groups))
+        words = (split.name, shape.ways, shape.shots, shape.queries, int(self.within_domain))
         self._key = seeding.key(seed, "tasks", *words)
         self._members, self._sizes = self._pools()
 
@@ -149,16 +149,16 @@ class EpisodeSampler:
             )
 
     def _pools(self) -> tuple[IntArray, IntArray]:
-        """The classes that a task may be drawn from: members (groups, largest group), padded, and sizes (groups,)."""
+        """The classes that tasks are drawn from: members (domains, largest domain), padded, and sizes (domains,)."""
         split, ways = self.split, self.shape.ways
-        if not self.within_groups:
+        if not self.within_domain:
             return np.arange(split.num_classes)[None], np.asarray([split.num_classes])
-        names = np.asarray(split.groups)
-        pools = [np.flatnonzero(names == name) for name in sorted(set(split.groups))]
+        names = np.asarray(split.domains)
+        pools = [np.flatnonzero(names == name) for name in sorted(set(split.domains))]
         pools = [pool for pool in pools if len(pool) >= ways]
         if not pools:
             raise DataError(
-                f"{split.dataset}/{split.name}: no group has {ways} classes; choose fewer ways or within_groups=false"
+                f"{split.dataset}/{split.name}: no domain has {ways} classes; choose fewer ways or within_domain=false"
             )
         sizes = np.asarray([len(pool) for pool in pools])
         return np.stack([np.pad(pool, (0, sizes.max() - len(pool))) for pool in pools]), sizes

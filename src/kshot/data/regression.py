@@ -126,7 +126,7 @@ class RegressionSplit:
     usual_ways: ClassVar[int] = 1
     num_classes: ClassVar[int] = 1
     normalization: ClassVar[None] = None
-    tasks_within_groups: ClassVar[bool] = False
+    tasks_within_domain: ClassVar[bool] = False
     measure: ClassVar[Measure] = SQUARED_ERROR
 
     @property

@@ -10,10 +10,10 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import platformdirs
@@ -32,12 +32,21 @@ PARTS: tuple[Part, ...] = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class ClassInfo:
-    """One class: its name, its group (alphabet, superclass, script, domain), its split and how many images it has."""
+    """One class: its name, its domain (alphabet, superclass, script), its split and how many images it has."""
 
     name: str
-    group: str
+    domain: str
     split: Part
     count: int
+
+    def as_json(self) -> dict[str, Any]:
+        """The class as meta.json has it, whose format calls the domain a group."""
+        return {"name": self.name, "group": self.domain, "split": self.split, "count": self.count}
+
+    @classmethod
+    def from_json(cls, info: Mapping[str, Any]) -> ClassInfo:
+        """What `as_json` made."""
+        return cls(info["name"], info["group"], info["split"], info["count"])
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,7 @@ class Meta:
     shape: tuple[int, ...]
     sha256: str
     normalization: Normalization
-    tasks_within_groups: bool
+    tasks_within_domain: bool
     origin: str
 
 
@@ -87,9 +96,9 @@ def load(name: str, root: Path | str | None = None) -> Dataset:
             images=images[first : first + int(counts.sum())],
             counts=counts,
             class_names=tuple(info.name for info in chosen),
-            groups=tuple(info.group for info in chosen),
+            domains=tuple(info.domain for info in chosen),
             normalization=meta.normalization,
-            tasks_within_groups=meta.tasks_within_groups,
+            tasks_within_domain=meta.tasks_within_domain,
         )
 
     train, val, test = (split(part, [part]) for part in PARTS)
@@ -140,11 +149,11 @@ def _read_meta(name: str, folder: Path) -> Meta:
             )
         stored = meta["normalization"]
         return Meta(
-            classes=sorted((ClassInfo(**info) for info in meta["classes"]), key=lambda info: PARTS.index(info.split)),
+            classes=sorted(map(ClassInfo.from_json, meta["classes"]), key=lambda info: PARTS.index(info.split)),
             shape=tuple(meta["shape"]),
             sha256=meta["sha256"],
             normalization=Normalization(tuple(stored["mean"]), tuple(stored["std"]), stored["augment"]),
-            tasks_within_groups=meta["tasks_within_groups"],
+            tasks_within_domain=meta["tasks_within_groups"],
             origin=meta["origin"],
         )
     except FileNotFoundError:

@@ -11,13 +11,13 @@ AnySplit = Split | RegressionSplit
 AnyDataset = Dataset | RegressionDataset
 
 
-def task_sampler(split: AnySplit, shape: TaskShape, seed: int, within_groups: bool | None = None) -> Sampler:
-    """The tasks of a split, of images or of a family of functions; `within_groups` as for `EpisodeSampler`.
+def task_sampler(split: AnySplit, shape: TaskShape, seed: int, within_domain: bool | None = None) -> Sampler:
+    """The tasks of a split, of images or of a family of functions; `within_domain` as for `EpisodeSampler`.
 
-    Raises ConfigError where `within_groups` is asked of tasks that have none, and what either sampler does.
+    Raises ConfigError where `within_domain` is asked of tasks that have none, and what either sampler does.
     """
     if isinstance(split, Split):
-        return EpisodeSampler(split, shape, seed, within_groups=within_groups)
-    if within_groups is not None:
-        raise ConfigError(f"the tasks of {split.dataset} have no classes, so no groups either; leave out within_groups")
+        return EpisodeSampler(split, shape, seed, within_domain=within_domain)
+    if within_domain is not None:
+        raise ConfigError(f"the tasks of {split.dataset} have no classes, so no domains; leave out within_domain")
     return RegressionSampler(split, shape, seed)

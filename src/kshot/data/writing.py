@@ -37,7 +37,7 @@ class Contents:
     origin: where the images came from, one line for the reader of meta.json
     augment: what training images may go through, as in Normalization
     normalization: computed from the training images where it is None
-    tasks_within_groups: whether a task should be drawn from one group only
+    tasks_within_domain: whether a task should be drawn from one domain only
     """
 
     classes: Sequence[ClassInfo]
@@ -46,7 +46,7 @@ class Contents:
     origin: str
     augment: Literal["photo", "none"] = "photo"
     normalization: Normalization | None = None
-    tasks_within_groups: bool = False
+    tasks_within_domain: bool = False
 
 
 def write(name: str, contents: Contents, root: Path | str | None = None, *, overwrite: bool = False) -> Path:
@@ -76,8 +76,8 @@ def write(name: str, contents: Contents, root: Path | str | None = None, *, over
             "shape": list(shape),
             "sha256": store.read_through(name, path, classes),
             "normalization": asdict(contents.normalization or measured(images, classes, contents.augment)),
-            "tasks_within_groups": contents.tasks_within_groups,
-            "classes": [asdict(info) for info in classes],
+            "tasks_within_groups": contents.tasks_within_domain,
+            "classes": [info.as_json() for info in classes],
         }
         files.write_json(folder / "meta.json", meta)
         del images

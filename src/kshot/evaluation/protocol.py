@@ -58,7 +58,7 @@ def evaluate(
     queries: int = 15,
     tasks: int = 2000,
     seed: int = 0,
-    within_groups: bool | None = None,
+    within_domain: bool | None = None,
     adaptation: Adaptation | str | None = None,
     features: Tensor | None = None,
     precision: Literal["float32", "bf16"] = "float32",
@@ -74,7 +74,7 @@ def evaluate(
     queries: query images a class, or query points.
     tasks: number of tasks, at least 2; the interval shrinks with its square root.
     seed: names the set of tasks.
-    within_groups: draw all classes of a task from one group (alphabet, superclass, domain), or from all of them; None
+    within_domain: draw all classes of a task from one domain (alphabet, superclass, domain), or from all of them; None
         as the split says.
     adaptation: how a frozen feature learner learns a task, by name or instance; None for the learner's own.
     features: what `extract_features` returned, to be shared by several calls; None to compute it here.
@@ -95,7 +95,7 @@ def evaluate(
         queries=queries,
         tasks=tasks,
         seed=seed,
-        within_groups=within_groups,
+        within_domain=within_domain,
         adaptation=adaptation,
         precision=precision,
         statistics=statistics,
@@ -117,7 +117,7 @@ def evaluate(
                 answers = answer(numbers)
             values[numbers], classes[numbers] = answers.values(), answers.classes.cpu().numpy()
             bar.update(len(numbers))
-    drawn = departure(split, within_groups)
+    drawn = departure(split, within_domain)
     return Evaluation(
         learner=learners.name_of(learner),
         adaptation=describe_adaptation(chosen),
@@ -126,7 +126,7 @@ def evaluate(
         seconds=time.perf_counter() - started,
         own_adaptation=describe_adaptation(chosen) == describe_adaptation(getattr(learner, "adaptation", None)),
         precision=precision,
-        groups=_groups(sampler, classes),
+        domains=_domains(sampler, classes),
         measure=split.measure,
     )
 
@@ -140,7 +140,7 @@ def plan_evaluation(
     queries: int,
     tasks: int,
     seed: int,
-    within_groups: bool | None,
+    within_domain: bool | None,
     adaptation: Adaptation | str | None,
     precision: str,
     statistics: Statistics | None,
@@ -157,7 +157,7 @@ def plan_evaluation(
     ways = usual_ways(learner, split) if ways is None else ways
     learner.check_ways(ways)
     shape = TaskShape(ways, shots, queries)
-    return shape, task_sampler(split, shape, seed, within_groups), _adaptation_of(learner, adaptation)
+    return shape, task_sampler(split, shape, seed, within_domain), _adaptation_of(learner, adaptation)
 
 
 def usual_ways(learner: Learner, split: AnySplit) -> int:
@@ -180,11 +180,11 @@ class _Answers:
         return (self.scores.argmax(-1) == self.labels).cpu().numpy().mean(1)
 
 
-def _groups(sampler: Sampler, classes: IntArray) -> list[str] | None:
-    """The group of each task whose first class is one of `classes`; None where tasks mix groups, or have none."""
-    if not isinstance(sampler, EpisodeSampler) or not sampler.within_groups:
+def _domains(sampler: Sampler, classes: IntArray) -> list[str] | None:
+    """The domain of each task whose first class is one of `classes`; None where tasks mix domains, or have none."""
+    if not isinstance(sampler, EpisodeSampler) or not sampler.within_domain:
         return None
-    return [sampler.split.groups[number] for number in classes]
+    return [sampler.split.domains[number] for number in classes]
 
 
 def _check_features(features: Tensor, split: AnySplit) -> None:
@@ -207,9 +207,9 @@ def _naming_tasks_from(start: int) -> Iterator[None]:
         raise
 
 
-def departure(split: AnySplit, within_groups: bool | None) -> bool | None:
-    """`within_groups` for a `Protocol`: None where the tasks are those that the split itself asks for."""
-    return None if within_groups == split.tasks_within_groups else within_groups
+def departure(split: AnySplit, within_domain: bool | None) -> bool | None:
+    """`within_domain` for a `Protocol`: None where the tasks are those that the split itself asks for."""
+    return None if within_domain == split.tasks_within_domain else within_domain
 
 
 def describe_adaptation(adaptation: Adaptation | None) -> str:

@@ -22,7 +22,7 @@ class Protocol:
     """What a number was measured on; two results with equal protocols were measured on the same tasks, in pairs.
 
     ways: classes a task; 1 for tasks of regression, which have one output and no classes.
-    within_groups: whether the classes of a task came from one group, where that was not as the split itself says; None
+    within_domain: whether the classes of a task came from one domain, where that was not as the split itself says; None
         where it was.
     """
 
@@ -34,12 +34,12 @@ class Protocol:
     tasks: int
     seed: int
     statistics: Statistics
-    within_groups: bool | None = None
+    within_domain: bool | None = None
 
     @property
     def drawn(self) -> str:
         """How the classes of a task were drawn, in words, where that was not as the split itself says."""
-        return {None: "", True: ", each within one group", False: ", across groups"}[self.within_groups]
+        return {None: "", True: ", each within one domain", False: ", across domains"}[self.within_domain]
 
     def __str__(self) -> str:
         if self.ways == 1:
@@ -61,7 +61,7 @@ class Evaluation:
     adaptation: how tasks were learnt, name and options; own_adaptation says whether that is the learner's own way.
     precision: what the backbone computed in.
     weights: what identifies the checkpoint that was measured; None for a learner that came from none.
-    groups: the group (alphabet, superclass, domain) of each task's classes; None where tasks mix groups.
+    domains: the domain (alphabet, superclass, domain) of each task's classes; None where tasks mix domains.
     """
 
     learner: str
@@ -72,7 +72,7 @@ class Evaluation:
     own_adaptation: bool = True
     precision: Literal["float32", "bf16"] = "float32"
     weights: str | None = None
-    groups: Sequence[str] | None = None
+    domains: Sequence[str] | None = None
     measure: Measure = ACCURACY
 
     @property
@@ -92,14 +92,14 @@ class Evaluation:
         """Half-width of the 95% confidence interval of the mean over tasks."""
         return interval(self.values)
 
-    def by_group(self) -> dict[str, Evaluation]:
-        """The tasks of each group as a result of their own, in the order of names; empty where tasks mix groups."""
-        names = np.asarray(self.groups or [])
+    def by_domain(self) -> dict[str, Evaluation]:
+        """The tasks of each domain as a result of their own, in the order of names; empty where tasks mix domains."""
+        names = np.asarray(self.domains or [])
         parts = {}
-        for name in sorted(set(self.groups or [])):
+        for name in sorted(set(self.domains or [])):
             values = self.values[names == name]
             protocol = replace(self.protocol, tasks=len(values))
-            parts[name] = replace(self, protocol=protocol, values=values, groups=None)
+            parts[name] = replace(self, protocol=protocol, values=values, domains=None)
         return parts
 
     def __str__(self) -> str:
@@ -113,7 +113,7 @@ class Evaluation:
         """
         at = self.protocol
         name = f"{at.split}-{at.ways}way-{at.shots}shot-{at.queries}query-{at.tasks}tasks-seed{at.seed}"
-        drawn = {None: "", True: "-within", False: "-across"}[at.within_groups]
+        drawn = {None: "", True: "-within", False: "-across"}[at.within_domain]
         path = folder / f"{name}{drawn}-{self.adaptation}-{at.statistics}-{self.precision}.json"
         content = asdict(self) | {"mean": self.mean, "ci95": self.ci95, "values": self.values.tolist()}
         content["measure"] = self.measure.name

@@ -43,7 +43,7 @@ def adaptation_steps(
     queries: int = 15,
     tasks: int = 600,
     seed: int = 0,
-    within_groups: bool | None = None,
+    within_domain: bool | None = None,
     statistics: Statistics | None = None,
     progress: bool = False,
 ) -> Findings:
@@ -58,14 +58,14 @@ def adaptation_steps(
     queries: query images a class.
     tasks: number of tasks; the intervals shrink with its square root.
     seed: names the set of tasks.
-    within_groups: draw all classes of a task from one group (alphabet, domain); None as the split says.
+    within_domain: draw all classes of a task from one group (alphabet, domain); None as the split says.
     statistics: of BatchNorm, "transductive" or "inductive"; None for the learners' usual.
     progress: show a bar on the terminal.
     """
     check_positive(steps=steps, queries=queries, tasks=tasks)
-    sampler = EpisodeSampler(split, TaskShape(ways, shots, queries), seed, within_groups=within_groups)
+    sampler = EpisodeSampler(split, TaskShape(ways, shots, queries), seed, within_domain=within_domain)
     used = statistics or MAML.statistics_offered[0]
-    drawn = departure(split, within_groups)
+    drawn = departure(split, within_domain)
     protocol = Protocol(split.dataset, split.name, ways, shots, queries, tasks, seed, used, drawn)
     curves = {}
     for name, learner in learners.items():
@@ -130,7 +130,7 @@ def accuracy_by_groups(
     queries: int = 15,
     tasks: int = 600,
     seed: int = 0,
-    within_groups: bool | None = None,
+    within_domain: bool | None = None,
     statistics: Statistics | None = None,
     progress: bool = False,
 ) -> Findings:
@@ -143,7 +143,7 @@ def accuracy_by_groups(
     queries: query images a class.
     tasks: number of tasks; the intervals shrink with its square root.
     seed: names the set of tasks.
-    within_groups: draw all classes of a task from one group (alphabet, domain); None as the split says.
+    within_domain: draw all classes of a task from one group (alphabet, domain); None as the split says.
     statistics: of BatchNorm, "transductive" or "inductive"; None for the learners' usual.
     progress: show bars on the terminal.
     """
@@ -153,7 +153,7 @@ def accuracy_by_groups(
             raise ConfigError(f"{name} is a {type(learner).__name__}; give runs of tsa-maml, and of maml for one group")
         groups = learner.groups if isinstance(learner, TSAMAML) else 1
         result = evaluate(
-            learner, split, ways, shots, queries, tasks, seed, within_groups, statistics=statistics, progress=progress
+            learner, split, ways, shots, queries, tasks, seed, within_domain, statistics=statistics, progress=progress
         )
         row: Row = {"run": name, "learner": result.learner, "groups": groups}
         rows.append(row | _means({"accuracy": result.accuracies}) | _columns(result.protocol))

@@ -55,7 +55,7 @@ def group_usage(
     progress: show a bar on the terminal.
     """
     check_positive(tasks=tasks)
-    sampler = EpisodeSampler(split, TaskShape(ways, shots, 0), seed, within_groups=True)
+    sampler = EpisodeSampler(split, TaskShape(ways, shots, 0), seed, within_domain=True)
     numbers = tasks_of_domains(sampler, tasks)
     rows: list[Row] = []
     for name, learner in learners.items():
@@ -102,7 +102,7 @@ def task_map(
     if method not in ("tsne", "pca"):
         raise ConfigError(f"method is {method!r}; choose one of: tsne, pca")
     check_positive(tasks=tasks)
-    sampler = EpisodeSampler(split, TaskShape(ways, shots, 0), seed, within_groups=True)
+    sampler = EpisodeSampler(split, TaskShape(ways, shots, 0), seed, within_domain=True)
     numbers = tasks_of_domains(sampler, tasks)
     every, domains = np.concatenate(list(numbers.values())), np.repeat(list(numbers), tasks)
     rows: list[Row] = []
@@ -127,13 +127,13 @@ def task_map(
 def tasks_of_domains(sampler: EpisodeSampler, count: int) -> dict[str, IntArray]:
     """The numbers (count,) of the first tasks of each domain that has enough classes for one."""
     split = sampler.split
-    domains = sorted(name for name, classes in Counter(split.groups).items() if classes >= sampler.shape.ways)
+    domains = sorted(name for name, classes in Counter(split.domains).items() if classes >= sampler.shape.ways)
     found: dict[str, list[int]] = {domain: [] for domain in domains}
     start = 0
     while min(map(len, found.values())) < count:
         classes = sampler.rows(np.arange(start, start + _DRAWN_AT_ONCE)).classes[:, 0]
         for number, first in enumerate(classes.tolist(), start):
-            found[split.groups[first]].append(number)
+            found[split.domains[first]].append(number)
         start += _DRAWN_AT_ONCE
     return {domain: np.asarray(numbers[:count], np.int64) for domain, numbers in found.items()}
 

@@ -102,9 +102,9 @@ class Learner(nn.Module):
                 f"learner that adapts weights, such as maml, or more ways"
             )
 
-    def sampler(self, split: AnySplit, shape: TaskShape, seed: int, within_groups: bool | None = None) -> Sampler:
-        """What training draws its tasks from; within_groups as for `EpisodeSampler`."""
-        return task_sampler(split, shape, seed, within_groups)
+    def sampler(self, split: AnySplit, shape: TaskShape, seed: int, within_domain: bool | None = None) -> Sampler:
+        """What training draws its tasks from; within_domain as for `EpisodeSampler`."""
+        return task_sampler(split, shape, seed, within_domain)
 
     def tasks_per_epoch(self, split: AnySplit) -> int:
         """How many tasks make an epoch of training on `split` (W21: 1600)."""

@@ -56,8 +56,8 @@ def page(runs: Sequence[Path]) -> str:
     """
     by_run = _rows(runs)
     rows = [row for several in by_run for row in several]
-    groups = [zip(*(by_run[position] for position in group)) for group in groups_by_seed(runs)]
-    lines = notes(rows) + [seeds_line(alike) for group in groups for alike in group]
+    alike = [zip(*(by_run[position] for position in members)) for members in groups_by_seed(runs)]
+    lines = notes(rows) + [seeds_line(rows_alike) for several in alike for rows_alike in several]
     curves = [_curve(run) for run in runs if (run / "metrics.csv").exists()]
     configurations = [_details(run.name, yaml.safe_dump(read_config(run), sort_keys=False)) for run in runs]
     body = [

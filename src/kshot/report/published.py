@@ -13,25 +13,25 @@ from kshot.report.tables import Row
 
 def row_of(name: str, config: Mapping[str, Any], results: Sequence[Evaluation]) -> Row:
     """The row of a run of this configuration in a table, with what papers report for it."""
-    groups = [
-        {group: value for group in set(result.groups or ()) if (value := published_for(config, result, group))}
+    domains = [
+        {domain: value for domain in set(result.domains or ()) if (value := published_for(config, result, domain))}
         for result in results
     ]
-    return Row(name, results, [published_for(config, result) for result in results], groups)
+    return Row(name, results, [published_for(config, result) for result in results], domains)
 
 
-def published_for(config: Mapping[str, Any], result: Evaluation, group: str | None = None) -> Published | None:
+def published_for(config: Mapping[str, Any], result: Evaluation, domain: str | None = None) -> Published | None:
     """What a paper reports for this learner and backbone on tasks of this kind, or None.
 
-    group: the domain of a mixture whose tasks alone count.
+    domain: the domain of a mixture whose tasks alone count.
 
     The published values are those of each learner's own adaptation and of the dataset's own tasks, so there is none
-    beside another adaptation, or where `within_groups` was chosen.
+    beside another adaptation, or where `within_domain` was chosen.
     """
     at = result.protocol
     if (
         not result.own_adaptation
-        or at.within_groups is not None
+        or at.within_domain is not None
         or at.split != "test"
         or at.dataset != config["data"]["name"]
     ):
@@ -40,5 +40,5 @@ def published_for(config: Mapping[str, Any], result: Evaluation, group: str | No
     backbone = recipes.backbone_in_papers(config["backbone"])
     if learner is None or backbone is None:
         return None
-    dataset = at.dataset if group is None else f"{at.dataset}/{group}"
+    dataset = at.dataset if domain is None else f"{at.dataset}/{domain}"
     return recipes.published(dataset, at.ways, at.shots, learner, backbone, at.statistics)

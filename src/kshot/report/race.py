@@ -53,7 +53,7 @@ def _validation(config: Mapping[str, Any]) -> list[Any]:
     """What the validation tasks of a run are like."""
     options = config["training"]
     shape = [options[f"validation_{name}"] or options[name] for name in ("ways", "shots", "queries")]
-    return [config["data"]["name"], *shape, options["within_groups"]]
+    return [config["data"]["name"], *shape, options["within_domain"]]
 
 
 def _pace_of(run: Path) -> Pace | None:

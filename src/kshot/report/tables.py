@@ -15,7 +15,7 @@ from kshot.evaluation.results import Evaluation, compare, over_seeds
 from kshot.measures import ACCURACY, Measure
 from kshot.recipes import Published
 
-_GROUPS_SHOWN = 10
+_DOMAINS_SHOWN = 10
 
 Style = Literal["text", "markdown", "csv"]
 
@@ -27,14 +27,14 @@ class Row:
     name: what the row is called, the folder of a run for instance.
     results: one evaluation for each number of shots.
     published: the published value beside each of the results, None where there is none.
-    published_groups: for each of the results the published values of groups of tasks, as of the domains of a mixture.
+    published_domains: for each of the results the published values of the domains of a mixture.
     seconds: how long training took, None where nothing was trained or nobody measured it.
     """
 
     name: str
     results: Sequence[Evaluation]
     published: Sequence[Published | None] = ()
-    published_groups: Sequence[Mapping[str, Published]] = ()
+    published_domains: Sequence[Mapping[str, Published]] = ()
     seconds: float | None = None
 
 
@@ -70,10 +70,10 @@ def notes(rows: Sequence[Row]) -> list[str]:
         *_lines("Adaptation", rows, _adaptation),
         *_lines("Precision", rows, _precision),
         *_lines("Protocol", rows, _protocol),
-        *_group_lines(rows),
+        *_domain_lines(rows),
     ]
-    groups = [value for row in rows for values in row.published_groups for value in values.values()]
-    sources = [value for row in rows for value in row.published if value] + groups
+    domains = [value for row in rows for values in row.published_domains for value in values.values()]
+    sources = [value for row in rows for value in row.published if value] + domains
     if sources:
         lines.append("Published: " + "; ".join(dict.fromkeys(value.source for value in sources)) + ".")
     return lines
@@ -88,28 +88,28 @@ def _measure(rows: Sequence[Row]) -> Measure:
 
 
 def _lines(title: str, rows: Sequence[Row], describe: Callable[[Row], str]) -> list[str]:
-    """One line for what is true of all rows; one a group, with the names of its rows, where they differ."""
-    groups: dict[str, list[str]] = {}
+    """One line for what is true of all rows; one for each kind of rows, with their names, if they differ."""
+    kinds: dict[str, list[str]] = {}
     for row in rows:
-        groups.setdefault(describe(row), []).append(row.name)
-    if len(groups) == 1:
-        return [f"{title}: {text}." for text in groups]
-    return [f"{title} of {', '.join(names)}: {text}." for text, names in groups.items()]
+        kinds.setdefault(describe(row), []).append(row.name)
+    if len(kinds) == 1:
+        return [f"{title}: {text}." for text in kinds]
+    return [f"{title} of {', '.join(names)}: {text}." for text, names in kinds.items()]
 
 
-def _group_lines(rows: Sequence[Row]) -> list[str]:
-    """The accuracy on the tasks of each group, where tasks keep to few groups, as those of a mixture of datasets do."""
+def _domain_lines(rows: Sequence[Row]) -> list[str]:
+    """The accuracy per domain, if tasks keep to few domains, as those of a mixture of datasets do."""
     lines = []
     for row in rows:
-        for result, published in zip(row.results, row.published_groups or [{}] * len(row.results)):
-            parts = result.by_group()
-            if 1 < len(parts) <= _GROUPS_SHOWN:
+        for result, published in zip(row.results, row.published_domains or [{}] * len(row.results)):
+            parts = result.by_domain()
+            if 1 < len(parts) <= _DOMAINS_SHOWN:
                 cells = [
                     f"{name} {percent(part.mean, part.ci95)} ({part.protocol.tasks})"
                     + (f", published {published[name]}" if name in published else "")
                     for name, part in parts.items()
                 ]
-                lines.append(f"{row.name}, {result.protocol.shots}-shot by group (tasks): {', '.join(cells)}.")
+                lines.append(f"{row.name}, {result.protocol.shots}-shot by domain (tasks): {', '.join(cells)}.")
     return lines
 
 
@@ -185,7 +185,7 @@ def _record(row: Row, position: int, reference: Evaluation | None) -> Mapping[st
     record: dict[str, object] = {"name": row.name, "learner": result.learner, "adaptation": result.adaptation}
     record["precision"] = result.precision
     record |= {"dataset": at.dataset, "split": at.split, "ways": at.ways, "shots": at.shots, "queries": at.queries}
-    record |= {"within_groups": "" if at.within_groups is None else str(at.within_groups).lower()}
+    record |= {"within_domain": "" if at.within_domain is None else str(at.within_domain).lower()}
     record |= {"tasks": at.tasks, "seed": at.seed, "statistics": at.statistics}
     record |= {result.measure.name: f"{result.mean:.6f}", "ci95": f"{result.ci95:.6f}"}
     if reference is not None:

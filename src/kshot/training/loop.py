@@ -49,7 +49,7 @@ def train(
     ways: int | None = None,
     shots: int = 5,
     queries: int = 5,
-    within_groups: bool | None = None,
+    within_domain: bool | None = None,
     meta_batch: int | None = None,
     tasks_per_epoch: int | None = None,
     max_epochs: int = 100,
@@ -95,7 +95,7 @@ def train(
     ways : classes a training task; None for 5. Tasks of regression have none.
     shots : support images a class of the training tasks, or support points.
     queries : query images a class of the training tasks, or query points.
-    within_groups : draw all classes of a training or validation task from one group (alphabet, superclass, domain), or
+    within_domain : draw all classes of a training or validation task from one group (alphabet, superclass, domain), or
         from all of them; None as the dataset says, where a mixture asks for one domain a task.
     meta_batch : tasks a step; None for the learner's own (W21: 6).
     tasks_per_epoch : tasks an epoch, rounded up to whole steps; None for the learner's own (W21: 1600).
@@ -156,14 +156,14 @@ def train(
     options = {name: value for name, value in locals().items() if name not in _NOT_OPTIONS}
     config = {"data": describe_data(data), **describe_learner(learner), "training": options}
     check_fit(learner, config, split)
-    sampler = learner.sampler(split, TaskShape(ways, shots, queries), seed, within_groups)
+    sampler = learner.sampler(split, TaskShape(ways, shots, queries), seed, within_domain)
     augmentation = augmentation_for(split.normalization, split.image_shape[-1]) if augment else None
     validation_shape = TaskShape(validation_ways, validation_shots, validation_queries)
 
     processes = Processes(device)
     with StopSignals() as signals, _own_random_numbers(processes.device):
         validate = make_validation(
-            learner, held_out, validation_shape, validation_tasks, seed, within_groups, precision, processes
+            learner, held_out, validation_shape, validation_tasks, seed, within_domain, precision, processes
         )
         tasks = StepTasks(sampler, split.normalization, augmentation, meta_batch, processes)
         _prepare(learner, [split, held_out], processes.device, precision, channels_last, compile)

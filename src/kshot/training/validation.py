@@ -20,7 +20,7 @@ def make_validation(
     shape: TaskShape,
     tasks: int,
     seed: int,
-    within_groups: bool | None,
+    within_domain: bool | None,
     precision: Literal["float32", "bf16"],
     processes: Processes,
 ) -> Callable[[], tuple[float, float]]:
@@ -31,7 +31,7 @@ def make_validation(
     """
     if split is not None:
         try:
-            task_sampler(split, shape, seed, within_groups)
+            task_sampler(split, shape, seed, within_domain)
         except DataError as error:
             raise DataError(
                 f"validation on {shape} tasks is not possible: {error}, by "
@@ -42,7 +42,7 @@ def make_validation(
         mean, ci95 = math.nan, math.nan
         if split is not None and processes.is_first:
             numbers = (shape.ways, shape.shots, shape.queries, tasks, seed)
-            result = evaluate(learner, split, *numbers, within_groups=within_groups, precision=precision)
+            result = evaluate(learner, split, *numbers, within_domain=within_domain, precision=precision)
             mean, ci95 = split.measure.sign * result.mean, result.ci95
         mean, ci95 = processes.from_first([mean, ci95])
         return mean, ci95

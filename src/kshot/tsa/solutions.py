@@ -63,7 +63,7 @@ def _training_tasks(learner: TSAMAML, data: Dataset, options: Mapping[str, Any])
     """The tasks of training, some at a time, and the learner where they are."""
     split = data.split(options["train_on"])
     shape = TaskShape(options["ways"], options["shots"], options["queries"])
-    sampler = learner.sampler(split, shape, options["seed"], options["within_groups"])
+    sampler = learner.sampler(split, shape, options["seed"], options["within_domain"])
     augmentation = augmentation_for(split.normalization, split.image_shape[-1]) if options["augment"] else None
     processes = Processes(options["device"])
     if processes.device.type == "cpu":
@@ -79,7 +79,7 @@ def _origin(learner: TSAMAML, data: Dataset, options: Mapping[str, Any]) -> dict
     digest = hashlib.sha256()
     for weight in learner.network.parameters():
         digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
-    names = ("ways", "shots", "queries", "within_groups", "train_on", "augment", "seed", "precision")
+    names = ("ways", "shots", "queries", "within_domain", "train_on", "augment", "seed", "precision")
     described = {name: learner.options[name] for name in ("assignment_steps", "inner_rate", "layers", "cluster_norms")}
     own = {"dataset": data.name, "pretrained weights": digest.hexdigest()}
     return own | described | {name: options[name] for name in names}

@@ -29,7 +29,7 @@ NORMALIZATION = Normalization((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
 
 
 class Cifar100(Source):
-    """The train and test images of CIFAR-100 together, 600 a class; a group is one of its 20 superclasses."""
+    """The train and test images of CIFAR-100 together, 600 a class; a domain is one of its 20 superclasses."""
 
     obtain = (
         f"It is downloaded from {URL} (169 MB) unless you pass that archive, the folder {FOLDER}, "
@@ -44,17 +44,17 @@ class Cifar100(Source):
         with _opened(self.required(path)) as open_part:
             meta, *parts = (_checked(part, open_part(part), path) for part in FIELDS)
         names, supers = ([_text(name) for name in meta[field]] for field in FIELDS["meta"])
-        group: dict[int, int] = {}
+        domain: dict[int, int] = {}
         for part in parts:
-            group.update(zip(part["fine_labels"], part["coarse_labels"]))
+            domain.update(zip(part["fine_labels"], part["coarse_labels"]))
         splits = packaged_splits(self.name)
         home = {name: part for part in PARTS for name in splits[part]}
-        missing = sorted(set(home) - {names[label] for label in group})
+        missing = sorted(set(home) - {names[label] for label in domain})
         if missing:
             raise DataError(f"{path} lacks the classes {', '.join(missing)}: {archives.GET_IT_AGAIN}")
         labels = [names.index(name) for name in sorted(home)]
         return Contents(
-            classes=[ClassInfo(names[i], supers[group[i]], home[names[i]], IMAGES_PER_CLASS) for i in labels],
+            classes=[ClassInfo(names[i], supers[domain[i]], home[names[i]], IMAGES_PER_CLASS) for i in labels],
             image_shape=(32, 32, 3),
             batches=_batches(parts, labels),
             origin=f"CIFAR-100, {URL}",

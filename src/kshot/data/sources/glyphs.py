@@ -1,7 +1,7 @@
 """Glyphs: the characters of many scripts, drawn from the fonts that are shipped inside matplotlib; no download.
 
-A class is a character, a group is its script. Every character is scaled so that it fills the same square, hence "o" and
-"O" are one shape; a shape that occurred already is dropped, most strictly between the splits: no Cyrillic A is tested
+A class is a character, its domain the script. Every character is scaled to fill the same square, hence "o" and "O" are
+one shape; a shape that occurred already is dropped, most strictly between the splits: no Cyrillic A is tested
 after a Latin A was trained.
 """
 

@@ -22,7 +22,7 @@ BATCH = 1024
 
 
 class Mixture(Source):
-    """The union of prepared datasets, split by split; the group of a class is the dataset that it comes from.
+    """The union of prepared datasets, split by split; the domain of a class is the dataset that it comes from.
 
     parts: names of prepared datasets, at least two
     size: side of all images; by default the largest side among the parts. Grey images become three equal channels where
@@ -36,7 +36,7 @@ class Mixture(Source):
     arguments = "--parts A B --name my-mixture"
     reads_files = False
     needs_name = True
-    domains: ClassVar[Mapping[str, str]] = {}  # what the group of a part is called where it is not the part's name
+    domains: ClassVar[Mapping[str, str]] = {}  # what the domain of a part is called where it is not the part's name
 
     def __init__(self, parts: Sequence[str], size: int | None = None) -> None:
         if len(set(parts)) < 2 or len(set(parts)) < len(parts):
@@ -60,7 +60,7 @@ class Mixture(Source):
             batches=_batches(datasets, side, channels),
             origin=f"mixture of {', '.join(self.parts)}",
             augment="photo" if photos else "none",
-            tasks_within_groups=True,
+            tasks_within_domain=True,
         )
 
 

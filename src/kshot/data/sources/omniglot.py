@@ -29,7 +29,7 @@ class Omniglot(Source):
     """Characters at 28x28, ink 255 on 0, with their rotations by 90, 180 and 270 degrees as further classes.
 
     This is the split of Vinyals et al. (2016) in the form that later work shares: the first 1,200 characters in the
-    order of set and alphabet train, but for five alphabets that validate; the other 423 test. A group is an alphabet.
+    order of set and alphabet train, but for five alphabets that validate; the other 423 test. A domain is an alphabet.
     """
 
     name = "omniglot"

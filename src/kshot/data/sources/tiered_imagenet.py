@@ -31,12 +31,12 @@ class _Labels:
 
     of_image: NDArray[np.int64]
     names: list[str]
-    groups: list[str]
+    domains: list[str]
     counts: list[int]
 
 
 class TieredImageNet(Source):
-    """Reads the pickles of encoded images that Ren et al. published; a group is a superclass ("general label").
+    """Reads the pickles of encoded images that Ren et al. published; a domain is a superclass ("general label").
 
     The encoded images of one split at a time are in memory, never the 16 GB of decoded pixels.
     """
@@ -57,10 +57,10 @@ class TieredImageNet(Source):
         return Contents(
             classes=[
                 # ImageNet has two cranes, a bird and a machine.
-                ClassInfo(name if uses[name] == 1 else f"{name} ({part} class {index})", group, part, count)
+                ClassInfo(name if uses[name] == 1 else f"{name} ({part} class {index})", domain, part, count)
                 for part in PARTS
-                for index, (name, group, count) in enumerate(
-                    zip(labels[part].names, labels[part].groups, labels[part].counts)
+                for index, (name, domain, count) in enumerate(
+                    zip(labels[part].names, labels[part].domains, labels[part].counts)
                 )
             ],
             image_shape=(SIDE, SIDE, 3),
@@ -91,7 +91,7 @@ def _read_labels(folder: Path, part: Part) -> _Labels:
     return _Labels(
         of_image=of_image.reshape(-1),
         names=[specific_names[number] for number in numbers],
-        groups=[general_names[general[first]] for first in firsts],
+        domains=[general_names[general[first]] for first in firsts],
         counts=counts.tolist(),
     )
 
