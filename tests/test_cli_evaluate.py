@@ -44,7 +44,7 @@ def test_evaluate_saves_every_task_and_prints_intervals(say, runs):
 def test_what_cannot_be_measured_is_refused_before_any_feature_is_computed(
     say, runs, monkeypatch, command, words, message
 ):
-    monkeypatch.setattr("kshot.cli.evaluate.shared_features", None)
+    monkeypatch.setattr("kshot.runs.measurement.shared_features", None)
     code, _, err = say(command, runs / "proto", runs / "mtl-0", *words, "--queries", 4)
     assert code == 2
     assert message in err
@@ -52,7 +52,7 @@ def test_what_cannot_be_measured_is_refused_before_any_feature_is_computed(
 
 def test_the_last_run_is_checked_before_the_first_is_measured(say, runs, tmp_path, monkeypatch):
     train_maml(say, tmp_path / "maml")
-    monkeypatch.setattr("kshot.cli.evaluate.shared_features", None)
+    monkeypatch.setattr("kshot.runs.measurement.shared_features", None)
     for command in ("evaluate", "compare"):
         code, _, err = say(command, runs / "mtl-0", tmp_path / "maml", "--ways", 3, *MEASURE)
         assert code == 2
@@ -79,12 +79,12 @@ def test_compare_prints_paired_differences_and_evaluates_only_what_is_missing(sa
     assert f"{100 * difference.mean:+.2f} ± {100 * difference.ci95:.2f}" in out
     assert "2-shot, minus mtl-0" in out
     assert err.count("evaluating") == 2
-    monkeypatch.setattr("kshot.cli.evaluate.evaluate_all", None)
+    monkeypatch.setattr("kshot.runs.measurement.Measurement.of", None)
     assert say(*words)[:2] == (0, out)
 
 
 def test_one_run_is_compared_with_nothing(say, runs, monkeypatch):
-    monkeypatch.setattr("kshot.cli.evaluate.evaluate_all", None)
+    monkeypatch.setattr("kshot.runs.measurement.Measurement.of", None)
     code, _, err = say("compare", runs / "mtl-0", "--tasks", 44)
     assert code == 2
     assert "kshot compare needs two runs or more" in err
@@ -97,7 +97,7 @@ def test_results_of_other_weights_are_not_used_again_and_copies_keep_theirs(say,
         shutil.copytree(runs / name, tmp_path / name, copy_function=shutil.copyfile)
         os.utime(tmp_path / name / "checkpoints" / "best.pt", (2e9, 2e9))
     with monkeypatch.context() as patch:
-        patch.setattr("kshot.cli.evaluate.evaluate_all", None)
+        patch.setattr("kshot.runs.measurement.Measurement.of", None)
         assert say("compare", "mtl-0", "proto", *words)[0] == 0
     shutil.copyfile(runs / "mtl-1" / "checkpoints" / "best.pt", tmp_path / "mtl-0" / "checkpoints" / "best.pt")
     os.utime(tmp_path / "mtl-0" / "checkpoints" / "best.pt", (0, 0))
@@ -126,7 +126,7 @@ def test_precisions_do_not_mix(say, runs, monkeypatch):
     assert code == 0
     assert "Precision: bf16." in other
     assert err.count("evaluating") == 2
-    monkeypatch.setattr("kshot.cli.evaluate.evaluate_all", None)
+    monkeypatch.setattr("kshot.runs.measurement.Measurement.of", None)
     assert say(*words)[:2] == (0, out)
     assert "Precision: float32." in page([runs / "mtl-0", runs / "proto"])
 
@@ -140,7 +140,7 @@ def test_tasks_within_domain_do_not_mix_with_others(say, runs, monkeypatch):
     assert "43 tasks of tiny/test, each within one domain" in other
     assert err.count("evaluating") == 2
     page([runs / "mtl-0", runs / "proto"])
-    monkeypatch.setattr("kshot.cli.evaluate.evaluate_all", None)
+    monkeypatch.setattr("kshot.runs.measurement.Measurement.of", None)
     assert say(*words)[:2] == (0, out)
     assert say(*words, "--within-domain", "false")[:2] == (0, out)
     assert "true,43" in say(*words, "--within-domain", "--style", "csv")[1]

@@ -1,66 +1,43 @@
 """kshot trains and compares few-shot learners on one protocol.
 
-Names are imported when they are first used, so that ``kshot --help`` need not wait for torch:
-
 >>> import kshot
 >>> data = kshot.load("glyphs")
->>> learner = kshot.MultiTask(kshot.Conv4(64, in_channels=1), num_classes=data.train.num_classes)
->>> kshot.train(learner, data, ways=5, shots=5, max_epochs=10, seed=0)
->>> result = kshot.evaluate(learner, data.test, ways=5, shots=5, queries=15, tasks=2000, seed=0)
->>> result.mean, result.ci95, result.accuracies
+>>> learner = kshot.create_learner("protonet", data, backbone="conv4")
+>>> run = kshot.train(learner, data, ways=20, shots=5, run="runs/a")
+>>> run.evaluate(shots=[1, 5])
+>>> print(kshot.table([run, kshot.Run("runs/b")], paired=True))
+
+The stub ``__init__.pyi`` is the one list of what is offered here. A name is imported when it is first used, so that
+``import kshot`` and ``kshot --help`` need not wait for torch.
 """
 
 from __future__ import annotations
 
+import ast
+from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
-_HOMES = {
-    "kshot.data": ["load", "prepare", "verify", "Dataset", "Split", "EpisodeSampler", "Episodes", "TaskShape"],
-    "kshot.backbones": [
-        "MLP",
-        "Conv4",
-        "R2D2Network",
-        "ResNet12",
-        "ResNet18",
-        "ResNet24",
-        "ResNet50",
-        "Timm",
-        "WideResNet",
-    ],
-    "kshot.learners": [
-        "ANIL",
-        "HSML",
-        "IMAML",
-        "MAML",
-        "MMAML",
-        "R2D2",
-        "TADAM",
-        "TSAMAML",
-        "FeatureLearner",
-        "InitializationLearner",
-        "Learner",
-        "MatchingNet",
-        "MetaLSTM",
-        "MetaOptNet",
-        "MinibatchProx",
-        "MultiTask",
-        "ProtoNet",
-        "Reptile",
-        "Supervised",
-    ],
-    "kshot.solvers": ["adaptations"],
-    "kshot.evaluation": ["Evaluation", "compare", "evaluate", "extract_features", "over_seeds"],
-    "kshot.runs": ["load_learner", "load_run"],
-    "kshot.training": ["TrainingResult", "train"],
-    "kshot.tsa": ["Stages", "train_tsa_maml"],
-    "kshot.photos": ["PhotoClassifier"],
-    "kshot.errors": ["KshotError"],
-}
-_HOME = {name: module for module, names in _HOMES.items() for name in names}
-_PACKAGES = ["backbones", "learners", "recipes", "report", "solvers", "theory"]
 
-__all__ = [*_HOME, *_PACKAGES]
+@cache
+def _offered() -> tuple[dict[str, str], list[str]]:
+    """What the stub imports: the module of each name ("" for a package), and packages whose names are all offered."""
+    stub = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+    homes: dict[str, str] = {}
+    packages: list[str] = []
+    for node in stub.body:
+        if isinstance(node, ast.ImportFrom) and node.module is not None:
+            if node.names[0].name == "*":
+                packages.append(node.module)
+            else:
+                homes.update({alias.name: "" if node.module == "kshot" else node.module for alias in node.names})
+    return homes, packages
+
+
+def _all_names() -> list[str]:
+    homes, packages = _offered()
+    return [*homes, *(name for package in packages for name in import_module(package).__all__)]
 
 
 def __getattr__(name: str) -> Any:
@@ -68,13 +45,22 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("kshot")
-    if name in _PACKAGES:
-        return import_module(f"kshot.{name}")
-    if name not in _HOME:
+    if name == "__all__":
+        return _all_names()
+    homes, packages = _offered()
+    if name in homes:
+        home = homes[name]
+        value = getattr(import_module(home), name) if home else import_module(f"kshot.{name}")
+    elif name.startswith("_"):
         raise AttributeError(f"module 'kshot' has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_HOME[name]), name)
+    else:
+        offering = [module for module in map(import_module, packages) if name in module.__all__]
+        if not offering:
+            raise AttributeError(f"module 'kshot' has no attribute {name!r}")
+        value = getattr(offering[0], name)
+    globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__, "__version__"])
+    return sorted({*globals(), *_all_names(), "__version__"})

@@ -5,7 +5,8 @@ from kshot.backbones.dropout import DropBlock, Dropout
 from kshot.backbones.mlp import MLP
 from kshot.backbones.normalization import BatchNorm2d
 from kshot.backbones.r2d2 import R2D2Network
-from kshot.backbones.registry import Backbone, backbones
+from kshot.backbones.registry import Backbone
+from kshot.backbones.registry import backbones as backbones
 from kshot.backbones.resnet import ResNet12, ResNet18, ResNet24, ResNet50
 from kshot.backbones.task_batch import batch_of_tasks
 from kshot.backbones.timm_adapter import Timm
@@ -25,6 +26,5 @@ __all__ = [
     "ResNet50",
     "Timm",
     "WideResNet",
-    "backbones",
     "batch_of_tasks",
 ]

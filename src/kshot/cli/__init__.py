@@ -46,10 +46,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 after an error that the user can act on, 130 after Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _run(words)
+        code = _run(words)
+        sys.stdout.flush()
+        return code
     except KshotError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or else Python's exit flushes and complains
+        return 0
     except OSError as error:
         place = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         print(f"error: {place}; check the path, its permissions and the free space", file=sys.stderr)

@@ -1,7 +1,8 @@
 """Learners, one file an algorithm; ``learners`` maps the names that the command line knows to the classes."""
 
 from kshot.learners.anil import ANIL
-from kshot.learners.base import FeatureLearner, Learner, learners
+from kshot.learners.base import FeatureLearner, Learner
+from kshot.learners.base import learners as learners
 from kshot.learners.hsml import HSML
 from kshot.learners.imaml import IMAML
 from kshot.learners.initialization import InitializationLearner
@@ -39,5 +40,4 @@ __all__ = [
     "ProtoNet",
     "Reptile",
     "Supervised",
-    "learners",
 ]

@@ -1,7 +1,7 @@
 """Training: one loop for every learner."""
 
+from kshot.runs.result import TrainingResult
 from kshot.training.interrupts import TrainingInterrupted
 from kshot.training.loop import train
-from kshot.training.result import TrainingResult
 
 __all__ = ["TrainingInterrupted", "TrainingResult", "train"]

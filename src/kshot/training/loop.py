@@ -21,6 +21,7 @@ from kshot.measures import ACCURACY, SQUARED_ERROR
 from kshot.memory import keep_freed_memory, peak_memory
 from kshot.runs.config import describe_data, describe_learner
 from kshot.runs.folder import RunFolder
+from kshot.runs.result import Stopped, TrainingResult
 from kshot.training.batches import StepTasks
 from kshot.training.distributed import Processes
 from kshot.training.interrupts import StopSignals, TrainingInterrupted
@@ -34,7 +35,6 @@ from kshot.training.optimizers import (
 )
 from kshot.training.options import check_compile, check_fit, check_options, check_queries
 from kshot.training.progress import ProgressLine
-from kshot.training.result import Stopped, TrainingResult
 from kshot.training.state import Counters, TrainingState
 from kshot.training.validation import make_validation
 

@@ -21,9 +21,9 @@ from kshot.learners import TSAMAML, InitializationLearner, learners
 from kshot.runs import checkpoints
 from kshot.runs.config import describe_data, describe_learner
 from kshot.runs.folder import RunFolder
+from kshot.runs.result import TrainingResult
 from kshot.training.interrupts import TrainingInterrupted
 from kshot.training.loop import train
-from kshot.training.result import TrainingResult
 from kshot.tsa.clustering import check_clustering, cluster
 from kshot.tsa.solutions import solve_tasks
 from kshot.tsa.stages import StageFolder, Stages
