@@ -1,4 +1,4 @@
-"""What users find: the names that `import kshot` offers, their types, and each learner on the pages that introduce them."""
+"""What users find: the names that `import kshot` offers, their types, and the pages that introduce each learner."""
 
 from __future__ import annotations
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import pickle
+import struct
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import torch
 
@@ -14,6 +18,22 @@ from kshot.errors import CheckpointError
 from kshot.files import write_atomically
 
 FORMAT = 1
+# what a damaged file makes zipfile, pickle and torch raise
+_DAMAGE = (
+    OSError,
+    RuntimeError,
+    EOFError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    NotImplementedError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+    pickle.UnpicklingError,
+)
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
@@ -31,29 +51,63 @@ def save(path: Path, content: dict[str, Any]) -> None:
 
 
 def load(path: Path, config: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Read a checkpoint without running any code from it.
+    """Read a checkpoint, whose content is checked against its checksums, without running any code from it.
 
-    config: what the learner and the backbone that will receive it are built from; None to accept any.
-    Raises CheckpointError where the file is missing, damaged, of another format, or of another learner or backbone.
+    Parameters
+    ----------
+    path
+        The file that `save` wrote.
+    config
+        What the learner and the backbone that will receive it are built from; None to accept any.
+
+    Returns
+    -------
+    dict
+        What was saved, and in "digest" what identifies this very content.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing, damaged, of another format, or of another learner or backbone.
     """
-    if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint {path}: train the run first, or check the folder's name")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        found = content["format"]
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, BadZipFile, pickle.UnpicklingError) as e:
+        content = path.read_bytes()
+    except FileNotFoundError:
         raise CheckpointError(
-            f"{path} is damaged or was not written by kshot ({type(e).__name__}); "
+            f"there is no checkpoint {path}: train the run first, or check the folder's name"
+        ) from None
+    except OSError as error:
+        raise CheckpointError(f"the checkpoint {path} cannot be read ({error.strerror}); check its permissions") from error
+    try:
+        _check_sums(content)
+        found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        version = found["format"]
+    except _DAMAGE as error:
+        raise CheckpointError(
+            f"{path} is damaged or was not written by kshot ({type(error).__name__}); "
             f"use the run's other checkpoint, or delete this one and train again"
-        ) from e
-    if found != FORMAT:
+        ) from error
+    if version != FORMAT:
         raise CheckpointError(
-            f"{path} has format {found}, written by kshot {content.get('kshot')}, and kshot {kshot.__version__} reads "
+            f"{path} has format {version}, written by kshot {found.get('kshot')}, and kshot {kshot.__version__} reads "
             f"format {FORMAT}; load it with that version of kshot"
         )
     if config is not None:
-        _refuse_another(path, content["config"], config)
-    return content
+        _refuse_another(path, found["config"], config)
+    return found | {"digest": digest(content)}
+
+
+def digest(content: bytes) -> str:
+    """What identifies the content of a checkpoint."""
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _check_sums(content: bytes) -> None:
+    """BadZipFile if a byte of the archive's files is not what was written, which torch itself does not notice."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(damaged)
 
 
 def load_weights(module: torch.nn.Module, weights: dict[str, Any], path: Path) -> None:
