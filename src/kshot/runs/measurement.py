@@ -1,0 +1,101 @@
+"""What is to be measured of a run: the options of `Run.evaluate`, checked before any work."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from kshot.data.dataset import SplitName
+from kshot.data.regression import RegressionDataset
+from kshot.data.tasks import AnyDataset, AnySplit
+from kshot.evaluation.protocol import (
+    departure,
+    describe_adaptation,
+    evaluate,
+    plan_evaluation,
+    shared_features,
+    usual_ways,
+)
+from kshot.evaluation.results import Evaluation
+from kshot.learners.base import Learner
+from kshot.measures import Statistics
+from kshot.solvers.adaptation import Adaptation, adaptations
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """The options of `Run.evaluate`, which documents them."""
+
+    shots: Sequence[int] = (5,)
+    split: SplitName = "test"
+    ways: int | None = None
+    queries: int = 15
+    tasks: int = 2000
+    seed: int = 0
+    within_domain: bool | None = None
+    adaptation: Adaptation | str | None = None
+    precision: Literal["float32", "bf16"] = "float32"
+    statistics: Sequence[Statistics] | None = None
+
+    def kinds(self, learner: Learner, data: AnyDataset) -> Sequence[Statistics]:
+        """The kinds of statistics to measure with."""
+        return self.statistics or statistics_offered(learner, data)
+
+    def check(self, learner: Learner, data: AnyDataset) -> None:
+        """Refuse what cannot be measured, by the errors of `evaluate`."""
+        for statistics in self.kinds(learner, data):
+            for shots in self.shots:
+                plan_evaluation(
+                    learner, data.split(self.split), shots=shots, statistics=statistics, **self._task_options()
+                )
+
+    def of(
+        self, learner: Learner, data: AnyDataset, *, statistics: Statistics, shots: Sequence[int], progress: str | None
+    ) -> list[Evaluation]:
+        """One evaluation per number of shots, on features that are computed once.
+
+        progress: what the lines on the terminal call the learner; None for no lines.
+        """
+        split = data.split(self.split)
+        if progress is not None:
+            print(f"evaluating {progress} on {split.dataset}/{split.name}", file=sys.stderr)
+        shown = progress is not None
+        features = shared_features(learner, split, self.adaptation, self.precision, progress=shown)
+        shared = self._task_options() | {"features": features, "statistics": statistics, "progress": shown}
+        return [evaluate(learner, split, shots=count, **shared) for count in shots]
+
+    def among(
+        self, saved: Sequence[Evaluation], learner: Learner, data: AnyDataset, *, statistics: Statistics
+    ) -> dict[int, Evaluation]:
+        """Those of the saved evaluations that this measurement would repeat, by their number of shots."""
+        chosen = adaptations[self.adaptation]() if isinstance(self.adaptation, str) else self.adaptation
+        described = describe_adaptation(chosen or getattr(learner, "adaptation", None))
+        wanted = self._protocol(learner, data.split(self.split)) | {"statistics": statistics}
+        return {
+            result.protocol.shots: result
+            for result in saved
+            if (result.adaptation, result.precision) == (described, self.precision)
+            and wanted.items() <= asdict(result.protocol).items()
+        }
+
+    def _protocol(self, learner: Learner, split: AnySplit) -> dict[str, Any]:
+        return {
+            "dataset": split.dataset,
+            "split": split.name,
+            "ways": usual_ways(learner, split) if self.ways is None else self.ways,
+            "queries": self.queries,
+            "tasks": self.tasks,
+            "seed": self.seed,
+            "within_domain": departure(split, self.within_domain),
+        }
+
+    def _task_options(self) -> dict[str, Any]:
+        names = ("ways", "queries", "tasks", "seed", "within_domain", "adaptation", "precision")
+        return {name: getattr(self, name) for name in names}
+
+
+def statistics_offered(learner: Learner, data: AnyDataset) -> Sequence[Statistics]:
+    """The kinds of statistics that make a difference: a network of fully connected layers normalises nothing."""
+    return learner.statistics_offered[:1] if isinstance(data, RegressionDataset) else learner.statistics_offered
