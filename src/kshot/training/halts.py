@@ -10,7 +10,6 @@ from kshot.data.tasks import AnySplit
 from kshot.learners.base import FeatureLearner
 from kshot.training.distributed import Processes
 from kshot.training.interrupts import StopSignals
-from kshot.training.options import ResolvedOptions
 from kshot.training.state import TrainingState
 
 _KEPT_FOR_VALIDATION = 0.1  # of the limit, while it is unknown how long a validation takes
@@ -26,19 +25,16 @@ class TimeLimit:
     Parameters
     ----------
     state
-        What the run has done, and how long that took, earlier sittings included.
-    options
-        The limit; None for none.
+        The options, with the limit, and how long the run took so far, earlier sittings included.
     held_out
         The validation classes, if any.
     images_per_step
         Training images per step.
     """
 
-    def __init__(
-        self, state: TrainingState, options: ResolvedOptions, held_out: AnySplit | None, images_per_step: int
-    ) -> None:
-        self._seconds = math.inf if options.time_limit is None else 60 * options.time_limit
+    def __init__(self, state: TrainingState, held_out: AnySplit | None, images_per_step: int) -> None:
+        minutes = state.options.time_limit
+        self._seconds = math.inf if minutes is None else 60 * minutes
         self._state, self._held_out, self._images_per_step = state, held_out, images_per_step
 
     @property

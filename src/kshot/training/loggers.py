@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import yaml
 
 from kshot.errors import ConfigError
-from kshot.training.options import LoggerName
+from kshot.training.state import TrainingState
 
 _MODULES = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}
 
@@ -85,19 +85,15 @@ class Loggers:
 
     Parameters
     ----------
-    names
-        Which ones; `check_loggers` has accepted them.
-    folder
-        The run folder; None only if there are no names.
-    config
-        What the run's config.yaml says.
+    state
+        The options, which name the loggers; the run folder; and whether this process writes.
     """
 
-    def __init__(self, names: Sequence[LoggerName], *, folder: Path | str | None, config: dict[str, Any]) -> None:
+    def __init__(self, state: TrainingState) -> None:
         self._loggers: list[Logger] = []
-        for name in names:
-            assert folder is not None, "train() refuses loggers without a run folder"
-            self._loggers.append(_LOGGERS[name](Path(folder), config))
+        for name in (state.options.loggers or []) if state.writes else []:
+            assert state.folder is not None, "train() refuses loggers without a run folder"
+            self._loggers.append(_LOGGERS[name](state.folder.path, state.config))
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Give each logger an epoch's row of the history."""

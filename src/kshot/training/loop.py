@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any
 
 import torch
 
@@ -25,44 +23,19 @@ from kshot.training.checks import check_compile, check_fit, check_queries
 from kshot.training.distributed import Processes
 from kshot.training.halts import Halts, TimeLimit
 from kshot.training.interrupts import StopSignals, TrainingInterrupted
+from kshot.training.keywords import TrainKeywords, with_keywords_of
 from kshot.training.loggers import Loggers, check_loggers
 from kshot.training.optimizers import make_optimizer, make_schedule
 from kshot.training.options import ResolvedOptions, TrainingOptions
 from kshot.training.progress import ProgressLine
 from kshot.training.result import summarize
-from kshot.training.state import Counters, TrainingState
+from kshot.training.state import TrainingState
 from kshot.training.validation import Score, Validation
 
 _STEPS_BETWEEN_READINGS = 50  # on a GPU, which each reading of the loss makes wait
 
-Keywords = ParamSpec("Keywords")
-Returned = TypeVar("Returned")
 
-
-@dataclass(frozen=True, kw_only=True)
-class _Keywords(TrainingOptions):
-    """Every keyword of `train`: the options, and where the run is kept."""
-
-    run: Path | str | None = None
-    resume: bool = False
-
-
-def _with_keywords_of(
-    keywords: Callable[Keywords, Any],
-) -> Callable[[Callable[..., Returned]], Callable[Concatenate[Learner, AnyDataset, Keywords], Returned]]:
-    """Decorator: type checkers, editors and notebooks see the fields of a dataclass as the keywords of a function."""
-
-    def declare(function: Callable[..., Returned]) -> Callable[..., Returned]:
-        before, after = inspect.signature(function), inspect.signature(keywords)
-        positional = [part for part in before.parameters.values() if part.kind is part.POSITIONAL_OR_KEYWORD]
-        shown = before.replace(parameters=[*positional, *after.parameters.values()])
-        function.__signature__ = shown  # type: ignore[attr-defined]
-        return function
-
-    return declare
-
-
-@_with_keywords_of(_Keywords)
+@with_keywords_of(TrainKeywords)
 def train(
     learner: Learner, data: AnyDataset, *, run: Path | str | None = None, resume: bool = False, **options: Any
 ) -> TrainingResult:
@@ -110,6 +83,7 @@ def train(
         optimizer = make_optimizer(learner.parameters(), chosen)
         state = TrainingState(
             learner,
+            options=chosen,
             optimizer=optimizer,
             schedule=make_schedule(optimizer, chosen),
             measure=split.measure,
@@ -119,26 +93,23 @@ def train(
         )
         state.start(resume)
         processes.start_alike(learner)
-        halts = Halts(signals, TimeLimit(state, chosen, held_out, tasks.images_per_step), processes)
+        halts = Halts(signals, TimeLimit(state, held_out, tasks.images_per_step), processes)
+        bar, loggers = ProgressLine(state, tasks.images_per_step), Loggers(state)
         score = None
-        with _progress(state, tasks, chosen, processes) as bar, _loggers(run, config, chosen, processes) as record:
-            while (stopped := _finished(state.counters, chosen)) is None:
-                in_time = _train_steps(state, tasks, chosen, processes, halts, bar)
+        with contextlib.closing(bar), contextlib.closing(loggers):
+            while (stopped := _finished(state)) is None:
+                in_time = _train_steps(state, tasks, processes, halts, bar)
                 score = _validate(state, validation, halts, bar) if in_time else None
                 if score is None or score.tasks < chosen.validation_tasks:
-                    state.save()
                     stopped = "time_limit"
+                    state.save()
                     break
-                record.log(
-                    state.end_epoch(
-                        score, tasks=chosen.steps_per_epoch * chosen.meta_batch, images_per_task=tasks.images_per_task
-                    )
-                )
+                loggers.log(state.end_epoch(score, tasks.images_per_task))
             if state.counters.best_epoch == 0:  # time ran out in the first epoch
                 score = score or _validate(state, validation, halts, bar)
                 state.keep_best(score)
         state.load_best()
-    return summarize(state, stopped, chosen, tasks, score)
+    return summarize(state, stopped, tasks, score)
 
 
 def _plan(
@@ -171,19 +142,12 @@ def _tasks(learner: Learner, split: AnySplit, options: ResolvedOptions, processe
     )
 
 
-def _train_steps(
-    state: TrainingState,
-    tasks: StepTasks,
-    options: ResolvedOptions,
-    processes: Processes,
-    halts: Halts,
-    bar: ProgressLine,
-) -> bool:
+def _train_steps(state: TrainingState, tasks: StepTasks, processes: Processes, halts: Halts, bar: ProgressLine) -> bool:
     """The steps of the epoch that are still to do; returns False if there is no time for all of them and validation.
 
     Raises TrainingInterrupted after a signal.
     """
-    learner, optimizer, counters = state.learner, state.optimizer, state.counters
+    learner, optimizer, counters, options = state.learner, state.optimizer, state.counters, state.options
     read_every = _STEPS_BETWEEN_READINGS if processes.device.type == "cuda" else 1
     key = seeding.key(options.seed, "steps", processes.rank)
     first = counters.epoch * options.steps_per_epoch
@@ -247,24 +211,8 @@ def _prepare(learner: Learner, splits: list[AnySplit | None], options: ResolvedO
         learner.backbone.compile()  # type: ignore[union-attr]
 
 
-def _progress(
-    state: TrainingState, tasks: StepTasks, options: ResolvedOptions, processes: Processes
-) -> contextlib.closing[ProgressLine]:
-    show = options.progress and processes.is_first
-    line = ProgressLine(
-        state.counters, state.measure, options=options, images_per_task=tasks.images_per_task, show=show
-    )
-    return contextlib.closing(line)
-
-
-def _loggers(
-    run: Path | str | None, config: dict[str, Any], options: ResolvedOptions, processes: Processes
-) -> contextlib.closing[Loggers]:
-    names = options.loggers or [] if processes.is_first else []
-    return contextlib.closing(Loggers(names, folder=run, config=config))
-
-
-def _finished(counters: Counters, options: ResolvedOptions) -> Stopped | None:
+def _finished(state: TrainingState) -> Stopped | None:
+    counters, options = state.counters, state.options
     if counters.epoch >= options.max_epochs:
         return "max_epochs"
     return "patience" if 0 < options.patience <= counters.epoch - counters.best_epoch else None

@@ -8,9 +8,8 @@ import time
 
 from tqdm import tqdm
 
-from kshot.measures import ACCURACY, Measure
-from kshot.training.options import ResolvedOptions
-from kshot.training.state import Counters
+from kshot.measures import ACCURACY
+from kshot.training.state import TrainingState
 
 _SECONDS_BEFORE_ESTIMATE, _STEPS_BEFORE_ESTIMATE = 5.0, 5
 _LONG = 10 * 60.0  # seconds of a training that a person should be told of
@@ -23,31 +22,24 @@ class ProgressLine:
 
     Parameters
     ----------
-    counters
-        How far training is; read at every step.
-    measure
-        What validation measures.
-    options
-        How long training can last.
-    images_per_task
-        Support and query images.
-    show
-        Whether there is a line at all.
+    state
+        How far training is, read at every step, and its options: whether there is a line at all.
+    images_per_step
+        Support and query images of a step's tasks.
     """
 
-    def __init__(
-        self, counters: Counters, measure: Measure, *, options: ResolvedOptions, images_per_task: int, show: bool
-    ) -> None:
-        self._counters, self._measure, self._options = counters, measure, options
-        self._images_per_step = options.meta_batch * images_per_task
-        self._shown, self._started, self._steps = show, time.perf_counter(), 0
-        self._says_estimate = show and options.time_limit is None
+    def __init__(self, state: TrainingState, images_per_step: int) -> None:
+        counters, options = state.counters, state.options
+        self._counters, self._measure, self._options = counters, state.measure, options
+        self._images_per_step, self._shown = images_per_step, options.progress and state.writes
+        self._started, self._steps = time.perf_counter(), 0
+        self._says_estimate = self._shown and options.time_limit is None
         steps = options.steps_per_epoch
         self._bar = tqdm(
             total=options.max_epochs * steps * options.meta_batch,
             initial=(counters.epoch * steps + counters.step) * options.meta_batch,
             unit="task",
-            disable=not show,
+            disable=not self._shown,
             # a log file gets a line now and then instead of one that is drawn over
             mininterval=0.1 if sys.stderr.isatty() else 30,
         )

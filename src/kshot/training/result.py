@@ -14,11 +14,9 @@ from kshot.training.state import Counters, TrainingState
 from kshot.training.validation import Score
 
 
-def summarize(
-    state: TrainingState, stopped: Stopped, options: ResolvedOptions, tasks: StepTasks, last: Score | None
-) -> TrainingResult:
+def summarize(state: TrainingState, stopped: Stopped, tasks: StepTasks, last: Score | None) -> TrainingResult:
     """The result of a training that has ended, of which `last` is the last validation score of this sitting."""
-    counters, measure = state.counters, state.measure
+    counters, measure, options = state.counters, state.measure, state.options
     return TrainingResult(
         best_accuracy=counters.best_accuracy if measure is ACCURACY else math.nan,
         best_error=-counters.best_accuracy if measure is SQUARED_ERROR else math.nan,

@@ -18,6 +18,7 @@ from kshot.measures import ACCURACY, Measure
 from kshot.runs import checkpoints
 from kshot.runs.folder import RunFolder
 from kshot.training.optimizers import Schedule, advance
+from kshot.training.options import ResolvedOptions
 from kshot.training.validation import Score
 
 
@@ -63,6 +64,8 @@ class TrainingState:
     ----------
     learner
         What is trained.
+    options
+        How it is trained.
     optimizer, schedule
         What moves its weights, and at what rate.
     measure
@@ -79,6 +82,7 @@ class TrainingState:
         self,
         learner: Learner,
         *,
+        options: ResolvedOptions,
         optimizer: Optimizer,
         schedule: Schedule,
         measure: Measure,
@@ -86,7 +90,7 @@ class TrainingState:
         folder: RunFolder | None,
         writes: bool,
     ) -> None:
-        self.learner, self.optimizer, self.schedule = learner, optimizer, schedule
+        self.learner, self.options, self.optimizer, self.schedule = learner, options, optimizer, schedule
         self.measure, self.config, self.folder, self.writes = measure, config, folder, writes
         self.counters = Counters()
         self._best_weights: dict[str, Tensor] = {}
@@ -174,9 +178,9 @@ class TrainingState:
             content = {"config": self.config, "learner": self._best_weights, "epoch": counters.epoch}
             checkpoints.save(self.folder.best, content | {"accuracy": score.mean, "ci95": score.ci95})
 
-    def end_epoch(self, score: Score, *, tasks: int, images_per_task: int) -> dict[str, Any]:
-        """Close an epoch of so many tasks with its validation score, and save; returns its row of the history."""
-        counters = self.counters
+    def end_epoch(self, score: Score, images_per_task: int) -> dict[str, Any]:
+        """Close an epoch with its validation score, and save; returns its row of the history."""
+        counters, tasks = self.counters, self.options.steps_per_epoch * self.options.meta_batch
         counters.epoch += 1
         row = {
             "epoch": counters.epoch,

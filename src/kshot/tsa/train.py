@@ -200,7 +200,9 @@ def load_pretrained(learner: TSAMAML, run: Path) -> None:
         raise CheckpointError(f"{run} was trained by {name}, which learns no initialisation; name a run of maml")
     pairs = {f"backbone.{key}": (value, here["backbone"].get(key)) for key, value in saved["backbone"].items()}
     pairs["learner.ways"] = (saved["learner"]["ways"], here["learner"]["ways"])
-    differing = [f"{key} is {first!r} there and {second!r} here" for key, (first, second) in pairs.items() if first != second]
+    differing = [
+        f"{key} is {first!r} there and {second!r} here" for key, (first, second) in pairs.items() if first != second
+    ]
     advice = "train with the options of that run's config.yaml, or name another run"
     if differing:
         raise CheckpointError(f"{run} has another architecture: {'; '.join(differing)}; {advice}")
