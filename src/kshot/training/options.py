@@ -110,8 +110,8 @@ class TrainingOptions:
         Classes to train on. "train+val" adds the validation classes; nothing is then held out, so there is no
         validation, no early stopping and no plateau schedule, and the weights of the last epoch are kept.
     augment
-        Random crop, colour jitter and mirroring for photographs, random crop for the rest (characters change meaning
-        when mirrored); False for none.
+        Random crop, colour jitter and mirroring, if the dataset is of photographs (characters change meaning when
+        mirrored); False for none.
     seed
         Names the training tasks, their augmentation and dropout masks, and the validation tasks.
     device
