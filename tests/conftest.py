@@ -108,7 +108,7 @@ def scripted_validation(monkeypatch: pytest.MonkeyPatch) -> Callable[[Sequence[f
         calls: list[tuple[Any, ...]] = []
 
         def evaluate(*args: Any, **kwargs: Any) -> types.SimpleNamespace:
-            calls.append(args)
+            calls.append((*args, *kwargs.items()))
             return types.SimpleNamespace(mean=next(remaining), ci95=0.01)
 
         monkeypatch.setattr("kshot.training.validation.evaluate", evaluate)

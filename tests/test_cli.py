@@ -19,7 +19,7 @@ from kshot.errors import ConfigError
 from kshot.evaluation.protocol import evaluate
 from kshot.learners import learners
 from kshot.solvers import adaptations
-from kshot.training import train
+from kshot.training import TrainingOptions
 
 
 @pytest.mark.parametrize("words", [[], *[[name] for name in COMMANDS], ["data", "prepare"], ["data", "show"]])
@@ -36,7 +36,7 @@ def test_every_option_of_every_part_has_a_text():
         *backbones.values(),
         *adaptations.values(),
         *SOURCES.values(),
-        train,
+        TrainingOptions,
         evaluate,
         prepare,
     ]
@@ -93,7 +93,7 @@ def test_a_recipe_sets_the_defaults_that_help_shows(say):
             ["train", "--set", "learner.statistics=both"],
             "--learner.statistics takes one of 'task', 'joint', not 'both'",
         ),
-        (["train", "--set", "max_epochs=many"], "--max-epochs takes a whole number, not 'many'"),
+        (["train", "--set", "max_epochs=many"], "--max-epochs takes a whole number or null, not 'many'"),
         (["train", "--set", "max_epochs"], "--set takes key=value"),
         (["train", "--learner"], "--learner needs a value"),
         (["train", "--learning-rate", "fast"], "--learning-rate takes a number, not 'fast'"),
@@ -181,6 +181,12 @@ def test_lists_are_typed_as_words_or_in_brackets():
     ):
         options = training_options(words)[1]
         assert options.parse(words).milestones == [20, 40]
+    for words, factor in (
+        (["--factor", "0.1", "0.2"], [0.1, 0.2]),
+        (["--factor", "[0.1,0.2]", "--seed", "1"], [0.1, 0.2]),
+        (["--factor", "0.5", "--seed", "1"], 0.5),
+    ):
+        assert training_options(words)[1].parse(words).factor == factor
     words = ["--backbone", "resnet12", "--set", "backbone.widths=[64,128,256,512]", "--factor=[0.5,0.1]"]
     given = training_options(words)[1].parse(words)
     assert list(given.backbone.widths) == [64, 128, 256, 512]
@@ -193,7 +199,12 @@ def test_help_speaks_the_language_of_the_command_line(say):
     assert "default: false" in out
     assert not {"default: False", "default: True", "default: None"} & set(re.findall(r"default: \w+", out))
     assert "--factor+" not in out
-    assert len({text for name, *_, text in parameters(train) if name.endswith(("ways", "shots", "queries"))}) == 6
+    assert "--factor FACTOR [FACTOR ...] What" in out
+    assert "(whole number or null, default: null)" in out
+    assert (
+        len({text for name, *_, text in parameters(TrainingOptions) if name.endswith(("ways", "shots", "queries"))})
+        == 6
+    )
     assert len({text for name, *_, text in parameters(evaluate) if name in ("ways", "shots", "queries")}) == 3
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from kshot.data.episodes import Episodes, EpisodeSampler, TaskShape
 from kshot.errors import ConfigError, DataError
 from kshot.learners import R2D2, FeatureLearner, InitializationLearner, Learner, MultiTask, Supervised, learners
-from kshot.training.options import check_compile
+from kshot.training.checks import check_compile
 
 
 @pytest.fixture(params=sorted([*learners, *VARIANTS]))

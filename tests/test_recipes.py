@@ -195,7 +195,7 @@ def test_another_learner_does_not_get_the_recipes_learner_options():
 
 def test_wrong_types_and_unknown_keys_in_a_recipe_are_named():
     _, options, _ = training_options([])
-    with pytest.raises(ConfigError, match="max-epochs takes a whole number, not 'many'"):
+    with pytest.raises(ConfigError, match="max-epochs takes a whole number or null, not 'many'"):
         options.parse([], {"max_epochs": "many"})
     _, options, _ = training_options([])
     with pytest.raises(ConfigError, match=r"recipe: learner\.statistic; did you mean --learner\.statistics"):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import types
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from conftest import make_split
 from tqdm import tqdm
 from training_toys import (
     STEPS,
@@ -18,8 +22,15 @@ from training_toys import (
     toy_train,
 )
 
+import kshot.training.progress
+from kshot.errors import ConfigError
 from kshot.learners import ProtoNet, Supervised
-from kshot.training.state import TrainingState
+from kshot.measures import ACCURACY
+from kshot.training import TrainingOptions, train
+from kshot.training.halts import TimeLimit
+from kshot.training.options import ResolvedOptions
+from kshot.training.progress import ProgressLine
+from kshot.training.state import Counters, TrainingState
 
 HALF = torch.tensor(0.5)
 
@@ -127,6 +138,102 @@ def test_progress_shows_speed_and_accuracy(capsys: pytest.CaptureFixture[str]) -
     assert all(word in line for word in ("epoch 1/1", "images/s", "task/s", "loss", "accuracy"))
     toy_train(max_epochs=1)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({}, "100 epochs will take about 5.6 hours, plus the time of validation; it may stop early (patience). "),
+        ({"patience": 0, "max_epochs": 9}, "9 epochs will take about 30 minutes, plus the time of validation. "),
+        ({"max_epochs": 2}, None),
+        ({"time_limit": 5.0}, None),
+        ({"progress": False}, None),
+    ],
+)
+def test_a_long_training_says_once_how_long_it_will_take(
+    options: dict[str, Any], sentence: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A hundred steps per epoch, of 2 s each."""
+    now = [0.0]
+    monkeypatch.setattr(kshot.training.progress, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+    settings = ResolvedOptions(**{"meta_batch": 2, "tasks_per_epoch": 200, "max_epochs": 100} | options)
+    state: Any = types.SimpleNamespace(counters=Counters(), options=settings, measure=ACCURACY, writes=True)
+    bar = ProgressLine(state, images_per_step=8)
+    for _ in range(2):
+        bar.start_epoch()
+        for _ in range(20):
+            now[0] += 2.0
+            bar.advance(steps_read=0)
+    bar.close()
+    said = capsys.readouterr().err
+    if sentence is None:
+        assert "will take" not in said
+    else:
+        assert (
+            said.count(f"{sentence}To train for less, choose a smaller max_epochs (--max-epochs) or a time_limit") == 1
+        )
+
+
+@pytest.mark.parametrize(
+    ("changes", "latest"),
+    [
+        ({}, 54),  # a tenth of the limit is kept
+        ({"learner": toy_learner(), "images": 1000}, 40),  # which pass at 50 images/s
+        ({"learner": toy_learner(), "images": 100_000}, 30),  # half of the limit at most
+        ({"images": None}, 60),  # nothing is held out
+        ({"best_epoch": 1}, 60),
+        ({"limit": None}, math.inf),
+    ],
+)
+def test_time_is_kept_for_the_first_validation(changes: dict[str, Any], latest: float) -> None:
+    given = {"learner": None, "images": 1000, "best_epoch": 0, "limit": 1.0} | changes
+    held_out = make_split([given["images"]], size=4) if given["images"] else None
+    counters = Counters(step=10, best_epoch=given["best_epoch"])
+    state: Any = types.SimpleNamespace(
+        learner=given["learner"], counters=counters, options=TrainingOptions(time_limit=given["limit"])
+    )
+    limit = TimeLimit(state, held_out, images_per_step=100)
+    for seconds in range(25, 70):
+        state.seconds, state.seconds_of_epoch = seconds, 20.0
+        assert limit.ends_steps() == (seconds > latest)
+
+
+@pytest.mark.parametrize(
+    ("images", "given", "epochs"),
+    [
+        (80, {}, 4_167),  # an epoch of the toys is 8 tasks of 12 images, and 400,000 images the fewest
+        (80, {"tasks_per_epoch": 1000}, 34),
+        (10_000, {"tasks_per_epoch": 1000}, 42),  # 500,000 images, each of them 50 times
+        (10_000, {"tasks_per_epoch": 1000, "max_epochs": 3}, 3),
+        (1_000_000, {"tasks_per_epoch": 1000}, 167),  # 2,000,000 images
+    ],
+)
+def test_the_default_number_of_epochs_follows_the_images(images: int, given: dict[str, Any], epochs: int) -> None:
+    """What is resolved is what config.yaml holds, so that a resumed run has the same number."""
+    split = make_split([images // 8] * 8, size=4)
+    options = TrainingOptions.of({"ways": 3, "shots": 2, "queries": 2, "meta_batch": 2, "tasks_per_epoch": 8} | given)
+    assert options.resolved(toy_learner(), split).max_epochs == epochs
+
+
+def test_the_default_number_of_epochs_counts_the_images_that_a_learner_draws() -> None:
+    split = make_split([1250] * 8, size=4)
+    assert TrainingOptions().resolved(Supervised(ToyBackbone(), num_classes=8), split).max_epochs == 50
+
+
+def test_the_default_number_of_epochs_of_functions_counts_points() -> None:
+    data = kshot.load("sinusoids")
+    learner = kshot.create_learner("maml", data, backbone="mlp")
+    assert TrainingOptions().resolved(learner, data.train).max_epochs == math.ceil(2_000_000 / 1602 / 10)
+
+
+def test_the_keywords_of_training_are_written_once() -> None:
+    """Type checkers, editors and notebooks see the fields of the dataclass as keywords."""
+    keywords = inspect.signature(train).parameters
+    names = [field.name for field in fields(TrainingOptions)]
+    assert list(keywords) == ["learner", "data", *names, "run", "resume"]
+    assert keywords["shots"].default == TrainingOptions.shots == 5
+    with pytest.raises(ConfigError, match="training has no option shot; did you mean shots"):
+        toy_train(shot=5)
 
 
 def test_progress_divides_by_the_steps_that_were_read(

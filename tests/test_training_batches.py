@@ -48,7 +48,13 @@ def test_training_and_validation_tasks_come_from_one_group(
 def step_tasks(augmentation: PhotoAugmentation | None = None) -> StepTasks:
     split = toy_dataset().train
     sampler = EpisodeSampler(split, TaskShape(3, 2, 2), seed=0)
-    return StepTasks(sampler, split.normalization, augmentation, 2, Processes("cpu"))
+    return StepTasks(
+        sampler,
+        normalization=split.normalization,
+        augmentation=augmentation,
+        meta_batch=2,
+        processes=Processes("cpu"),
+    )
 
 
 def test_blocks_of_steps_hold_the_same_tasks_wherever_they_start() -> None:

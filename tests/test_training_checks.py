@@ -19,7 +19,7 @@ from kshot.backbones import Conv4
 from kshot.data.dataset import Dataset
 from kshot.errors import ConfigError, DataError
 from kshot.learners import MAML, TADAM, MultiTask, Reptile
-from kshot.training.options import check_compile
+from kshot.training.checks import check_compile
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,10 @@ def test_ranks_take_disjoint_contiguous_shares() -> None:
     def numbers(rank: int, count: int) -> np.ndarray:
         processes = Processes("cpu")
         processes.rank, processes.count = rank, count
-        return StepTasks(sampler, data.train.normalization, None, 6, processes).numbers(4, 6)
+        tasks = StepTasks(
+            sampler, normalization=data.train.normalization, augmentation=None, meta_batch=6, processes=processes
+        )
+        return tasks.numbers(4, 6)
 
     np.testing.assert_array_equal(numbers(0, 1), np.arange(24, 36))
     np.testing.assert_array_equal(numbers(1, 3), [26, 27, 32, 33])

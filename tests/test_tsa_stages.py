@@ -269,7 +269,7 @@ def test_groups_that_lose_their_tasks_are_reported(tmp_path: Path, pretrained: P
     training = train_tsa_maml(learner, domains_data(), tmp_path, stages, TRAINING | {"patience": 0})
     assert [group.lost for group in training.groups] == [False, True]
     assert training.groups[1].unused_for >= 6
-    assert "groups without a task for an epoch or longer, which learn no more: 1" in training.report()
+    assert "groups with no task for an epoch or longer, which have stopped learning: 1" in training.report()
     assert "0: 100.0 %" in training.report()
 
 

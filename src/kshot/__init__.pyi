@@ -35,6 +35,7 @@ from kshot.runs import Run as Run
 from kshot.runs import TrainingResult as TrainingResult
 from kshot.runs import table as table
 from kshot.solvers import adaptations as adaptations
+from kshot.training import TrainingOptions as TrainingOptions
 from kshot.training import train as train
 from kshot.tsa import Stages as Stages
 from kshot.tsa import train_tsa_maml as train_tsa_maml

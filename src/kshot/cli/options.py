@@ -1,7 +1,7 @@
-"""Command-line options out of signatures: arguments of a constructor, their types, defaults and docstring.
+"""Command-line options made from signatures: the arguments of a constructor, their types, defaults and docstring.
 
-jsonargparse checks the types, of the command line and of a recipe alike; this module gives it the signatures, the texts
-of the docstrings, and names that are close to what was typed when a name is unknown.
+jsonargparse checks the types of values from the command line and from recipes. This module gives it the signatures and
+the texts of docstrings, and answers an unknown name with a known one that is close to it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import takewhile
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -26,29 +27,37 @@ NAME = ".name"  # `--learner mtl` is short for `--learner.name mtl`
 
 
 class _HelpFormatter(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the line breaks of examples, writes `--learner` for `--learner.name`, and choices only once.
+    """Keeps the line breaks of examples, and writes options as they are typed.
 
-    True and false are written as they are typed, and jsonargparse's `--factor+`, which appends to a list, is left out.
+    `--learner` stands for `--learner.name`, choices appear only once, types have names that people use, and
+    jsonargparse's `--factor+`, which appends to a list, is left out.
     """
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
-        return re.sub(r", --\S+\+ \S+", "", super()._format_action_invocation(action)).replace(NAME, "")
+        return re.sub(r", --\S+\+ .*", "", super()._format_action_invocation(action)).replace(NAME, "")
 
     def _expand_help(self, action: argparse.Action) -> str:
         text = re.sub(r"Optional\[(.*)\](?=, default)", r"\1 | null", super()._expand_help(action))
         text = re.sub(r"type: (Literal\[.*?\]|bool)( \| null)?(, )?", "", text)
         text = re.sub(r"default: (True|False)\b", lambda match: match[0].lower(), text)
-        return re.sub(r"<class '(\w+)'>", r"\1", text)
+        text = re.sub(r"<class '(\w+)'>", r"\1", text)
+        return re.sub(r"type: ([^,)]*)", lambda match: _in_words(match[1]), text)
 
 
 class Options:
     """The options of one command.
 
-    command: what the user types, for the usage line.
-    description, examples: what `--help` prints above and below the options.
+    Parameters
+    ----------
+    command
+        What the user types, for the usage line.
+    description, examples
+        What `--help` prints above and below the options.
+    positional
+        The arguments without a name, for the usage line.
     """
 
-    def __init__(self, command: str, description: str, examples: Sequence[str], positional: str = "") -> None:
+    def __init__(self, command: str, description: str, examples: Sequence[str], *, positional: str = "") -> None:
         shown = "\n".join(f"  {example}" for example in examples)
         self.parser = jsonargparse.ArgumentParser(
             prog=command,
@@ -61,11 +70,12 @@ class Options:
         )
         self._hints: dict[str, Any] = {}
         self._several: set[str] = set()  # keys of options that take several values
+        self._one_or_several: set[str] = set()  # keys of options that take one value, or several as a list
         self._takes_positional = False
         self._choices: dict[str, tuple[str, dict[str, set[str]]]] = {}  # by prefix: a part, and all parts' options
 
     def add(self, name: str, hint: Any, default: Any, text: str, **options: Any) -> None:
-        """One option `--name`, or a positional argument where `name` has no dashes."""
+        """Add one option `--name`, or a positional argument if `name` has no dashes."""
         self._add(self.parser, name, hint, text, {"default": default} if name.startswith("-") else {}, **options)
 
     def add_signature(
@@ -73,15 +83,27 @@ class Options:
         function: Callable[..., Any],
         title: str,
         prefix: str = "",
+        *,
         skip: Collection[str] = (),
         positional: Collection[str] = (),
         among: Mapping[str, Callable[..., Any]] | None = None,
     ) -> None:
-        """An option for every parameter of a function or class, less those in `skip`, under one heading of the help.
+        """Add an option for every parameter of a function or class, under one heading of the help.
 
-        prefix: goes before the names, as in ``learner.``.
-        positional: parameters that are given without a name.
-        among: what the function was chosen from, by name: who else has an option that it lacks is said of mistakes.
+        Parameters
+        ----------
+        function
+            Its signature and docstring say what the options are.
+        title
+            The heading.
+        prefix
+            Goes before the names, as in ``learner.``.
+        skip
+            Parameters that are no options.
+        positional
+            Parameters that are given without a name.
+        among
+            What the function was chosen from, by name: the message to an option that it lacks says which have it.
         """
         if among is not None:
             names = {name: set(inspect.signature(part).parameters) - set(skip) for name, part in among.items()}
@@ -107,10 +129,14 @@ class Options:
             if isinstance(settings.get("default"), tuple):
                 settings["default"] = list(settings["default"])
         self._hints[_key(option)] = element
+        if _takes_list_too(hint):
+            self._one_or_several.add(_key(option))
+            metavar = option.rpartition(".")[2].lstrip("-").replace("-", "_").upper()
+            more.setdefault("metavar", f"{metavar} [{metavar} ...]")
         target.add_argument(option, type=element, help=_as_typed(text), **settings, **more)
 
     def parse(self, arguments: Sequence[str], defaults: Mapping[str, Any] | None = None) -> jsonargparse.Namespace:
-        """The options of a command line, on top of nested `defaults` as a recipe has them.
+        """The options of a command line, on top of nested `defaults` such as those of a recipe.
 
         Raises ConfigError for an unknown option or a value of the wrong type, in either of the two.
         """
@@ -143,11 +169,15 @@ class Options:
                 yield f"{option}={_SWITCH.get(value.lower(), value)}"
             elif equals and key in self._several:
                 yield from [option, *_items(value)]
+            elif key in self._one_or_several and not equals:
+                several = list(takewhile(lambda following: not following.startswith("--"), words))
+                del words[: len(several)]
+                yield from [f"{option}=[{','.join(several)}]"] if len(several) > 1 else [option, *several]
             else:
                 yield f"{option}{equals}{value}"
 
     def _is_value_of_switch(self, word: str) -> bool:
-        """Whether a word after a switch belongs to it, be it a wrong value; a run's name, say, does not."""
+        """Whether a word after a switch is its value, right or wrong, and not a positional argument."""
         return word.lower() in _SWITCH or not (word.startswith("--") or self._takes_positional)
 
     def _known_key(self, name: str) -> str:
@@ -167,18 +197,18 @@ class Options:
         raise ConfigError(f"there is no option {shown}; {self._meant(key)}{command} --help lists all options")
 
     def _meant(self, key: str) -> str:
-        """What an unknown option may have been meant for: another part, another prefix, or a name of its own prefix."""
+        """What an unknown option may have meant: one of another part, of another prefix, or close to it in its own."""
         prefix, _, name = key.rpartition(".")
         chosen_name, names = self._choices.get(prefix, ("", {}))
-        having = sorted(other for other, own in names.items() if name in own)
+        having = sorted(other for other, options in names.items() if name in options)
         if having:
             return f"{chosen_name} has none of this name, but {', '.join(having)}; "
         known = [other.removesuffix(NAME) for other in self._hints]
-        found = [other for other in known if other.rpartition(".")[2] == name]
-        if not found:  # what a learner calls a rate is not the rate of the training: names are near in one prefix only
-            beside = {other.rpartition(".")[2]: other for other in known if other.rpartition(".")[0] == prefix}
-            found = [beside[near] for near in difflib.get_close_matches(name, beside, n=1, cutoff=0.5)]
-        return f"did you mean --{found[0].replace('_', '-')}? " if found else ""
+        close = [other for other in known if other.rpartition(".")[2] == name]
+        if not close:  # a learner's rate is not the rate of training: names are compared within one prefix
+            siblings = {other.rpartition(".")[2]: other for other in known if other.rpartition(".")[0] == prefix}
+            close = [siblings[near] for near in difflib.get_close_matches(name, siblings, n=1, cutoff=0.5)]
+        return f"did you mean --{close[0].replace('_', '-')}? " if close else ""
 
     def _translating_errors(self, parse: Callable[[], jsonargparse.Namespace]) -> jsonargparse.Namespace:
         try:
@@ -187,7 +217,7 @@ class Options:
             raise ConfigError(self._explained(str(error))) from error
 
     def _explained(self, message: str) -> str:
-        """jsonargparse's message in our words: which option, what it takes, what it got."""
+        """jsonargparse's message in the words of the command line: which option, what it takes, what it got."""
         key = re.search(r'Parser key "([^"]+)"', message)
         value = re.search(r"(?:Got|Given) value: (.*)", message)
         if key is None or value is None:
@@ -260,8 +290,8 @@ def expand_set(arguments: Sequence[str]) -> Iterator[str]:
 
 
 def chosen(arguments: Sequence[str], names: Collection[str]) -> dict[str, str]:
-    """The values of a few options, read ahead of the others since they decide which others there are."""
-    found: dict[str, str] = {}
+    """The values of a few options, read before the others because they decide which others there are."""
+    values: dict[str, str] = {}
     expanded = list(expand_set(arguments))
     for position, argument in enumerate(expanded):
         option, equals, value = argument.partition("=")
@@ -269,8 +299,8 @@ def chosen(arguments: Sequence[str], names: Collection[str]) -> dict[str, str]:
         if option.startswith("--") and name in names:
             if not equals and (position + 1 == len(expanded) or expanded[position + 1].startswith("--")):
                 raise ConfigError(f"--{name} needs a value")
-            found[name] = value if equals else expanded[position + 1]
-    return found
+            values[name] = value if equals else expanded[position + 1]
+    return values
 
 
 def _items(word: str) -> list[str]:
@@ -289,6 +319,22 @@ def _elements(hint: Any) -> tuple[Any, str | int | None]:
     if get_origin(hint) is tuple:
         return get_args(hint)[0], "+" if get_args(hint)[-1] is Ellipsis else len(get_args(hint))
     return hint, None
+
+
+def _takes_list_too(hint: Any) -> bool:
+    """Whether an option takes one value or a list of them, as `float | list[float]`."""
+    parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else ()
+    return any(get_origin(part) is list for part in parts) and sum(part is not type(None) for part in parts) > 1
+
+
+def _in_words(hint: str) -> str:
+    """A type as the help writes it: "whole number or null" for "int | null"."""
+    words = {"int": "whole number", "float": "number", "str": "text", "Path": "path"}
+    parts = [
+        re.sub(r"list\[(\w+)\]", lambda match: f"list of {words.get(match[1], match[1])}s", part)
+        for part in hint.split(" | ")
+    ]
+    return " or ".join(words.get(part, part) for part in parts)
 
 
 def _as_typed(text: str) -> str:

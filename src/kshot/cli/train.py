@@ -1,9 +1,11 @@
-"""`kshot train`: the options are those of the chosen learner, of the chosen backbone and of `kshot.train`."""
+"""`kshot train`: its options are those of the chosen learner, the chosen backbone and `TrainingOptions`."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +24,32 @@ from kshot.measures import SQUARED_ERROR
 from kshot.report.tables import percent
 from kshot.runs.config import build_learner, read_config
 from kshot.runs.folder import RunFolder
-from kshot.training import TrainingResult, train
+from kshot.training import TrainingOptions, TrainingResult, train
 
 _DESCRIPTION = """Train a learner and keep the weights with the best validation accuracy.
 
-What to train is named by --recipe, or by --data, --learner and --backbone; options override the recipe's. The options
-below are those of the chosen learner and backbone: kshot train --learner protonet --help shows ProtoNet's."""
+Name what to train by --recipe, or by --data, --learner and --backbone; options override the recipe's. Without any, it
+trains multi-task learning on glyphs, in minutes. Ctrl-C saves the run; --resume RUN goes on with it.
+
+The options below are those of the chosen learner and backbone: kshot train --learner protonet --help shows ProtoNet's.
+Without --max-epochs or a recipe, the number of epochs depends on the dataset; a training that will take long says how
+long, and --time-limit MINUTES bounds it. The training accuracy that it shows is of augmented images, with dropout, and
+often of more ways than validation has, so it can be the lower of the two."""
 _EXAMPLES = [
     "kshot train",
     "kshot train --data cifar-fs --learner mtl --backbone conv4 --backbone.width 64 --max-epochs 40",
     "kshot train --recipe mtl-cifar-fs-5shot --seed 1",
     "kshot train --recipe mtl-cifar-fs-5shot-conv4 --set learner.statistics=joint --run runs/joint",
     "kshot train --resume runs/mtl-cifar-fs-5shot-seed0",
-    "torchrun --nproc-per-node 4 -m kshot train --recipe mtl-cifar-fs-5shot --meta-batch 8",
+    "torchrun --nproc-per-node 4 -m -- kshot train --recipe mtl-cifar-fs-5shot --meta-batch 8",
 ]
 DEFAULT_NAMES = {"data": "glyphs", "learner": "mtl", "backbone": "conv4"}
-# what kshot.train is given by this module, and what learner and backbone take from the data and the shape of tasks
-OWN = {"learner", "data", "run", "resume"}
+# what learner and backbone take from the data and the shape of tasks
 FROM_DATA = {"backbone", "num_classes", "ways", "in_channels", "image_size"}
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Train a new run, or go on with one that was interrupted."""
+    """Train a new run, or go on with an interrupted one."""
     resumed = chosen(arguments, ["resume"]).get("resume")
     if resumed is not None:
         _resume(Path(resumed), arguments)
@@ -52,7 +58,7 @@ def run(arguments: Sequence[str]) -> None:
     given = options.parse(arguments, defaults)
     if given.recipe is not None and "stages" in recipes.load(given.recipe).options:
         raise ConfigError(f"{given.recipe} is trained in stages: kshot tsa train --recipe {given.recipe}")
-    if issubclass(learners[names["learner"]], TSAMAML):  # whose groups would start anywhere
+    if issubclass(learners[names["learner"]], TSAMAML):  # without the stages before, its groups would start anywhere
         raise ConfigError(f"{names['learner']} is trained in stages: kshot tsa train --data {names['data']}")
     data = datasets.load(names["data"], given.root)
     recipe = given.recipe or f"{names['learner']}-{data.name}-{names['backbone']}"
@@ -75,10 +81,18 @@ def training_options(
 ) -> tuple[dict[str, str], Options, dict[str, Any]]:
     """The names of dataset, learner and backbone, the options that they have, and the defaults of the recipe.
 
-    options: what the options are added to; by default those of `kshot train`.
-    default_names: what is trained where nothing is named.
-    sections: those of a recipe whose options have no prefix.
-    choices: the learners that may be named.
+    Parameters
+    ----------
+    arguments
+        The words of the command line.
+    options
+        What the options are added to; None for a new list, that of `kshot train`.
+    default_names
+        What is trained if nothing is named.
+    sections
+        The sections of a recipe whose options have no prefix.
+    choices
+        The learners that may be named.
     """
     options = options or Options("kshot train", _DESCRIPTION, _EXAMPLES)
     typed = chosen(arguments, ["recipe", "schedule", *DEFAULT_NAMES])
@@ -94,11 +108,12 @@ def training_options(
     options.add("--learner.name", str, usual["learner"], f"one of: {', '.join(sorted(choices))}")
     options.add("--backbone.name", str, usual["backbone"], f"one of: {', '.join(sorted(backbones))}")
     add_common(options)
-    options.add("--run", Path | None, None, "folder of the run; by default runs/ and the names and the seed")
+    run_text = "folder of the run; null for runs/RECIPE-seedN, with the names of the parts if there is no recipe"
+    options.add("--run", Path | None, None, run_text, metavar="FOLDER")
     for part, registry in (("learner", learners), ("backbone", backbones)):
         name = names[part]
         options.add_signature(registry[name], f"{part} {name}", f"{part}.", skip=FROM_DATA, among=registry)
-    options.add_signature(train, "training", skip=OWN)
+    options.add_signature(TrainingOptions, "training")
     # options that a recipe has for its own learner mean nothing to the one that was typed in its place
     kept = {name: content for name, content in recipe.items() if name in names and content["name"] == names[name]}
     for section in sections:
@@ -124,22 +139,23 @@ def new_learner(given: Namespace, data: AnyDataset) -> Learner:
 
 
 def training_arguments(given: Namespace) -> dict[str, Any]:
-    """The options that go to `kshot.train`."""
-    return {name: given[name] for name, *_ in parameters(train) if name not in OWN}
+    """The fields of `TrainingOptions`."""
+    return {field.name: given[field.name] for field in fields(TrainingOptions)}
 
 
 def add_common(options: Options) -> None:
-    """Add the options of every training, a resumed one included."""
-    options.add("--root", Path | None, None, ROOT_TEXT)
-    options.add("--resume", Path | None, None, "go on with an interrupted run, by the options of its config.yaml")
-    options.add("--set", str | None, None, "key=value, as often as needed: the same as --key value")
+    """Add the options that every training has, a resumed one included."""
+    resume_text = "go on with the interrupted run in this folder, with the options of its config.yaml"
+    options.add("--root", Path | None, None, ROOT_TEXT, metavar="FOLDER")
+    options.add("--resume", Path | None, None, resume_text, metavar="RUN")
+    options.add("--set", str | None, None, "the same as --key value; may be repeated", metavar="KEY=VALUE")
 
 
 def _resume(folder: Path, arguments: Sequence[str]) -> None:
     config = read_config(folder)
     options = Options("kshot train --resume RUN", "Go on with an interrupted run.", _EXAMPLES[-2:-1])
     add_common(options)
-    options.add_signature(train, "training", skip=OWN)
+    options.add_signature(TrainingOptions, "training")
     given = options.parse(arguments, config["training"])
     data = datasets.load(config["data"]["name"], given.root)
     torch.manual_seed(given.seed)
@@ -148,10 +164,9 @@ def _resume(folder: Path, arguments: Sequence[str]) -> None:
 
 
 def report(result: TrainingResult, command: str = "kshot train") -> None:
-    """Print where the run is, how good it is, and what to type next; from one process of several."""
+    """Print where the run is, how good it is, how training ended, and what to type next; in one process of several."""
     if os.environ.get("RANK", "0") != "0":
         return
-    epochs = len(result.history)
     minutes = result.seconds / 60
     print(f"\nrun                {result.run}")
     best, seen = None, "images"
@@ -161,11 +176,11 @@ def report(result: TrainingResult, command: str = "kshot train") -> None:
         seen = "points"
         best = f"mean squared error {SQUARED_ERROR.text(result.best_error, result.best_ci95)}"
     if best is not None:
-        print(f"best validation    {best} (95% interval over tasks), epoch {result.best_epoch} of {epochs}")
-    print(
-        f"time               {minutes:.1f} minutes, {result.images_per_second:.0f} {seen}/s, ended by {result.stopped}"
-    )
+        epoch = f"epoch {result.best_epoch}" if result.best_epoch > 0 else "before the end of epoch 1"
+        print(f"best validation    {best} (95% interval over {result.validation_tasks} tasks), {epoch}")
+    print(f"ended              {result.ending}")
+    print(f"time               {minutes:.1f} minutes, {result.images_per_second:.0f} {seen}/s in training")
     print(f"peak memory        {result.peak_memory:.0f} MiB")
     if result.stopped == "time_limit":
-        print(f"go on with         {command} --resume {result.run} --time-limit {2 * minutes:.0f}")
+        print(f"go on with         {command} --resume {result.run} --time-limit {max(1, 2 * math.ceil(minutes))}")
     print(f"next               kshot evaluate {result.run}")

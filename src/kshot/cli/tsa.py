@@ -11,7 +11,7 @@ import torch
 from kshot import data as datasets
 from kshot.cli.options import ROOT_TEXT, Options, chosen, parameters
 from kshot.cli.theory import write_findings
-from kshot.cli.train import DEFAULT_NAMES, OWN, add_common, new_learner, report, training_arguments, training_options
+from kshot.cli.train import DEFAULT_NAMES, add_common, new_learner, report, training_arguments, training_options
 from kshot.data.dataset import Dataset, SplitName
 from kshot.errors import CheckpointError, ConfigError
 from kshot.experiments.adaptation_curves import accuracy_by_groups, adaptation_steps
@@ -20,7 +20,7 @@ from kshot.experiments.task_groups import group_usage, task_map
 from kshot.learners import TSAMAML, Learner
 from kshot.runs.config import build_learner
 from kshot.runs.folder import load_run
-from kshot.training import train
+from kshot.training import TrainingOptions
 from kshot.training.distributed import resolve_device
 from kshot.tsa.stages import StageFolder, Stages
 from kshot.tsa.train import GroupTraining, train_tsa_maml
@@ -49,14 +49,14 @@ examples:
 `kshot tsa train --help` ({names}) explains the options.
 """
 _TRAIN = """Train MAML, solve many training tasks from its initialisation theta*, cluster the solutions by k-means, and
-train an initialisation for each group. Every stage can be interrupted, and is taken up by --resume where it stopped.
+train an initialisation for each group. Every stage can be interrupted; --resume RUN goes on where it stopped.
 
-The options of training serve the MAML and the groups alike; --pretrained takes a MAML that is trained already."""
+The options of training hold for the MAML and for the groups; --pretrained RUN takes a MAML that is trained already."""
 _FROM_COMMAND = {"learners", "split", "progress"}
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Dispatch to the training or to a view."""
+    """Train, or show a view of trained runs."""
     name, *rest = arguments or ["--help"]
     if name in ("-h", "--help"):
         lines = "\n".join(f"  {view:10}{_first_line(view)}" for view in VIEWS)
@@ -89,20 +89,22 @@ def _train(arguments: Sequence[str]) -> None:
     folder = given.run or Path("runs") / f"{recipe}-seed{given.seed}"
     stages = Stages(**{name: given[name] for name, *_ in parameters(Stages)})
     torch.manual_seed(given.seed)
-    _report(train_tsa_maml(_tsa_maml(new_learner(given, data)), data, folder, stages, training_arguments(given)))
+    training = TrainingOptions(**training_arguments(given))
+    _report(train_tsa_maml(_tsa_maml(new_learner(given, data)), data, run=folder, stages=stages, training=training))
 
 
 def _resume(folder: Path, arguments: Sequence[str]) -> None:
     config = StageFolder(folder).read_options()
     options = Options("kshot tsa train --resume RUN", "Go on with an interrupted training.", [])
     add_common(options)
-    options.add_signature(train, "training", skip=OWN)
+    options.add_signature(TrainingOptions, "training")
     given = options.parse(arguments, config["training"])
     data = datasets.load_images(config["data"]["name"], given.root)
     torch.manual_seed(given.seed)
     learner = _tsa_maml(build_learner(config))
+    training = TrainingOptions(**training_arguments(given))
     stages = Stages(**config["stages"])
-    _report(train_tsa_maml(learner, data, folder, stages, training_arguments(given), resume=True))
+    _report(train_tsa_maml(learner, data, run=folder, stages=stages, training=training, resume=True))
 
 
 def _tsa_maml(learner: Learner) -> TSAMAML:
@@ -130,18 +132,20 @@ def _view(name: str, arguments: Sequence[str]) -> None:
     options.add_signature(view, "options of the view", skip=_FROM_COMMAND)
     options.add("--out", Path, Path("tsa"), "folder for the table, the picture and the verdict")
     options.add("--root", Path | None, None, ROOT_TEXT)
-    options.add("--device", str, "auto", 'where to compute: "auto" for a GPU where there is one, "cpu", "cuda:1"')
+    options.add("--device", str, "auto", 'where to compute: "auto" for a GPU if there is one, "cpu", "cuda:1"')
     given = options.parse(arguments)
     learners, data = _trained(given.runs, given.root, given.device)
-    own = {option: given[option] for option, *_ in parameters(view) if option not in _FROM_COMMAND}
-    findings = view(learners, data.split(given.split), progress=True, **own)
-    write_findings(findings, given.out, name, own | {"runs": [str(run) for run in given.runs], "split": given.split})
+    chosen_options = {option: given[option] for option, *_ in parameters(view) if option not in _FROM_COMMAND}
+    findings = view(learners, data.split(given.split), progress=True, **chosen_options)
+    write_findings(
+        findings, given.out, name, chosen_options | {"runs": [str(run) for run in given.runs], "split": given.split}
+    )
 
 
 def _trained(runs: Sequence[Path], root: Path | None, device: str) -> tuple[dict[str, Learner], Dataset]:
-    """The learners of run folders by the names of these, and the dataset that all of them were trained on."""
+    """The learners of run folders, by the names of these, and the dataset that all of them were trained on."""
     learners: dict[str, Learner] = {}
-    found: dict[str, Dataset] = {}
+    trained_on: dict[str, Dataset] = {}
     for run in runs:
         stages = StageFolder(run)
         if stages.options.exists() and not stages.groups.best.exists():
@@ -150,7 +154,7 @@ def _trained(runs: Sequence[Path], root: Path | None, device: str) -> tuple[dict
         learners[run.name if run.name not in learners else str(run)] = learner.to(resolve_device(device))
         if not isinstance(data, Dataset):
             raise ConfigError(f"{run} learnt tasks of regression; the views are of tasks of classification")
-        found[data.name] = data
-    if len(found) > 1:
-        raise ConfigError(f"the runs were trained on different datasets: {', '.join(found)}; give runs of one")
-    return learners, next(iter(found.values()))
+        trained_on[data.name] = data
+    if len(trained_on) > 1:
+        raise ConfigError(f"the runs were trained on different datasets: {', '.join(trained_on)}; give runs of one")
+    return learners, next(iter(trained_on.values()))

@@ -13,20 +13,38 @@ from kshot.data.episodes import Episodes, Sampler
 from kshot.training.distributed import Processes
 
 # Launching the many small kernels of augmentation costs a GPU step as much as the network itself; several steps
-# share one launch. On a CPU a step's images should stay in cache instead.
+# share one launch. On a CPU the images of a step should stay in cache instead.
 _IMAGES_AT_ONCE_ON_GPU = 4096
 
 
 class StepTasks:
     """Which tasks belong to which step: step g has the numbers g*meta_batch .. (g+1)*meta_batch - 1.
 
-    share: tasks a step that this process takes, a contiguous part of the meta batch.
-    images_per_task: support and query images.
+    Parameters
+    ----------
+    sampler
+        Makes a task from its number.
+    normalization
+        Of the images; None for points of regression.
+    augmentation
+        Of the images; None for none.
+    meta_batch
+        Tasks per step, of all processes together.
+    processes
+        Each takes an equal, contiguous share of every step.
+
+    Attributes
+    ----------
+    share
+        Tasks per step that this process takes.
+    images_per_task
+        Support and query images.
     """
 
     def __init__(
         self,
         sampler: Sampler,
+        *,
         normalization: Normalization | None,
         augmentation: PhotoAugmentation | None,
         meta_batch: int,
@@ -40,13 +58,18 @@ class StepTasks:
         on_gpu = self.device.type == "cuda"
         self._steps_at_once = max(1, _IMAGES_AT_ONCE_ON_GPU // (self.share * self.images_per_task)) if on_gpu else 1
 
+    @property
+    def images_per_step(self) -> int:
+        """Images of one step, of all processes together."""
+        return self.meta_batch * self.images_per_task
+
     def numbers(self, first: int, last: int) -> NDArray[np.int64]:
         """Numbers of this process's tasks in steps first..last-1, step after step: (steps * share,)."""
         starts = np.arange(first, last)[:, None] * self.meta_batch + self.rank * self.share
         return (starts + np.arange(self.share)).reshape(-1)
 
     def steps(self, first: int, last: int) -> Iterator[Episodes]:
-        """The prepared tasks of steps first..last-1, one batch a step."""
+        """The prepared tasks of steps first..last-1, one batch per step."""
         for start in range(first, last, self._steps_at_once):
             numbers = self.numbers(start, min(start + self._steps_at_once, last))
             raw = self.sampler.episodes(numbers, self.device)

@@ -1,7 +1,11 @@
 """Several processes under torchrun, each with an equal share of every step's tasks, make the update of a single one.
 
+    torchrun --nproc-per-node 4 -m -- kshot train --run runs/a
+
+starts four; without the ``--``, torchrun takes ``--run`` for an option of its own and refuses it as ambiguous.
+
 The gradients of the objective are means over tasks, so the mean over processes with equal shares is the mean over all
-tasks. The same holds for BatchNorm's running statistics, which move once a pass towards the mean over its tasks.
+tasks. The same holds for BatchNorm's running statistics, which move once per pass towards the mean over its tasks.
 """
 
 from __future__ import annotations
@@ -18,11 +22,24 @@ from kshot.errors import ConfigError
 
 
 class Processes:
-    """This process (``rank``, 0..count-1) among ``count``; joins the others when torchrun started several.
+    """This process among all that train together; joins the others if torchrun started several.
 
-    device: "auto" for the GPU where there is one (the one of the local rank), else the CPU; or any torch device.
-    Where a process group exists already, it is used. The group stays until the program ends: a second training that
-    joined anew could meet processes that have not yet left.
+    A process group that exists already is used. The group stays until the program ends: a second training that made a
+    new one could meet processes that have not yet left the old one.
+
+    Parameters
+    ----------
+    device
+        "auto" for the GPU of the local rank if there is one, otherwise the CPU; or any torch device.
+
+    Attributes
+    ----------
+    rank
+        Number of this process, 0..count-1.
+    count
+        Number of processes.
+    device
+        Where this process computes.
     """
 
     def __init__(self, device: str = "auto") -> None:
@@ -31,7 +48,7 @@ class Processes:
         if not dist.is_available():
             return
         if not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            # gloo beside nccl: what the processes agree on step by step must not wait for the GPU
+            # gloo as well as nccl: what the processes agree on at each step must not wait for the GPU
             dist.init_process_group("cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo")
             atexit.register(dist.destroy_process_group)
         if dist.is_initialized():
@@ -43,7 +60,7 @@ class Processes:
         return self.rank == 0
 
     def check_meta_batch(self, meta_batch: int) -> None:
-        """ConfigError unless a step's tasks can be shared equally."""
+        """ConfigError unless the tasks of a step can be shared equally."""
         if meta_batch % self.count:
             multiple = self.count * max(1, round(meta_batch / self.count))
             raise ConfigError(
@@ -59,7 +76,7 @@ class Processes:
                 dist.broadcast(tensor.data, 0)
 
     def any(self, flags: Sequence[bool]) -> list[bool]:
-        """Each flag as true where any process says so."""
+        """For each flag, whether it is true in any process."""
         if self.count == 1:
             return list(flags)
         agreed = torch.tensor(flags, dtype=torch.int32)
@@ -67,7 +84,7 @@ class Processes:
         return agreed.bool().tolist()
 
     def from_first(self, values: Sequence[float]) -> list[float]:
-        """The numbers that the first process holds."""
+        """The values of the first process."""
         if self.count == 1:
             return list(values)
         shared = torch.tensor(values, dtype=torch.float64)
@@ -78,8 +95,8 @@ class Processes:
     def average(self, module: nn.Module, metrics: Tensor) -> None:
         """Replace gradients, floating buffers and `metrics` by their means over all processes, in place.
 
-        A parameter that has a gradient in one process counts as zero where it has none. Integer buffers count passes
-        or tasks of all processes, alike everywhere.
+        A parameter that has a gradient in one process only counts as zero in the others. Integer buffers count passes
+        or tasks of all processes, and are the same in each.
         """
         if self.count == 1:
             return
@@ -103,9 +120,19 @@ class Processes:
 
 
 def resolve_device(device: str) -> torch.device:
-    """The device of this name, "auto" for the GPU where there is one; ConfigError where there is no such device.
+    """The device of this name, which becomes torch's current one if it is a GPU.
 
-    A GPU without a number is the one of torchrun's local rank, and becomes torch's current one.
+    A GPU without a number is that of torchrun's local rank.
+
+    Parameters
+    ----------
+    device
+        A torch device, or "auto" for a GPU if there is one, otherwise the CPU.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such device.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end training after the step at hand, so that nothing is lost."""
+"""Ctrl-C and SIGTERM end training after the current step, so that nothing is lost."""
 
 from __future__ import annotations
 
@@ -13,14 +13,20 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 
 class StopSignals:
-    """A context in which the first SIGINT or SIGTERM only sets ``requested``; a second one acts as it always does."""
+    """A context in which the first SIGINT or SIGTERM only sets ``requested``; a second one acts as usual.
+
+    Attributes
+    ----------
+    requested
+        Whether a signal came.
+    """
 
     def __init__(self) -> None:
         self.requested = False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopSignals:
-        # Python lets only the main thread handle signals; elsewhere (a notebook's worker) they stay as they are.
+        # Python lets only the main thread handle signals; in others (a notebook's worker) handlers stay as they are.
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._remember)

@@ -6,19 +6,18 @@ import importlib
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import yaml
 
 from kshot.errors import ConfigError
-
-LoggerName = Literal["tensorboard", "wandb"]
+from kshot.training.state import TrainingState
 
 _MODULES = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}
 
 
 def check_loggers(names: Sequence[str]) -> None:
-    """ConfigError for an unknown name or a missing package; said before a logger or the run leaves anything behind."""
+    """ConfigError for an unknown name or a missing package, before a logger or the run writes anything."""
     for name in names:
         if name not in _MODULES:
             raise ConfigError(f"there is no logger {name!r}; choose from: {', '.join(_MODULES)}")
@@ -33,7 +32,7 @@ def _package(logger: str) -> Any:
 
 
 class Logger(Protocol):
-    """Receives the numbers of each epoch."""
+    """What receives the numbers of each epoch."""
 
     def log(self, epoch: int, numbers: Mapping[str, float]) -> None:
         """Record what was measured in an epoch, counted from 1."""
@@ -60,7 +59,7 @@ class TensorBoardLogger:
 
 
 class WandbLogger:
-    """A run of Weights & Biases, which a resumed run continues."""
+    """A run of Weights & Biases; resuming the training continues it."""
 
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
         name = folder.resolve().name
@@ -74,7 +73,7 @@ class WandbLogger:
         self._run.log(dict(numbers), step=epoch)
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send what is not sent yet."""
         self._run.finish()
 
 
@@ -82,21 +81,27 @@ _LOGGERS: dict[str, Callable[[Path, dict[str, Any]], Logger]] = {"tensorboard": 
 
 
 class Loggers:
-    """The loggers of these names, which `check_loggers` knows."""
+    """All loggers of a run.
 
-    def __init__(self, names: Sequence[LoggerName], folder: Path | str | None, config: dict[str, Any]) -> None:
+    Parameters
+    ----------
+    state
+        The options, which name the loggers; the run folder; and whether this process writes.
+    """
+
+    def __init__(self, state: TrainingState) -> None:
         self._loggers: list[Logger] = []
-        for name in names:
-            assert folder is not None, "train() refuses loggers without a run folder"
-            self._loggers.append(_LOGGERS[name](Path(folder), config))
+        for name in (state.options.loggers or []) if state.writes else []:
+            assert state.folder is not None, "train() refuses loggers without a run folder"
+            self._loggers.append(_LOGGERS[name](state.folder.path, state.config))
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Give the row of an epoch to each of them."""
+        """Give each logger an epoch's row of the history."""
         numbers = {name: value for name, value in row.items() if name != "epoch"}
         for logger in self._loggers:
             logger.log(row["epoch"], numbers)
 
     def close(self) -> None:
-        """Close each of them."""
+        """Close each logger."""
         for logger in self._loggers:
             logger.close()

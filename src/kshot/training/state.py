@@ -1,4 +1,4 @@
-"""What training has done so far: the numbers of each epoch, and everything that a resumed run needs."""
+"""What training has done so far: the numbers of each epoch, and all that a resumed run needs."""
 
 from __future__ import annotations
 
@@ -18,18 +18,31 @@ from kshot.measures import ACCURACY, Measure
 from kshot.runs import checkpoints
 from kshot.runs.folder import RunFolder
 from kshot.training.optimizers import Schedule, advance
+from kshot.training.options import ResolvedOptions
+from kshot.training.validation import Score
 
 
 @dataclass
 class Counters:
     """How far training is; plain numbers, so that a safe checkpoint can hold them.
 
-    epoch, step: finished epochs, and finished steps of the epoch at hand.
-    loss, accuracy: sums over those steps; epoch_seconds: what they took.
-    seconds: of the whole run, validation and earlier sittings included.
-    best_accuracy, best_ci95, best_epoch: of the best validation so far; nan and 0 before the first. In regression,
-        minus the mean squared error stands for the accuracy.
-    history: one row an epoch, see `TrainingResult`.
+    Attributes
+    ----------
+    epoch
+        Finished epochs.
+    step
+        Finished steps of the current epoch.
+    loss, accuracy
+        Sums over those steps.
+    epoch_seconds
+        What those steps took.
+    seconds
+        Of the whole run, validation and earlier sittings included.
+    best_accuracy, best_ci95, best_epoch
+        Of the best validation so far; nan and 0 before the first. In regression, minus the mean squared error stands
+        for the accuracy.
+    history
+        One row per epoch, see `TrainingResult`.
     """
 
     epoch: int = 0
@@ -45,24 +58,39 @@ class Counters:
 
 
 class TrainingState:
-    """The learner, its optimiser and schedule, how far they are, and the folder, if any, that all of it is saved in.
+    """The learner, its optimiser and schedule, how far they are, and the folder that all of it is saved in.
 
-    measure: what validation measures.
-    config: what the folder's config.yaml says.
-    writes: whether this process is the one that writes files.
+    Parameters
+    ----------
+    learner
+        What is trained.
+    options
+        How it is trained.
+    optimizer, schedule
+        What moves its weights, and at what rate.
+    measure
+        What validation measures.
+    config
+        What the folder's config.yaml says.
+    folder
+        The run folder; None to save nothing.
+    writes
+        Whether this process is the one that writes files.
     """
 
     def __init__(
         self,
         learner: Learner,
+        *,
+        options: ResolvedOptions,
         optimizer: Optimizer,
         schedule: Schedule,
         measure: Measure,
         config: dict[str, Any],
         folder: RunFolder | None,
-        writes: bool = True,
+        writes: bool,
     ) -> None:
-        self.learner, self.optimizer, self.schedule = learner, optimizer, schedule
+        self.learner, self.options, self.optimizer, self.schedule = learner, options, optimizer, schedule
         self.measure, self.config, self.folder, self.writes = measure, config, folder, writes
         self.counters = Counters()
         self._best_weights: dict[str, Tensor] = {}
@@ -70,7 +98,7 @@ class TrainingState:
         self._run_started = self._epoch_started = time.perf_counter()
 
     def start(self, resume: bool) -> None:
-        """Take the run folder into use, and go on from its last checkpoint where there is one."""
+        """Take the run folder into use, and go on from its last checkpoint if there is one."""
         saved = self.folder.start(self.config, resume, self.writes) if self.folder is not None else None
         if self.folder is not None and saved is not None:
             checkpoints.load_weights(self.learner, saved["learner"], self.folder.last)
@@ -83,7 +111,7 @@ class TrainingState:
         self._run_started -= self.counters.seconds
 
     def start_epoch(self) -> None:
-        """Train mode, and the clock of this epoch, which goes on where an interrupted one stood."""
+        """Switch to train mode, and start the clock of this epoch; that of an interrupted epoch goes on."""
         self.learner.train()
         self._epoch_started = time.perf_counter() - self.counters.epoch_seconds
 
@@ -92,10 +120,15 @@ class TrainingState:
         """Seconds of the whole run until now, earlier sittings included."""
         return time.perf_counter() - self._run_started
 
-    def count_step(self, metrics: Tensor, read_every: int) -> None:
-        """Count a finished step with its (loss, accuracy).
+    @property
+    def seconds_of_epoch(self) -> float:
+        """Seconds of the current epoch until now."""
+        return time.perf_counter() - self._epoch_started
 
-        They are read from the device every so many steps, because each reading makes a GPU wait.
+    def count_step(self, metrics: Tensor, read_every: int) -> None:
+        """Count a finished step with its (loss, accuracy), a tensor (2,).
+
+        They are read from the device every `read_every` steps, because each reading makes a GPU wait.
         """
         self.counters.step += 1
         self._unread.append(metrics)
@@ -104,7 +137,7 @@ class TrainingState:
 
     @property
     def steps_read(self) -> int:
-        """How many of the epoch's steps the sums of loss and accuracy hold so far."""
+        """How many steps of the epoch the sums of loss and accuracy hold so far."""
         return self.counters.step - len(self._unread)
 
     def _read(self) -> None:
@@ -119,7 +152,7 @@ class TrainingState:
             self.counters.accuracy += accuracy
 
     def diverged(self, what: str, step: int) -> DivergenceError:
-        """The error that ends training in this step of the epoch at hand."""
+        """The error that ends training in this step of the current epoch."""
         kept = "the last good checkpoint is kept; " if self.counters.best_epoch > 0 else ""
         return DivergenceError(
             f"{what} in epoch {self.counters.epoch + 1}, step {step}; {kept}train again with a lower learning rate or "
@@ -129,51 +162,46 @@ class TrainingState:
     def end_steps(self) -> None:
         """Bring sums and clock up to date, before the time that validation or a pause takes.
 
-        DivergenceError where the weights are not finite: a finite loss does not tell what the update after it did.
+        DivergenceError if the weights are not finite: a finite loss does not tell what the update after it did.
         """
         self._read()
         if not math.isfinite(torch.nn.utils.get_total_norm(self.learner.parameters(), math.inf)):
             raise self.diverged("the update left weights that are not finite", self.counters.step)
-        self.counters.epoch_seconds = time.perf_counter() - self._epoch_started
+        self.counters.epoch_seconds = self.seconds_of_epoch
 
-    def pause(self) -> None:
-        """Save the state in the middle of an epoch."""
-        self.end_steps()
-        self._save_last()
-
-    def keep_best(self, accuracy: float, ci95: float) -> None:
-        """Remember the weights as they are, with the validation accuracy that they reached in this epoch."""
+    def keep_best(self, score: Score) -> None:
+        """Remember the weights as they are, with the validation score that they reached in this epoch."""
         counters = self.counters
-        counters.best_accuracy, counters.best_ci95, counters.best_epoch = accuracy, ci95, counters.epoch
+        counters.best_accuracy, counters.best_ci95, counters.best_epoch = score.mean, score.ci95, counters.epoch
         self._best_weights = copy.deepcopy(self.learner.state_dict())
         if self.folder is not None and self.writes:
             content = {"config": self.config, "learner": self._best_weights, "epoch": counters.epoch}
-            checkpoints.save(self.folder.best, content | {"accuracy": accuracy, "ci95": ci95})
+            checkpoints.save(self.folder.best, content | {"accuracy": score.mean, "ci95": score.ci95})
 
-    def end_epoch(self, accuracy: float, ci95: float, tasks: int, images_per_task: int) -> dict[str, Any]:
-        """Close an epoch of so many tasks with its validation accuracy, and save; returns its row of the history."""
-        counters = self.counters
+    def end_epoch(self, score: Score, images_per_task: int) -> dict[str, Any]:
+        """Close an epoch with its validation score, and save; returns its row of the history."""
+        counters, tasks = self.counters, self.options.steps_per_epoch * self.options.meta_batch
         counters.epoch += 1
         row = {
             "epoch": counters.epoch,
             "tasks": counters.epoch * tasks,
             "loss": counters.loss / counters.step,
             **({"accuracy": counters.accuracy / counters.step} if self.measure is ACCURACY else {}),
-            f"validation_{self.measure.name}": self.measure.sign * accuracy,
-            "validation_ci95": ci95,
+            f"validation_{self.measure.name}": self.measure.sign * score.mean,
+            "validation_ci95": score.ci95,
             "learning_rate": float(self.optimizer.param_groups[0]["lr"]),
             "seconds": counters.epoch_seconds,
-            "validation_seconds": time.perf_counter() - self._epoch_started - counters.epoch_seconds,
+            "validation_seconds": self.seconds_of_epoch - counters.epoch_seconds,
             "tasks_per_second": tasks / counters.epoch_seconds,
             "images_per_second": tasks * images_per_task / counters.epoch_seconds,
         }
         counters.history.append(row)
         counters.step, counters.loss, counters.accuracy, counters.epoch_seconds = 0, 0.0, 0.0, 0.0
-        advance(self.schedule, accuracy)
-        # nothing held out: the latest weights are the best there are
-        if not accuracy <= counters.best_accuracy:
-            self.keep_best(accuracy, ci95)
-        self._save_last()
+        advance(self.schedule, score.mean)
+        # if nothing is held out, both are nan, and the latest weights are the best
+        if not score.mean <= counters.best_accuracy:
+            self.keep_best(score)
+        self.save()
         self._write_history()
         return row
 
@@ -182,7 +210,8 @@ class TrainingState:
         self.learner.load_state_dict(self._best_weights)
         self.learner.eval()
 
-    def _save_last(self) -> None:
+    def save(self) -> None:
+        """Write last.pt, from which a resumed run goes on, also in the middle of an epoch."""
         self.counters.seconds = self.seconds
         if self.folder is not None and self.writes:
             content = {

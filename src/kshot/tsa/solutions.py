@@ -17,7 +17,6 @@ from tqdm import tqdm
 
 from kshot.data.augmentation import augmentation_for
 from kshot.data.dataset import Dataset
-from kshot.data.episodes import TaskShape
 from kshot.errors import CheckpointError, DivergenceError
 from kshot.evaluation.features import evaluating
 from kshot.files import write_json
@@ -26,13 +25,14 @@ from kshot.memory import keep_freed_memory
 from kshot.training.batches import StepTasks
 from kshot.training.distributed import Processes
 from kshot.training.interrupts import StopSignals, TrainingInterrupted
+from kshot.training.options import ResolvedOptions
 
 FloatArray = NDArray[np.float32]
 
 _TASKS_AT_ONCE = 16  # between two records of progress
 
 
-def solve_tasks(learner: TSAMAML, data: Dataset, options: Mapping[str, Any], folder: Path, count: int) -> FloatArray:
+def solve_tasks(learner: TSAMAML, data: Dataset, options: ResolvedOptions, folder: Path, count: int) -> FloatArray:
     """The vectors (n, D) of the first `count` training tasks, computed as far as the files in `folder` lack them.
 
     options: all options of `kshot.train`, which say what the tasks are.
@@ -43,8 +43,8 @@ def solve_tasks(learner: TSAMAML, data: Dataset, options: Mapping[str, Any], fol
     tasks = _training_tasks(learner, data, options)
     file = SolutionFile(folder, count, learner.vector_size, _origin(learner, data, options))
     steps = (math.ceil(done / _TASKS_AT_ONCE) for done in (file.done, count))
-    bar = tqdm(total=count, initial=file.done, unit="task", desc="task solutions", disable=not options["progress"])
-    with StopSignals() as signals, evaluating(learner, options["precision"]), bar:
+    bar = tqdm(total=count, initial=file.done, unit="task", desc="task solutions", disable=not options.progress)
+    with StopSignals() as signals, evaluating(learner, options.precision), bar:
         for episodes in tasks.steps(*steps):
             wanted = episodes.part(0, count - file.done)
             try:
@@ -59,22 +59,27 @@ def solve_tasks(learner: TSAMAML, data: Dataset, options: Mapping[str, Any], fol
     return file.read()
 
 
-def _training_tasks(learner: TSAMAML, data: Dataset, options: Mapping[str, Any]) -> StepTasks:
+def _training_tasks(learner: TSAMAML, data: Dataset, options: ResolvedOptions) -> StepTasks:
     """The tasks of training, some at a time, and the learner where they are."""
-    split = data.split(options["train_on"])
-    shape = TaskShape(options["ways"], options["shots"], options["queries"])
-    sampler = learner.sampler(split, shape, options["seed"], options["within_domain"])
-    augmentation = augmentation_for(split.normalization, split.image_shape[-1]) if options["augment"] else None
-    processes = Processes(options["device"])
+    split = data.split(options.train_on)
+    sampler = learner.sampler(split, options.shape, options.seed, options.within_domain)
+    augmentation = augmentation_for(split.normalization, split.image_shape[-1]) if options.augment else None
+    processes = Processes(options.device)
     if processes.device.type == "cpu":
         keep_freed_memory()
     learner.to(processes.device)
-    if options["channels_last"]:
+    if options.channels_last:
         learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return StepTasks(sampler, split.normalization, augmentation, _TASKS_AT_ONCE, processes)
+    return StepTasks(
+        sampler,
+        normalization=split.normalization,
+        augmentation=augmentation,
+        meta_batch=_TASKS_AT_ONCE,
+        processes=processes,
+    )
 
 
-def _origin(learner: TSAMAML, data: Dataset, options: Mapping[str, Any]) -> dict[str, Any]:
+def _origin(learner: TSAMAML, data: Dataset, options: ResolvedOptions) -> dict[str, Any]:
     """Everything that the task solutions depend on."""
     digest = hashlib.sha256()
     for weight in learner.network.parameters():
@@ -82,7 +87,7 @@ def _origin(learner: TSAMAML, data: Dataset, options: Mapping[str, Any]) -> dict
     names = ("ways", "shots", "queries", "within_domain", "train_on", "augment", "seed", "precision")
     described = {name: learner.options[name] for name in ("assignment_steps", "inner_rate", "layers", "cluster_norms")}
     own = {"dataset": data.name, "pretrained weights": digest.hexdigest()}
-    return own | described | {name: options[name] for name in names}
+    return own | described | {name: getattr(options, name) for name in names}
 
 
 class SolutionFile:

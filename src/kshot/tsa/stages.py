@@ -17,14 +17,20 @@ from kshot.tsa.clustering import Clustering
 
 @dataclass(frozen=True)
 class Stages:
-    """What comes before the groups are trained.
+    """What comes before the groups are trained (Z21 section 4.2).
 
-    pretrained: run folder of a trained MAML whose initialisation is theta*; None to train one first, with the options
-        of the groups' training.
-    pretraining_epochs: epochs of that training; None for as many as of the groups' training.
-    solutions: training tasks whose estimated optima are clustered (Z21: 10,000).
-    clustering: "kmeans" takes 8 bytes of memory for each weight of each solution; "minibatch" as little for many
-        solutions as for few, and finds rougher groups.
+    Parameters
+    ----------
+    pretrained
+        Run folder of a trained MAML whose initialisation is theta*; None to train one first, with the options of the
+        groups' training.
+    pretraining_epochs
+        Epochs of that training; None for as many as the groups' training has.
+    solutions
+        Training tasks whose estimated optima are clustered (Z21: 10,000).
+    clustering
+        "kmeans" takes 8 bytes of memory for each weight of each solution; "minibatch" takes little memory for any
+        number of solutions, and finds rougher groups.
     """
 
     pretrained: Path | None = None
@@ -33,7 +39,7 @@ class Stages:
     clustering: Clustering = "kmeans"
 
     def plain(self) -> dict[str, Any]:
-        """The options as YAML can hold them."""
+        """The options in a form that YAML can hold."""
         return asdict(self) | {"pretrained": str(self.pretrained) if self.pretrained is not None else None}
 
 
@@ -41,7 +47,8 @@ class StageFolder:
     """The files of the stages in a run folder.
 
     ``stages.yaml`` holds all options; ``pretraining/`` is the run of the MAML; ``solutions/`` holds the task solutions
-    and, once they are clustered, ``clusters.pt``; the rest is the run of the groups' training, like any other.
+    and, once they are clustered, ``clusters.pt``; the rest is the run of the groups' training, like that of any
+    training.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -54,7 +61,7 @@ class StageFolder:
 
     @property
     def reached(self) -> str:
-        """The stage that is under way, in words."""
+        """The current stage, in words."""
         if self.groups.last.exists():
             return "the training of the groups"
         if self.clusters.exists():
@@ -63,12 +70,12 @@ class StageFolder:
 
     @property
     def solving(self) -> bool:
-        """Whether some tasks are solved already, so that theta* is what it will be."""
+        """Whether some tasks are solved already, so that theta* is final."""
         return (self.solutions / "progress.json").exists()
 
     @property
     def started(self) -> bool:
-        """Whether any stage has left something that another run would destroy."""
+        """Whether any stage has written what another run would destroy."""
         return any(run.last.exists() for run in (self.pretraining, self.groups)) or self.solving
 
     @property
@@ -77,7 +84,7 @@ class StageFolder:
         return f"continue with resume=True (kshot tsa train --resume {self.path})"
 
     def read_options(self) -> dict[str, Any]:
-        """What `stages.yaml` holds; CheckpointError where there is none."""
+        """What `stages.yaml` holds; CheckpointError if it cannot be read."""
         try:
             return yaml.safe_load(self.options.read_text(encoding="utf-8"))
         except (OSError, yaml.YAMLError) as error:
@@ -87,10 +94,10 @@ class StageFolder:
             ) from error
 
     def take_into_use(self, config: Mapping[str, Any], resume: bool) -> None:
-        """Write the options; ConfigError where another run would be overwritten, or continued with other options."""
+        """Write the options; ConfigError if another run would be overwritten, or continued with other options."""
         if self.groups.last.exists() and not self.options.exists():
             raise ConfigError(f"{self.path} holds a trained run of another kind; choose another folder")
-        if not self.started:  # options that were refused before any work are no reason to refuse better ones
+        if not self.started:  # options that were refused before any work may be replaced by better ones
             write_text(self.options, yaml.safe_dump(dict(config), sort_keys=False))
             return
         if not resume:
