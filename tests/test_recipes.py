@@ -208,5 +208,5 @@ def test_train_takes_what_the_parser_gives(toy_data):
     given = options.parse(
         ["--max-epochs", "1", "--tasks-per-epoch", "6", "--validation-tasks", "4", "--progress=false"]
     )
-    result = train(new_learner(given, toy_data), toy_data, **training_arguments(given))
+    result = train(new_learner(given, toy_data), toy_data, **training_arguments(given)).result
     assert len(result.history) == 1

@@ -147,7 +147,7 @@ def test_the_best_epoch_is_the_one_with_the_least_error(monkeypatch):
     errors = iter([3.0, 1.0, 2.0])
     made = [Evaluation("maml", "own", None, np.full(2, error), 0.0, measure=SQUARED_ERROR) for error in errors]
     monkeypatch.setattr("kshot.training.validation.evaluate", lambda *args, **kwargs: made.pop(0))
-    result = train(build("maml"), DATA, **SHORT | {"max_epochs": 3, "tasks_per_epoch": 25})
+    result = train(build("maml"), DATA, **SHORT | {"max_epochs": 3, "tasks_per_epoch": 25}).result
     assert (result.best_epoch, result.best_error) == (2, 1.0)
     assert np.isnan(result.best_accuracy)
 

@@ -66,8 +66,7 @@ def test_runs_are_compared_in_pairs(copied: tuple[Run, Run]) -> None:
     first, second = copied
     text = str(first.compare(second, shots=[1, 5], **FEW))
     differences = [
-        kshot.compare(*(run.evaluate(shots=count, reuse=True, **FEW)[0] for run in (second, first)))
-        for count in (1, 5)
+        kshot.compare(*(run.evaluate(shots=count, reuse=True, **FEW)[0] for run in (second, first))) for count in (1, 5)
     ]
     for difference in differences:
         assert difference.measure.text(difference.mean, difference.ci95, signed=True) in text
@@ -116,7 +115,7 @@ def test_training_returns_a_run(with_folder: bool, toy_data, tmp_path: Path) -> 
 
 def test_statistics_are_one_row_each(toy_data) -> None:
     learner = MAML(kshot.Conv4(8, in_channels=1, image_size=16), ways=3)
-    run = Run.trained(learner, toy_data, {"data": {"name": "toy"}, "learner": {"name": "maml"}}, None, None)
+    run = Run.of(learner, toy_data, {"data": {"name": "toy"}, "learner": {"name": "maml"}})
     results = run.evaluate(shots=1, **FEW)
     assert [result.protocol.statistics for result in results] == ["transductive", "inductive"]
     assert len(run.evaluate(shots=1, statistics="inductive", **FEW)) == 1

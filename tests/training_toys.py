@@ -71,7 +71,9 @@ def toy_learner(num_classes: int = 8, statistics: Literal["task", "joint"] = "ta
 
 
 def toy_train(learner: MultiTask | None = None, data: Dataset | None = None, **options: Any) -> TrainingResult:
-    return train(learner or toy_learner(), data or toy_dataset(), **OPTIONS | options)
+    result = train(learner or toy_learner(), data or toy_dataset(), **OPTIONS | options).result
+    assert result is not None
+    return result
 
 
 def load_best_weights(run: Path) -> dict[str, Tensor]:

@@ -13,18 +13,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from kshot.backbones import Conv4
 from kshot.data.augmentation import prepare_images
 from kshot.data.dataset import Dataset
 from kshot.data.episodes import EpisodeSampler, TaskShape
 from kshot.evaluation.features import device_of, evaluating, extract_features
 from kshot.evaluation.protocol import evaluate
-from kshot.evaluation.results import Evaluation
 from kshot.files import write_text
-from kshot.learners import FeatureLearner, MultiTask, ProtoNet, Supervised
+from kshot.learners.base import FeatureLearner
+from kshot.learners.create import create_learner
 from kshot.report import pictures
 from kshot.report.tables import Row, table
-from kshot.runs.readers import save_evaluation, weights_of
 from kshot.training import train
 
 DATASET = "glyphs"
@@ -60,15 +58,16 @@ class Contestant:
 def contestants(data: Dataset, out: Path, seed: int, epochs: int) -> Iterator[Contestant]:
     """Train and measure one learner after the other, into run folders in `out`, and then the network untrained."""
     for name, options in TRAINING.items():
-        learner, run = _new(name, data, seed), out / name
-        _forget(run)
-        result = train(learner, data, max_epochs=epochs, seed=seed, run=run, **options, **SHARED)
-        measured = _evaluations(learner, data, seed)
-        for evaluation in measured:
-            save_evaluation(run, evaluation, weights_of(run))
-        yield Contestant(learner, Row(name, measured, seconds=result.seconds))
+        learner = _new(name, data, seed)
+        _forget(out / name)
+        run = train(learner, data, max_epochs=epochs, seed=seed, run=out / name, **options, **SHARED)
+        assert run.result is not None, "the training has just ended"
+        measured = run.evaluate(shots=SHOTS, tasks=TASKS, seed=seed)
+        yield Contestant(learner, Row(name, measured, seconds=run.result.seconds))
     learner = _new("mtl", data, seed)
-    yield Contestant(learner, Row("untrained", _evaluations(learner, data, seed)))
+    features = extract_features(learner, data.test)
+    measured = [evaluate(learner, data.test, shots=shots, tasks=TASKS, seed=seed, features=features) for shots in SHOTS]
+    yield Contestant(learner, Row("untrained", measured))
 
 
 def write_table(found: Sequence[Contestant], seed: int, path: Path) -> str:
@@ -95,17 +94,10 @@ def draw_task(learner: FeatureLearner, data: Dataset, seed: int, path: Path) -> 
 
 
 def _new(name: str, data: Dataset, seed: int) -> FeatureLearner:
-    torch.manual_seed(seed)
-    channels, size, _ = data.train.image_shape
-    backbone, classes = Conv4(64, in_channels=channels, image_size=size), data.train.num_classes
-    if name == "protonet":
-        return ProtoNet(backbone)
-    return MultiTask(backbone, classes, TRAINING[name]["ways"]) if name == "mtl" else Supervised(backbone, classes)
-
-
-def _evaluations(learner: FeatureLearner, data: Dataset, seed: int) -> list[Evaluation]:
-    features = extract_features(learner, data.test)
-    return [evaluate(learner, data.test, shots=shots, tasks=TASKS, seed=seed, features=features) for shots in SHOTS]
+    ways = TRAINING[name].get("ways")
+    learner = create_learner(name, data, backbone_options={"width": 64}, ways=ways, seed=seed)
+    assert isinstance(learner, FeatureLearner), "the demo shows learners of features"
+    return learner
 
 
 def _forget(run: Path) -> None:

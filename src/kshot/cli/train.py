@@ -23,8 +23,8 @@ from kshot.learners import TSAMAML, Learner, learners
 from kshot.measures import SQUARED_ERROR
 from kshot.report.tables import percent
 from kshot.runs.config import build_learner, read_config
-from kshot.runs.folder import RunFolder
-from kshot.training import TrainingOptions, TrainingResult, train
+from kshot.runs.run import Run
+from kshot.training import TrainingOptions, train
 
 _DESCRIPTION = """Train a learner and keep the weights with the best validation accuracy.
 
@@ -159,16 +159,18 @@ def _resume(folder: Path, arguments: Sequence[str]) -> None:
     given = options.parse(arguments, config["training"])
     data = datasets.load(config["data"]["name"], given.root)
     torch.manual_seed(given.seed)
-    learner = build_learner(config, download=not RunFolder(folder).last.exists())
+    learner = build_learner(config, download=not Run(folder).last.exists())
     report(train(learner, data, run=folder, resume=True, **training_arguments(given)))
 
 
-def report(result: TrainingResult, command: str = "kshot train") -> None:
+def report(run: Run, command: str = "kshot train") -> None:
     """Print where the run is, how good it is, how training ended, and what to type next; in one process of several."""
     if os.environ.get("RANK", "0") != "0":
         return
+    result = run.result
+    assert result is not None, "the training has just ended"
     minutes = result.seconds / 60
-    print(f"\nrun                {result.run}")
+    print(f"\nrun                {run.path}")
     best, seen = None, "images"
     if result.best_accuracy == result.best_accuracy:  # nan where nothing was held out
         best = f"{percent(result.best_accuracy, result.best_ci95)} %"
@@ -182,5 +184,5 @@ def report(result: TrainingResult, command: str = "kshot train") -> None:
     print(f"time               {minutes:.1f} minutes, {result.images_per_second:.0f} {seen}/s in training")
     print(f"peak memory        {result.peak_memory:.0f} MiB")
     if result.stopped == "time_limit":
-        print(f"go on with         {command} --resume {result.run} --time-limit {max(1, 2 * math.ceil(minutes))}")
-    print(f"next               kshot evaluate {result.run}")
+        print(f"go on with         {command} --resume {run.path} --time-limit {max(1, 2 * math.ceil(minutes))}")
+    print(f"next               kshot evaluate {run.path}")

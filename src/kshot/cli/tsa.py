@@ -19,7 +19,7 @@ from kshot.experiments.findings import Findings
 from kshot.experiments.task_groups import group_usage, task_map
 from kshot.learners import TSAMAML, Learner
 from kshot.runs.config import build_learner
-from kshot.runs.folder import load_run
+from kshot.runs.run import Run
 from kshot.training import TrainingOptions
 from kshot.training.distributed import resolve_device
 from kshot.tsa.stages import StageFolder, Stages
@@ -114,8 +114,8 @@ def _tsa_maml(learner: Learner) -> TSAMAML:
 
 
 def _report(training: GroupTraining) -> None:
-    report(training.result, "kshot tsa train")
-    print(f"                   kshot tsa usage {training.result.run}")
+    report(training.run, "kshot tsa train")
+    print(f"                   kshot tsa usage {training.run.path}")
     print(training.report())
 
 
@@ -150,8 +150,9 @@ def _trained(runs: Sequence[Path], root: Path | None, device: str) -> tuple[dict
         stages = StageFolder(run)
         if stages.options.exists() and not stages.groups.best.exists():
             raise CheckpointError(f"{run} is not trained yet, it has reached {stages.reached}; {stages.advice}")
-        learner, data = load_run(run, root=root)
-        learners[run.name if run.name not in learners else str(run)] = learner.to(resolve_device(device))
+        trained = Run(run, root=root)
+        learners[run.name if run.name not in learners else str(run)] = trained.learner.to(resolve_device(device))
+        data = trained.data
         if not isinstance(data, Dataset):
             raise ConfigError(f"{run} learnt tasks of regression; the views are of tasks of classification")
         trained_on[data.name] = data

@@ -77,7 +77,9 @@ def load(path: Path, config: dict[str, Any] | None = None) -> dict[str, Any]:
             f"there is no checkpoint {path}: train the run first, or check the folder's name"
         ) from None
     except OSError as error:
-        raise CheckpointError(f"the checkpoint {path} cannot be read ({error.strerror}); check its permissions") from error
+        raise CheckpointError(
+            f"the checkpoint {path} cannot be read ({error.strerror}); check its permissions"
+        ) from error
     try:
         _check_sums(content)
         found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)

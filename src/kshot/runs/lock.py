@@ -45,7 +45,9 @@ def locked(folder: Path, *, doing: str) -> Iterator[None]:
     except OSError as error:
         raise ConfigError(f"{folder} cannot be written ({error.strerror}); choose another folder") from error
     try:
-        write_json(folder / HOLDER, {"doing": doing, "process": os.getpid(), "host": socket.gethostname(), "since": _now()})
+        write_json(
+            folder / HOLDER, {"doing": doing, "process": os.getpid(), "host": socket.gethostname(), "since": _now()}
+        )
         yield
     finally:
         (folder / HOLDER).unlink(missing_ok=True)

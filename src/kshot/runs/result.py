@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 Stopped = Literal["max_epochs", "patience", "time_limit"]
@@ -42,8 +41,6 @@ class TrainingResult:
         What ended training.
     ending
         The same in a sentence.
-    run
-        The run folder, if there is one.
     """
 
     best_accuracy: float
@@ -57,4 +54,3 @@ class TrainingResult:
     peak_memory: float
     stopped: Stopped
     ending: str
-    run: Path | None

@@ -1,11 +1,13 @@
 """A run is one training: a folder, which this class alone reads and writes, or nothing but memory.
 
-The folder holds config.yaml, environment.json, metrics.csv, timing.csv, checkpoints/{best,last}.pt and evaluation/*.json.
+Such a folder holds config.yaml, environment.json, metrics.csv, timing.csv, checkpoints/{best,last}.pt and
+evaluation/*.json.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +24,7 @@ from kshot.evaluation.results import Evaluation
 from kshot.files import checksum, write_json
 from kshot.learners.base import Learner
 from kshot.measures import Statistics
-from kshot.runs import checkpoints, readers
+from kshot.runs import checkpoints, lock, readers
 from kshot.runs.config import build_learner, describe_learner, free_on_resume, read_config
 from kshot.runs.environment import describe_environment
 from kshot.runs.measurement import Measurement
@@ -55,19 +57,12 @@ class Run:
         self.root = root
         self.result: TrainingResult | None = None
         self._evaluations: list[Evaluation] = []  # of a run without a folder
+        self._loaded: str | None = None  # what identifies the weights of `learner`
 
     @classmethod
-    def trained(
-        cls,
-        learner: Learner,
-        data: AnyDataset,
-        config: Mapping[str, Any],
-        result: TrainingResult,
-        path: Path | str | None,
-    ) -> Run:
-        """The run of a training that has just ended, with the learner and the data at hand."""
-        run = cls(path)
-        run.result = result
+    def of(cls, learner: Learner, data: AnyDataset, config: Mapping[str, Any]) -> Run:
+        """A run without a folder, of a learner at hand."""
+        run = cls(None)
         run.__dict__.update(learner=learner, data=data, config=dict(config))
         return run
 
@@ -125,7 +120,8 @@ class Run:
     @cached_property
     def learner(self) -> Learner:
         """The trained learner with the best weights, in evaluation mode, on the CPU unless it was trained elsewhere."""
-        return self.load()
+        learner, self._loaded = self._load("best")
+        return learner
 
     def load(self, *, checkpoint: Literal["best", "last"] = "best", learner: Learner | None = None) -> Learner:
         """Build the learner and put the weights of a checkpoint into it.
@@ -148,13 +144,17 @@ class Run:
         CheckpointError
             If the run or its checkpoint is missing, damaged, or of another learner.
         """
+        return self._load(checkpoint, learner)[0]
+
+    def _load(self, checkpoint: Literal["best", "last"], learner: Learner | None = None) -> tuple[Learner, str]:
+        """The learner with the weights of a checkpoint, and what identifies these."""
         described = self.config if learner is None else describe_learner(learner)
         path = self.best if checkpoint == "best" else self.last
         content = checkpoints.load(path, described)
         if learner is None:
             learner = build_learner(content["config"], download=False)
         checkpoints.load_weights(learner, content["learner"], path)
-        return learner.eval()
+        return learner.eval(), content["digest"]
 
     @property
     def image_form(self) -> ImageForm:
@@ -195,12 +195,12 @@ class Run:
         weights = self.weights if results else None
         return [result for result in results if result.weights == weights]
 
-    def save_evaluation(self, result: Evaluation) -> Evaluation:
-        """Keep an evaluation of the best weights; returns it with their identity."""
+    def _keep(self, result: Evaluation) -> Evaluation:
+        """Save an evaluation of `learner`, stamped with the weights that were measured: the file may hold others."""
         if self.path is None:
             self._evaluations.append(result)
             return result
-        result = replace(result, weights=self.weights)
+        result = replace(result, weights=self._loaded)
         result.save(self.path / "evaluation")
         return result
 
@@ -277,11 +277,18 @@ class Run:
             name = self.name if progress else None
             if missing:
                 measured = measurement.of(self.learner, data, statistics=kind, shots=missing, progress=name)
-                known |= {count: self.save_evaluation(result) for count, result in zip(missing, measured)}
+                known |= {count: self._keep(result) for count, result in zip(missing, measured)}
             results += [known[count] for count in measurement.shots]
         return results
 
     # --- what training writes
+
+    def locked(self, writes: bool = True) -> AbstractContextManager[None]:
+        """Within this context no other process trains into the folder; ConfigError if one does.
+
+        writes: False in all processes but one, which only read.
+        """
+        return lock.locked(self.path, doing="being trained") if self.path is not None and writes else nullcontext()
 
     def start(self, config: dict[str, Any], resume: bool, writes: bool = True) -> dict[str, Any] | None:
         """Write config.yaml and environment.json; returns the checkpoint to continue from, or None for a new run.
@@ -337,3 +344,9 @@ class Run:
     def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Write metrics.csv, which a resumed run repeats to the byte, and timing.csv, which no run repeats."""
         readers.write_history(self.folder, history)
+
+    def end(self, learner: Learner, data: AnyDataset, config: Mapping[str, Any], result: TrainingResult) -> None:
+        """Take over what training ends with: the learner with the best weights, its data, and the result."""
+        self.result = result
+        self.__dict__.update(learner=learner, data=data, config=dict(config))
+        self._loaded = self.weights if self.path is not None else None

@@ -93,7 +93,7 @@ class Loggers:
         self._loggers: list[Logger] = []
         for name in (state.options.loggers or []) if state.writes else []:
             assert state.folder is not None, "train() refuses loggers without a run folder"
-            self._loggers.append(_LOGGERS[name](state.folder.path, state.config))
+            self._loggers.append(_LOGGERS[name](state.folder.folder, state.config))
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Give each logger an epoch's row of the history."""

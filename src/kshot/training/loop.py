@@ -16,8 +16,8 @@ from kshot.errors import ConfigError, DivergenceError
 from kshot.learners.base import Learner
 from kshot.memory import keep_freed_memory
 from kshot.runs.config import describe_data, describe_learner
-from kshot.runs.folder import RunFolder
-from kshot.runs.result import Stopped, TrainingResult
+from kshot.runs.result import Stopped
+from kshot.runs.run import Run
 from kshot.training.batches import StepTasks
 from kshot.training.checks import check_compile, check_fit, check_queries
 from kshot.training.distributed import Processes
@@ -38,7 +38,7 @@ _STEPS_BETWEEN_READINGS = 50  # on a GPU, which each reading of the loss makes w
 @with_keywords_of(TrainKeywords)
 def train(
     learner: Learner, data: AnyDataset, *, run: Path | str | None = None, resume: bool = False, **options: Any
-) -> TrainingResult:
+) -> Run:
     """Train a learner; at the end it holds the weights of the epoch with the best validation accuracy.
 
     The same seed on the same machine with the same number of threads gives the same numbers, also across a kill and a
@@ -60,8 +60,9 @@ def train(
 
     Returns
     -------
-    TrainingResult
-        Best validation accuracy with its interval, one row per epoch, speed, and what ended training.
+    Run
+        The run, which can be measured, compared and shown. Its ``.result`` is a `TrainingResult`: the best validation
+        accuracy with its interval, one row per epoch, speed, and what ended training.
 
     Raises
     ------
@@ -76,7 +77,8 @@ def train(
     """
     chosen, split, held_out, config = _plan(learner, data, TrainingOptions.of(options), run=run, resume=resume)
     processes = Processes(chosen.device)
-    with StopSignals() as signals, _own_random_numbers(processes.device):
+    written = Run(run)
+    with written.locked(processes.is_first), StopSignals() as signals, _own_random_numbers(processes.device):
         tasks = _tasks(learner, split, chosen, processes)
         validation = Validation(learner, held_out, options=chosen, processes=processes)
         _prepare(learner, [split, held_out], chosen, processes.device)
@@ -88,7 +90,7 @@ def train(
             schedule=make_schedule(optimizer, chosen),
             measure=split.measure,
             config=config,
-            folder=RunFolder(run) if run is not None else None,
+            folder=written if run is not None else None,
             writes=processes.is_first,
         )
         state.start(resume)
@@ -109,7 +111,8 @@ def train(
                 score = score or _validate(state, validation, halts, bar)
                 state.keep_best(score)
         state.load_best()
-    return summarize(state, stopped, tasks, score)
+        written.end(learner, data, config, summarize(state, stopped, tasks, score))
+    return written
 
 
 def _plan(

@@ -29,7 +29,6 @@ def summarize(state: TrainingState, stopped: Stopped, tasks: StepTasks, last: Sc
         peak_memory=peak_memory(tasks.device),
         stopped=stopped,
         ending=_ending(counters, stopped, options),
-        run=state.folder.path if state.folder is not None else None,
     )
 
 

@@ -16,7 +16,7 @@ from kshot.errors import DivergenceError
 from kshot.learners.base import Learner
 from kshot.measures import ACCURACY, Measure
 from kshot.runs import checkpoints
-from kshot.runs.folder import RunFolder
+from kshot.runs.run import Run
 from kshot.training.optimizers import Schedule, advance
 from kshot.training.options import ResolvedOptions
 from kshot.training.validation import Score
@@ -87,7 +87,7 @@ class TrainingState:
         schedule: Schedule,
         measure: Measure,
         config: dict[str, Any],
-        folder: RunFolder | None,
+        folder: Run | None,
         writes: bool,
     ) -> None:
         self.learner, self.options, self.optimizer, self.schedule = learner, options, optimizer, schedule

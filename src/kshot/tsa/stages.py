@@ -11,7 +11,7 @@ import yaml
 
 from kshot.errors import CheckpointError, ConfigError
 from kshot.files import write_text
-from kshot.runs.folder import RunFolder
+from kshot.runs.run import Run
 from kshot.tsa.clustering import Clustering
 
 
@@ -54,10 +54,10 @@ class StageFolder:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.options = self.path / "stages.yaml"
-        self.pretraining = RunFolder(self.path / "pretraining")
+        self.pretraining = Run(self.path / "pretraining")
         self.solutions = self.path / "solutions"
         self.clusters = self.solutions / "clusters.pt"
-        self.groups = RunFolder(self.path)
+        self.groups = Run(self.path)
 
     @property
     def reached(self) -> str:

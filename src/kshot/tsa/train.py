@@ -18,8 +18,7 @@ from kshot.files import write_text
 from kshot.learners import TSAMAML, InitializationLearner, learners
 from kshot.runs import checkpoints
 from kshot.runs.config import describe_data, describe_learner
-from kshot.runs.folder import RunFolder
-from kshot.runs.result import TrainingResult
+from kshot.runs.run import Run
 from kshot.training.interrupts import TrainingInterrupted
 from kshot.training.loop import train
 from kshot.training.options import TrainingOptions
@@ -59,13 +58,13 @@ class GroupTraining:
 
     Attributes
     ----------
-    result
-        The training of the groups.
+    run
+        The run of the groups' training.
     groups
         What became of each group.
     """
 
-    result: TrainingResult
+    run: Run
     groups: list[Group]
 
     def report(self) -> str:
@@ -141,11 +140,11 @@ def train_tsa_maml(
             checkpoints.save(folder.clusters, start | clusters)
         _start(learner, folder)
     with _naming_stage("the training of the groups", folder):
-        result = train(learner, data, run=folder.path, resume=resume, **options.plain())
+        trained = train(learner, data, run=folder.path, resume=resume, **options.plain())
     epoch = options.tasks_per_epoch or learner.tasks_per_epoch(data.split(options.train_on))
     groups = _groups(learner, checkpoints.load(folder.clusters)["sizes"], epoch)
     _write_groups(folder.path / "groups.csv", groups)
-    return GroupTraining(result, groups)
+    return GroupTraining(trained, groups)
 
 
 def _complete(stages: Stages, folder: StageFolder, options: TrainingOptions, resume: bool) -> Stages:
@@ -184,15 +183,16 @@ def _pretrain(
         return
     if not folder.solving:
         pretraining = replace(options, max_epochs=stages.pretraining_epochs).plain()
-        result = train(learner.pretraining_learner(), data, run=folder.pretraining.path, resume=resume, **pretraining)
-        if result.stopped == "time_limit":
+        maml = learner.pretraining_learner()
+        result = train(maml, data, run=folder.pretraining.path, resume=resume, **pretraining).result
+        if result is not None and result.stopped == "time_limit":
             raise TrainingInterrupted("stopped by the time limit")
-    load_pretrained(learner, folder.pretraining.path)
+    load_pretrained(learner, folder.pretraining.folder)
 
 
 def load_pretrained(learner: TSAMAML, run: Path) -> None:
     """Take theta* from the best checkpoint of a run; CheckpointError if that has another architecture."""
-    path = RunFolder(run).best
+    path = Run(run).best
     content = checkpoints.load(path)
     saved, here = content["config"], describe_learner(learner)
     name = saved["learner"]["name"]
