@@ -53,11 +53,21 @@ def random_photographs() -> Dataset:
     images = np.random.default_rng(0).integers(0, 256, (64 * 600, 32, 32, 3), np.uint8)
     names = tuple(str(number) for number in range(64))
     normalization = Normalization((0.5,) * 3, (0.25,) * 3, "photo")
-    splits = [
-        Split(name, "random", images, np.full(64, 600), names, names, normalization)
+    splits = {
+        name: Split(
+            name=name,
+            dataset="random",
+            images=images,
+            counts=np.full(64, 600),
+            class_names=names,
+            domains=names,
+            normalization=normalization,
+        )
         for name in ("train", "val", "test", "train+val")
-    ]
-    return Dataset("random", *splits)
+    }
+    return Dataset(
+        "random", train=splits["train"], val=splits["val"], test=splits["test"], train_val=splits["train+val"]
+    )
 
 
 def new_learner(options: argparse.Namespace) -> MultiTask:

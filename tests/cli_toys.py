@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kshot.data.store import ClassInfo
+from kshot.data.classes import ClassInfo
 from kshot.data.writing import Contents, write
 
 TINY = shlex.split(
@@ -21,9 +21,9 @@ def prepare_tiny(root: Path) -> None:
     """Prepare `tiny`: 8 + 6 + 6 classes of 12 images, 16x16, one channel."""
     generator = np.random.default_rng(0)
     parts = ["train"] * 8 + ["val"] * 6 + ["test"] * 6
-    classes = [ClassInfo(f"class-{number}", "all", part, 12) for number, part in enumerate(parts)]
+    classes = [ClassInfo(f"class-{number}", "all", split=part, count=12) for number, part in enumerate(parts)]
     prototypes = generator.integers(60, 196, (len(parts), 16, 16, 1))
     noise = generator.normal(0, 60, (len(parts), 12, 16, 16, 1))
     images = (prototypes[:, None] + noise).clip(0, 255).astype(np.uint8)
     batches = [(images[number], np.full(12, number)) for number in range(len(parts))]
-    write("tiny", Contents(classes, (16, 16, 1), batches, origin="random", augment="none"), root)
+    write("tiny", Contents(classes, (16, 16, 1), batches=batches, origin="random", augment="none"), root)

@@ -87,7 +87,13 @@ def toy_data() -> Dataset:
         name: make_split([24] * classes, name=name, size=16, seed=seed)
         for seed, (name, classes) in enumerate([("train", 12), ("val", 6), ("test", 6), ("train+val", 18)])
     }
-    return Dataset("toy", splits["train"], splits["val"], splits["test"], splits["train+val"])
+    return Dataset(
+        "toy",
+        train=splits["train"],
+        val=splits["val"],
+        test=splits["test"],
+        train_val=splits["train+val"],
+    )
 
 
 @pytest.fixture

@@ -208,7 +208,7 @@ MD5 = hashlib.md5(Publisher.content).hexdigest()
 def test_a_download_is_checked_and_not_repeated(url: str, tmp_path: Path) -> None:
     target = tmp_path / "downloads" / "file.tar.gz"
     for _ in range(2):
-        assert archives.download(url, target, MD5).read_bytes() == Publisher.content
+        assert archives.download(url, target, md5=MD5).read_bytes() == Publisher.content
     assert Publisher.ranges == [None]
 
 
@@ -216,25 +216,25 @@ def test_an_interrupted_download_is_continued(url: str, tmp_path: Path) -> None:
     target = tmp_path / "file.tar.gz"
     Publisher.cut = 250_000
     with pytest.raises(DataError, match=r"ended after 250000 of 600000 bytes.*try again to continue"):
-        archives.download(url, target, MD5)
+        archives.download(url, target, md5=MD5)
     assert not target.exists()
     Publisher.cut = 0
-    assert archives.download(url, target, MD5).read_bytes() == Publisher.content
+    assert archives.download(url, target, md5=MD5).read_bytes() == Publisher.content
     assert Publisher.ranges == [None, "bytes=250000-"]
     assert [path.name for path in tmp_path.iterdir()] == ["file.tar.gz"]
 
 
 def test_a_download_that_was_complete_but_not_renamed_is_used(url: str, tmp_path: Path) -> None:
     (tmp_path / "file.tar.gz.part").write_bytes(Publisher.content)
-    assert archives.download(url, tmp_path / "file.tar.gz", MD5).read_bytes() == Publisher.content
+    assert archives.download(url, tmp_path / "file.tar.gz", md5=MD5).read_bytes() == Publisher.content
 
 
 def test_a_wrong_checksum_is_refused_and_nothing_is_kept(url: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"has the MD5 checksum {MD5}, and the publisher's file has 0123"):
-        archives.download(url, tmp_path / "file.tar.gz", "0123")
+        archives.download(url, tmp_path / "file.tar.gz", md5="0123")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_server_that_does_not_answer_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"downloading http://127.0.0.1:9/x failed .*--source"):
-        archives.download("http://127.0.0.1:9/x", tmp_path / "x", MD5)
+        archives.download("http://127.0.0.1:9/x", tmp_path / "x", md5=MD5)

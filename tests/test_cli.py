@@ -106,7 +106,7 @@ def test_a_recipe_sets_the_defaults_that_help_shows(say):
         (["evaluate", "nowhere", "--adaptation", "magic"], "no adaptation 'magic'; choose one of"),
         (["compare", "nowhere"], "nowhere is no run folder"),
         (["report", "nowhere"], "nowhere is no run folder"),
-        (["data", "prepare", "cifar"], "no dataset 'cifar'; choose one of"),
+        (["data", "prepare", "cifar"], "no dataset 'cifar'; did you mean cifar-fs? choose one of"),
         (["data", "prepare", "cifar-fs", "--size", "3"], "no option --size; kshot data prepare cifar-fs --help"),
         (["data", "prepare", "--name", "x", "folder", "--size", "big"], "--size takes a whole number, not 'big'"),
         (["data", "prepare", "mixture", "--name", "x"], "required: parts; kshot data prepare mixture --help"),

@@ -34,7 +34,11 @@ def test_tasks_are_the_same_on_every_machine(toy_split):
 @pytest.mark.parametrize("change", ["seed", "split", "shots"])
 def test_another_seed_split_or_shape_gives_other_tasks(toy_split, change):
     def classes(seed=0, name="train", shots=2):
-        return EpisodeSampler(toy_split([30] * 20, name=name), TaskShape(5, shots, 4), seed).rows(np.arange(40)).classes
+        return (
+            EpisodeSampler(toy_split([30] * 20, name=name), TaskShape(5, shots, 4), seed=seed)
+            .rows(np.arange(40))
+            .classes
+        )
 
     other = classes(**{"seed": {"seed": 1}, "split": {"name": "val"}, "shots": {"shots": 3}}[change])
     assert (classes() != other).any(1).mean() > 0.9

@@ -81,7 +81,7 @@ def test_a_task_that_diverges_is_named_by_its_number(maml, toy_data, tmp_path):
 
 def test_tasks_within_domain_are_shown_by_group(maml, toy_split):
     split = toy_split([24] * 8, name="test", size=16, domains=["a"] * 4 + ["b"] * 4)
-    data = Dataset("toy", split, split, split, split)
+    data = Dataset("toy", train=split, val=split, test=split, train_val=split)
     result = evaluate(maml, data.test, 4, 1, 2, tasks=9, within_domain=True)
     parts = result.by_domain()
     assert list(parts) == ["a", "b"]

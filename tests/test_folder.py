@@ -6,16 +6,15 @@ import shutil
 import warnings
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 import kshot.data as data
-from kshot.data.images import decode, read_images
-from kshot.data.sources.folder import image_files
+from kshot.data.folders import image_files
+from kshot.data.images import read_images
 from kshot.errors import ConfigError, DataError
 
-COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255), (255, 0, 255), (9, 9, 9), (99, 9, 200)]
+COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255), (255, 0, 255), (90, 9, 9), (9, 9, 90)]
 
 
 def plain(colour: tuple[int, int, int], width: int = 40, height: int = 30) -> Image.Image:
@@ -95,6 +94,96 @@ def test_the_same_classes_in_train_and_test_are_refused(tmp_path: Path) -> None:
         prepare(tmp_path / "tree", tmp_path / "root")
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("Training", "Validation", "Testing"),
+        ("TRAIN_DATA", "dev", "TestSet"),
+        ("train-images", "valid", "tests"),
+        ("training set", "val2017", "test2017"),
+    ],
+)
+def test_folders_named_after_splits_in_any_spelling_are_splits(tmp_path: Path, names: tuple[str, str, str]) -> None:
+    write_tree(tmp_path / "all", 6)
+    for part, name in enumerate(names):
+        (tmp_path / "tree" / name).mkdir(parents=True)
+        for index in (2 * part, 2 * part + 1):
+            (tmp_path / "all" / f"class{index}").rename(tmp_path / "tree" / name / f"class{index}")
+    dataset = prepare(tmp_path / "tree", tmp_path / "root", size=8)
+    assert dataset.train.class_names == ("class0", "class1")
+    assert dataset.val.class_names == ("class2", "class3")
+    assert dataset.test.class_names == ("class4", "class5")
+
+
+def test_splits_of_which_one_is_missing_are_named(tmp_path: Path) -> None:
+    for part in ("Training", "Validation"):
+        write_tree(tmp_path / "tree" / part, 4)
+    with pytest.raises(DataError, match="has the folders Training, Validation, which read as splits, but not both"):
+        prepare(tmp_path / "tree", tmp_path / "root")
+
+
+def test_a_single_class_with_the_name_of_a_split_is_a_class(tmp_path: Path) -> None:
+    tree = write_tree(tmp_path / "tree", 7)
+    (tree / "class0").rename(tree / "train")
+    dataset = prepare(tree, tmp_path / "root", size=8)
+    assert "train" in {name for part in ("train", "val", "test") for name in dataset.split(part).class_names}
+
+
+def test_classes_with_too_few_images_are_left_out_and_named(tmp_path: Path) -> None:
+    tree = write_tree(tmp_path / "tree", 8, images=5)
+    for index, count in ((2, 1), (5, 0), (6, 3)):
+        for file in sorted((tree / f"class{index}").iterdir())[count:]:
+            file.unlink()
+    with (
+        pytest.warns(UserWarning, match="3 of 8 classes have fewer than 4 images and are left out") as caught,
+        pytest.raises(DataError, match="has 5 class folders, and training needs at least 6"),
+    ):
+        prepare(tree, tmp_path / "root", min_images=4)
+    assert "class2 (1), class5 (0), class6 (3)" in str(caught[0].message)
+    with pytest.warns(UserWarning, match=r"1 of 8 classes have fewer than 1 images and are left out: class5 \(0\)"):
+        dataset = prepare(tree, tmp_path / "root", min_images=1)
+    assert sum(dataset.split(part).num_classes for part in ("train", "val", "test")) == 7
+
+
+def nested_tree(tree: Path) -> Path:
+    """Two folders of three folders of images, next to two class folders."""
+    write_tree(tree, 8)
+    for outer, members in (("food", range(2, 5)), ("animals", range(5, 8))):
+        for index in members:
+            (tree / outer).mkdir(exist_ok=True)
+            (tree / f"class{index}").rename(tree / outer / f"class{index}")
+    return tree
+
+
+def test_folders_of_class_folders_are_no_silent_class(tmp_path: Path) -> None:
+    tree = nested_tree(tmp_path / "tree")
+    with pytest.raises(DataError, match=r"2 folders hold no images, but several folders: .*animals with") as raised:
+        prepare(tree, tmp_path / "root")
+    for word in ("food with class2, class3, class4", "--nested classes", "--nested join"):
+        assert word in str(raised.value)
+    (tree / "animals" / "class5").rename(tree / "elsewhere")
+    (tree / "animals" / "class6").rename(tree / "elsewhere too")  # one inner folder is no matter of doubt
+    with pytest.raises(DataError, match="1 folders hold no images, but several folders"):
+        prepare(tree, tmp_path / "root")
+
+
+def test_nested_folders_become_what_is_chosen(tmp_path: Path) -> None:
+    tree = nested_tree(tmp_path / "tree")
+    dataset = prepare(tree, tmp_path / "root", nested="classes", size=8)
+    domains = {
+        name: domain
+        for part in ("train", "val", "test")
+        for name, domain in zip(dataset.split(part).class_names, dataset.split(part).domains)
+    }
+    assert domains == {
+        **{f"class{index}": "all" for index in (0, 1)},
+        **{f"food/class{index}": "food" for index in (2, 3, 4)},
+        **{f"animals/class{index}": "animals" for index in (5, 6, 7)},
+    }
+    with pytest.raises(DataError, match="has 4 class folders"):
+        prepare(tree, tmp_path / "joined", nested="join")
+
+
 def test_classes_are_shared_out_by_seed_and_fractions(tmp_path: Path) -> None:
     tree = write_tree(tmp_path / "tree")
 
@@ -167,7 +256,8 @@ def test_too_few_classes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"has 5 class folders, and training needs at least 6.*kshot classify"):
         prepare(tree, tmp_path / "root")
     (tree / "empty").mkdir()
-    with pytest.raises(DataError, match=r"empty holds no images"):
+    (tree / "void").mkdir()
+    with pytest.raises(DataError, match=r"2 folders hold no images: empty, void; .*--min-images 1"):
         prepare(tree, tmp_path / "root")
     write_tree(tmp_path / "other", 8)
     with pytest.raises(DataError, match=r"8 classes are too few: 6 would validate, 2 would test"):
@@ -181,88 +271,9 @@ def test_impossible_options_are_refused(tmp_path: Path) -> None:
         ({"size": 0}, "size is 0"),
         ({"fractions": (0.5, 0.5, 0.5)}, "sum 1"),
         ({"fractions": (1.0, 0.0, 0.0)}, "positive"),
+        ({"min_images": 0}, "min_images is 0, but must be at least 1"),
+        ({"value_range": (5.0, 5.0)}, "from 5.0 to 5.0; give the lower value first"),
+        ({"nested": "merge"}, "nested is 'merge'; choose one of: refuse, join, classes"),
     ):
         with pytest.raises(ConfigError, match=message):
             prepare(tmp_path, tmp_path / "root", **options)
-
-
-def test_the_shorter_side_is_resized_and_the_centre_kept(tmp_path: Path) -> None:
-    image = plain((0, 0, 0), 90, 30)
-    image.paste((255, 255, 255), (30, 0, 60, 30))
-    image.save(tmp_path / "wide.png")
-    image.rotate(90, expand=True).save(tmp_path / "tall.png")
-    images = read_images([tmp_path / "wide.png", tmp_path / "tall.png"], size=10)
-    assert images.shape == (2, 10, 10, 3)
-    assert (images[:, 1:-1, 1:-1] == 255).all()
-
-
-def test_images_that_fit_are_not_touched(tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (12, 12, 3), np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "x.png")
-    np.testing.assert_array_equal(read_images([tmp_path / "x.png"], size=12)[0], pixels)
-
-
-def saved(tmp_path: Path, image: Image.Image, name: str = "x.png", **options: object) -> Path:
-    image.save(tmp_path / name, **options)
-    return tmp_path / name
-
-
-def test_orientation_from_the_camera_is_applied(tmp_path: Path) -> None:
-    image = plain((0, 0, 0), 20, 20)
-    image.paste((255, 255, 255), (0, 0, 20, 10))  # the upper half is white
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees clockwise: the upper half comes to the right
-    path = saved(tmp_path, image, exif=exif)
-    assert decode(path, 20)[10, 15, 0] == 255
-    assert decode(path, 20)[10, 5, 0] == 0
-
-
-def test_transparency_is_laid_on_white(tmp_path: Path) -> None:
-    image = Image.new("RGBA", (8, 8), (200, 0, 0, 255))
-    image.paste((0, 0, 0, 0), (0, 0, 8, 4))
-    pixels = decode(saved(tmp_path, image), 8)
-    assert (pixels[:4] == 255).all()
-    assert (pixels[4:] == (200, 0, 0)).all()
-    grey = Image.new("LA", (8, 8), (0, 0))
-    assert (decode(saved(tmp_path, grey), 8) == 255).all()
-
-
-def test_palettes_with_and_without_transparency(tmp_path: Path) -> None:
-    image = Image.new("P", (8, 8), 1)
-    image.putpalette([10, 20, 30, 200, 100, 50])
-    assert (decode(saved(tmp_path, image), 8) == (200, 100, 50)).all()
-    assert (decode(saved(tmp_path, image, transparency=1), 8) == 255).all()
-    assert (decode(saved(tmp_path, image, "x.gif"), 8) == (200, 100, 50)).all()
-
-
-@pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path: Path, suffix: str) -> None:
-    values = np.asarray([[0, 25_600], [51_300, 65_535]], np.uint16).repeat(4, 0).repeat(4, 1)
-    pixels = decode(saved(tmp_path, Image.fromarray(values), f"x.{suffix}"), 8)
-    np.testing.assert_array_equal(pixels[::4, ::4, 0], [[0, 100], [200, 255]])
-
-
-def test_floating_point_is_stretched(tmp_path: Path) -> None:
-    values = np.asarray([[-1, 0], [0, 1]], np.float32).repeat(4, 0).repeat(4, 1)
-    pixels = decode(saved(tmp_path, Image.fromarray(values), "x.tif"), 8)
-    np.testing.assert_array_equal(pixels[::4, ::4, 0], [[0, 128], [128, 255]])
-
-
-@pytest.mark.parametrize("mode", ["1", "L", "CMYK", "YCbCr", "RGB"])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_other_modes_become_colour_or_grey(tmp_path: Path, mode: str, channels: int) -> None:
-    image = plain((255, 255, 255), 9, 9).convert(mode)
-    suffix = "png" if mode in ("1", "L", "RGB") else "jpg"
-    pixels = decode(saved(tmp_path, image, f"x.{suffix}"), 9, channels)
-    assert pixels.shape == (9, 9, channels)
-    assert pixels.dtype == np.uint8
-    assert pixels.min() >= 253
-
-
-def test_large_photographs_are_read_at_a_lower_resolution_with_the_same_content(tmp_path: Path) -> None:
-    coarse = np.random.default_rng(0).integers(0, 256, (36, 48, 3), np.uint8)
-    image = Image.fromarray(coarse).resize((480, 360), Image.Resampling.BICUBIC)
-    image.save(tmp_path / "x.jpg", quality=95, subsampling=0)
-    image.save(tmp_path / "x.png")
-    jpeg, exact = read_images([tmp_path / "x.jpg", tmp_path / "x.png"], size=72).astype(int)
-    assert np.abs(jpeg - exact).mean() < 4

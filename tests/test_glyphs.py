@@ -138,5 +138,7 @@ def test_a_process_that_was_slower_takes_what_the_other_prepared(
 ) -> None:
     answers = iter([False, False, True])  # not there at first, not when the work begins, but when it ends
     monkeypatch.setattr(store, "is_prepared", lambda name, root: next(answers))
-    monkeypatch.setattr(glyphs.Glyphs, "read", lambda self, path, root: Contents([], (28, 28, 1), [], "other"))
+    monkeypatch.setattr(
+        glyphs.Glyphs, "read", lambda self, path, root: Contents([], (28, 28, 1), batches=[], origin="other")
+    )
     assert data.load("glyphs", root).train.num_classes == prepared.train.num_classes

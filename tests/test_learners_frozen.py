@@ -17,7 +17,7 @@ from kshot.learners import MultiTask, Supervised
 def test_mtl_scores_a_task_by_the_rows_of_its_classes(toy_data):
     learner = build("mtl").double()
     episodes = normalised(
-        EpisodeSampler(toy_data.train, TaskShape(3, 2, 2), 0).episodes(np.arange(2)), toy_data.train, torch.float64
+        EpisodeSampler(toy_data.train, TaskShape(3, 2, 2), seed=0).episodes(np.arange(2)), toy_data.train, torch.float64
     )
     scores, labels = learner.training_scores(episodes)
     for task in range(2):
@@ -29,7 +29,9 @@ def test_mtl_scores_a_task_by_the_rows_of_its_classes(toy_data):
 
 
 def test_mtl_options_change_what_they_say(toy_data):
-    episodes = normalised(EpisodeSampler(toy_data.train, TaskShape(3, 2, 2), 0).episodes(np.arange(2)), toy_data.train)
+    episodes = normalised(
+        EpisodeSampler(toy_data.train, TaskShape(3, 2, 2), seed=0).episodes(np.arange(2)), toy_data.train
+    )
     plain = build("mtl", normalize_features=False).training_scores(episodes)[0]
     assert plain.abs().max() > build("mtl").training_scores(episodes)[0].abs().max()
     joint = build("mtl", statistics="joint")

@@ -34,7 +34,7 @@ def fake(toy_split, name: str) -> AnyDataset:
     size, classes = SHAPES[name]
     train_split = toy_split([1] * classes, size=size, channels=3, dataset=name)
     other = toy_split([1, 1], size=size, channels=3, dataset=name)
-    return Dataset(name, train_split, other, other, train_split)
+    return Dataset(name, train=train_split, val=other, test=other, train_val=train_split)
 
 
 def test_the_cells_of_the_papers_table_are_there():

@@ -42,7 +42,7 @@ def build(name: str, **options: object) -> InitializationLearner:
 
 def tasks(count: int) -> Episodes:
     """Tasks of five support and six query points in float64."""
-    found = task_sampler(DATA.train, TaskShape(1, 5, 6), 0).episodes(np.arange(count))
+    found = task_sampler(DATA.train, TaskShape(1, 5, 6), seed=0).episodes(np.arange(count))
     labels = {"support_labels": found.support_labels.double(), "query_labels": found.query_labels.double()}
     return replace(found.with_images(found.support.double(), found.query.double()), **labels)
 
@@ -270,7 +270,7 @@ def test_predictions_are_the_adapted_network_on_a_grid(run):
     found = predictions({"maml": learner}, data, shots=5, steps=(0, 2), task=3)[0]
     assert isinstance(learner, InitializationLearner)
     assert learner.test_inner_steps == 10, "as it was"
-    episodes = task_sampler(data.test, TaskShape(1, 5, 0), 0).episodes(np.asarray([3]))
+    episodes = task_sampler(data.test, TaskShape(1, 5, 0), seed=0).episodes(np.asarray([3]))
     np.testing.assert_allclose(found.support, episodes.support[0, :, 0])
     np.testing.assert_allclose(np.interp(found.support, found.inputs, found.truth), found.support_values, atol=0.01)
     grid = torch.from_numpy(found.inputs).float()[:, None]

@@ -23,7 +23,7 @@ def family(request) -> str:
 
 
 def sampler(family: str, split: str = "train", shape: TaskShape = SHAPE, seed: int = 0) -> RegressionSampler:
-    return RegressionSampler(RegressionDataset(FAMILIES[family]).split(split), shape, seed)
+    return RegressionSampler(RegressionDataset(FAMILIES[family]).split(split), shape, seed=seed)
 
 
 def uniform_between(values: np.ndarray, low: float, high: float) -> bool:
@@ -119,9 +119,9 @@ def test_families_load_by_name_and_need_no_preparation(family, tmp_path):
 def test_tasks_that_cannot_be_are_refused(toy_split):
     split = load("sinusoids").train
     with pytest.raises(ConfigError, match="ways is 5, but the tasks of sinusoids have one output"):
-        task_sampler(split, TaskShape(5, 1, 1), 0)
+        task_sampler(split, TaskShape(5, 1, 1), seed=0)
     with pytest.raises(ConfigError, match="leave out within_domain"):
-        task_sampler(split, SHAPE, 0, within_domain=True)
+        task_sampler(split, SHAPE, seed=0, within_domain=True)
     with pytest.raises(ConfigError, match="ways is 1, but must be at least 2"):
-        EpisodeSampler(toy_split([20, 20]), SHAPE, 0)
-    assert isinstance(task_sampler(toy_split([20, 20]), TaskShape(2, 1, 1), 0), EpisodeSampler)
+        EpisodeSampler(toy_split([20, 20]), SHAPE, seed=0)
+    assert isinstance(task_sampler(toy_split([20, 20]), TaskShape(2, 1, 1), seed=0), EpisodeSampler)

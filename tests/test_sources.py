@@ -24,13 +24,13 @@ from kshot.errors import ConfigError, DataError
 
 
 def prepare_part(root: Path, name: str, shape: tuple[int, int, int], seed: int, augment: str = "photo") -> None:
-    from kshot.data.store import ClassInfo
+    from kshot.data.classes import ClassInfo
     from kshot.data.writing import Contents, write
 
-    classes = [ClassInfo(f"class {i}", "all", part, 3) for part in PARTS for i in range(*POSITIONS[part])]
+    classes = [ClassInfo(f"class {i}", "all", split=part, count=3) for part in PARTS for i in range(*POSITIONS[part])]
     images = noise(3 * len(classes), *shape, seed=seed)
     labels = np.repeat(np.arange(len(classes)), 3)
-    write(name, Contents(classes, shape, [(images, labels)], "test", augment=augment), root)
+    write(name, Contents(classes, shape, batches=[(images, labels)], origin="test", augment=augment), root)
 
 
 POSITIONS = {"train": (0, 4), "val": (4, 7), "test": (7, 10)}
@@ -53,7 +53,7 @@ def test_a_mixture_draws_each_task_from_one_domain(tmp_path: Path) -> None:
         np.testing.assert_array_equal(split.images[rows], parts["photos"].split(split_name).images)
         grey = split.images[np.asarray(split.domains)[split.labels] == "signs"]
         np.testing.assert_array_equal(grey, np.repeat(parts["signs"].split(split_name).images, 3, -1))
-        sampler = EpisodeSampler(split, TaskShape(3, 1, 1), 0)
+        sampler = EpisodeSampler(split, TaskShape(3, 1, 1), seed=0)
         domains = np.asarray(split.domains)[sampler.rows(np.arange(200)).classes]
         assert (domains == domains[:, :1]).all()
         assert set(domains[:, 0]) == set(parts)

@@ -16,18 +16,18 @@ import numpy as np
 import pytest
 
 from kshot.data import store, writing
-from kshot.data.store import ClassInfo
+from kshot.data.classes import ClassInfo
 from kshot.data.writing import Batch, Contents
 from kshot.errors import DataError
 
 # Not in the order of splits, and of unequal sizes.
 CLASSES = [
-    ClassInfo("owl", "birds", "test", 5),
-    ClassInfo("cat", "mammals", "train", 3),
-    ClassInfo("dog", "mammals", "val", 4),
-    ClassInfo("elk", "mammals", "train", 7),
-    ClassInfo("hen", "birds", "val", 2),
-    ClassInfo("emu", "birds", "test", 6),
+    ClassInfo("owl", "birds", split="test", count=5),
+    ClassInfo("cat", "mammals", split="train", count=3),
+    ClassInfo("dog", "mammals", split="val", count=4),
+    ClassInfo("elk", "mammals", split="train", count=7),
+    ClassInfo("hen", "birds", split="val", count=2),
+    ClassInfo("emu", "birds", split="test", count=6),
 ]
 
 
@@ -47,7 +47,7 @@ def contents_of(classes: list[ClassInfo], images: dict[str, np.ndarray], batch: 
             rows = order[first : first + batch]
             yield stacked[rows], labels[rows]
 
-    return Contents(classes, stacked.shape[1:], batches(), "made by a test")
+    return Contents(classes, stacked.shape[1:], batches=batches(), origin="made by a test")
 
 
 def entries(root: Path) -> list[str]:
@@ -98,9 +98,9 @@ def test_tasks_within_domain_is_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        ([*CLASSES, ClassInfo("cat", "mammals", "test", 3)], "'cat' is in train and in test"),
-        ([*CLASSES, ClassInfo("cat", "mammals", "train", 3)], "'cat' is in train and in train"),
-        ([*CLASSES, ClassInfo("yak", "mammals", "test", 0)], "'yak' has no images"),
+        ([*CLASSES, ClassInfo("cat", "mammals", split="test", count=3)], "'cat' is in train and in test"),
+        ([*CLASSES, ClassInfo("cat", "mammals", split="train", count=3)], "'cat' is in train and in train"),
+        ([*CLASSES, ClassInfo("yak", "mammals", split="test", count=0)], "'yak' has no images"),
         (CLASSES[:-1], "test has fewer than 2 classes"),
     ],
 )
@@ -108,13 +108,13 @@ def test_bad_class_lists_are_refused_before_anything_is_written(
     tmp_path: Path, classes: list[ClassInfo], message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
-        writing.write("zoo", Contents(classes, (6, 5, 3), iter([]), "test"), tmp_path)
+        writing.write("zoo", Contents(classes, (6, 5, 3), batches=iter([]), origin="test"), tmp_path)
     assert entries(tmp_path) == []
 
 
 def test_one_class_under_two_names_in_two_splits_is_refused(tmp_path: Path) -> None:
     images = pixels(CLASSES)
-    classes = [*CLASSES, ClassInfo("uhu", "birds", "train", 5)]
+    classes = [*CLASSES, ClassInfo("uhu", "birds", split="train", count=5)]
     images["uhu"] = images["owl"][::-1]
     with pytest.raises(DataError, match="'uhu' in train and class 'owl' in test hold the same images"):
         writing.write("zoo", contents_of(classes, images), tmp_path)
@@ -131,7 +131,7 @@ def test_a_count_that_differs_is_refused(tmp_path: Path, change: int, message: s
 
 def test_images_of_another_shape_or_type_are_refused(tmp_path: Path) -> None:
     for strange in (np.zeros((1, 7, 5, 3), np.uint8), np.zeros((1, 6, 5, 3), np.float32)):
-        contents = Contents(CLASSES, (6, 5, 3), iter([(strange, np.asarray([0]))]), "test")
+        contents = Contents(CLASSES, (6, 5, 3), batches=iter([(strange, np.asarray([0]))]), origin="test")
         with pytest.raises(DataError, match="not uint8"):
             writing.write("zoo", contents, tmp_path)
     assert entries(tmp_path) == []
@@ -141,7 +141,7 @@ def test_images_of_another_shape_or_type_are_refused(tmp_path: Path) -> None:
 def test_labels_outside_the_range_are_refused(tmp_path: Path, labels: list[int]) -> None:
     batch = np.zeros((2, 6, 5, 3), np.uint8), np.asarray(labels)
     with pytest.raises(DataError, match=r"zoo: 2 images need as many labels in 0\.\.5"):
-        writing.write("zoo", Contents(CLASSES, (6, 5, 3), iter([batch]), "test"), tmp_path)
+        writing.write("zoo", Contents(CLASSES, (6, 5, 3), batches=iter([batch]), origin="test"), tmp_path)
     assert entries(tmp_path) == []
 
 
@@ -171,10 +171,11 @@ PREPARE_AND_DIE = """
     import os, resource, signal, sys
     import numpy as np
     from kshot.data import writing
-    from kshot.data.store import ClassInfo
+    from kshot.data.classes import ClassInfo
     from kshot.errors import DataError
 
-    classes = [ClassInfo(f"{part}-{i}", "all", part, 50) for part in ("train", "val", "test") for i in range(2)]
+    places = [(part, i) for part in ("train", "val", "test") for i in range(2)]
+    classes = [ClassInfo(f"{part}-{i}", "all", split=part, count=50) for part, i in places]
 
     def batches():
         for label in range(6):
@@ -185,7 +186,7 @@ PREPARE_AND_DIE = """
     if sys.argv[2] == "full":
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
     try:
-        writing.write("zoo", writing.Contents(classes, (20, 20, 3), batches(), "test"), sys.argv[1])
+        writing.write("zoo", writing.Contents(classes, (20, 20, 3), batches=batches(), origin="test"), sys.argv[1])
     except DataError as error:
         print(error)
 """
@@ -233,7 +234,7 @@ def test_memory_of_preparing_does_not_grow_with_the_dataset(tmp_path: Path) -> N
     batch = np.zeros((25, 96, 96, 3), np.uint8)
     batches = ((batch + np.uint8(label), np.full(25, label)) for label in range(6) for _ in range(20))
     tracemalloc.start()
-    writing.write("zoo", Contents(classes, (96, 96, 3), batches, "test"), tmp_path)
+    writing.write("zoo", Contents(classes, (96, 96, 3), batches=batches, origin="test"), tmp_path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 40e6

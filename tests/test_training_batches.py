@@ -38,8 +38,9 @@ def test_training_and_validation_tasks_come_from_one_group(
         return found
 
     monkeypatch.setattr(EpisodeSampler, "rows", rows)
-    splits = [make_split([10] * 8, name=name, domains=["a", "b"] * 4) for name in ("train", "val", "test", "train+val")]
-    toy_train(toy_learner(), Dataset("toy", *splits), max_epochs=1, within_domain=within_domain)
+    names = {"train": "train", "val": "val", "test": "test", "train_val": "train+val"}
+    splits = {key: make_split([10] * 8, name=name, domains=["a", "b"] * 4) for key, name in names.items()}
+    toy_train(toy_learner(), Dataset("toy", **splits), max_epochs=1, within_domain=within_domain)
     for domains in drawn.values():
         assert len(domains) >= 8
         assert all(len(set(task)) == 1 for task in domains) == pure

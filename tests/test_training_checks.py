@@ -93,7 +93,7 @@ def test_a_learner_for_other_data_is_refused() -> None:
         toy_train(MultiTask(flat_backbone(3, 2), 8))
     split = make_split([10] * 8, size=32)
     with pytest.raises(ConfigError, match=r"Conv4 was built for 2 features an image and gives 8 for the images of toy"):
-        toy_train(MultiTask(Conv4(2, 1), 8), Dataset("toy", split, split, split, split))
+        toy_train(MultiTask(Conv4(2, 1), 8), Dataset("toy", train=split, val=split, test=split, train_val=split))
 
 
 def flat_backbone(channels: int, feature_size: int) -> Any:

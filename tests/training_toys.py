@@ -56,13 +56,19 @@ def toy_dataset() -> Dataset:
         name: make_split([10] * classes, name=name, seed=seed)
         for seed, (name, classes) in enumerate([("train", 8), ("val", 4), ("test", 4), ("train+val", 12)])
     }
-    return Dataset("toy", splits["train"], splits["val"], splits["test"], splits["train+val"])
+    return Dataset(
+        "toy",
+        train=splits["train"],
+        val=splits["val"],
+        test=splits["test"],
+        train_val=splits["train+val"],
+    )
 
 
 def toy_data_16() -> Dataset:
     """Twelve classes of ten images, 16x16, which are in every split."""
-    splits = [make_split([10] * 12, name=name, size=16) for name in ("train", "val", "test", "train+val")]
-    return Dataset("toy", *splits)
+    names = {"train": "train", "val": "val", "test": "test", "train_val": "train+val"}
+    return Dataset("toy", **{key: make_split([10] * 12, name=name, size=16) for key, name in names.items()})
 
 
 def toy_learner(num_classes: int = 8, statistics: Literal["task", "joint"] = "task") -> MultiTask:

@@ -33,7 +33,13 @@ def domains_data() -> Dataset:
         name: make_split([8] * 8, name=name, size=16, domains=groups, seed=seed)
         for seed, name in enumerate(["train", "val", "test", "train+val"])
     }
-    return Dataset("toy", splits["train"], splits["val"], splits["test"], splits["train+val"])
+    return Dataset(
+        "toy",
+        train=splits["train"],
+        val=splits["val"],
+        test=splits["test"],
+        train_val=splits["train+val"],
+    )
 
 
 def toy_tsa_maml(width: int = 4, **options: Any) -> TSAMAML:

@@ -84,7 +84,7 @@ def draw_task(learner: FeatureLearner, data: Dataset, seed: int, path: Path) -> 
     shape = TaskShape(5, 1, 10)
     accuracies = evaluate(learner, data.test, shape.ways, shape.shots, shape.queries, tasks=101, seed=seed).accuracies
     median = np.argsort(accuracies, kind="stable")[50:51]
-    episodes = EpisodeSampler(data.test, shape, seed).episodes(median, device_of(learner))
+    episodes = EpisodeSampler(data.test, shape, seed=seed).episodes(median, device_of(learner))
     with evaluating(learner, "float32"):
         scores = learner.scores(prepare_images(episodes, data.test.normalization))
     predicted = scores[0].argmax(-1).cpu().numpy()

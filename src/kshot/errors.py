@@ -1,5 +1,8 @@
 """Errors that a user can act on, and checks of options: a message says what is wrong, where, and what to do."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class KshotError(Exception):
     """Base of every error that kshot raises on purpose; the command line prints it without a traceback."""
@@ -61,3 +64,9 @@ def check_rate(option: str, rate: float) -> None:
     """ConfigError unless `rate` is a share below 1."""
     if not 0 <= rate < 1:
         raise ConfigError(f"{option} is {rate}; a share must be at least 0 and below 1")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The start of an advice, "did you mean NAME? ", if one of the known names is near, or else nothing."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {near[0]}? " if near else ""

@@ -13,15 +13,16 @@ from kshot.cli.options import ROOT_TEXT, Options
 from kshot.data.catalog import source_named
 from kshot.data.dataset import SplitName
 from kshot.data.sources import SOURCES
-from kshot.errors import ConfigError, check_positive
+from kshot.data.tasks import fitting_shape
+from kshot.errors import ConfigError, check_positive, did_you_mean
 
 _HELP = """usage: kshot data list|prepare|verify|show [options]
 
 commands:
-  list                all datasets, where each can be had, and which ones are prepared
+  list                show all datasets, where each can be had, and which ones are prepared
   prepare NAME        turn a dataset's files into the form that training reads
   verify NAME         read a prepared dataset through: checksum, counts, splits
-  show NAME           write a contact sheet of sampled tasks
+  show NAME           draw a contact sheet of sampled tasks
 
 examples:
   kshot data list
@@ -42,7 +43,8 @@ def run(arguments: Sequence[str]) -> None:
     elif action in actions:
         actions[action](arguments[1:])
     else:
-        raise ConfigError(f"kshot data has no command {action!r}; choose one of: {', '.join(actions)}")
+        near = did_you_mean(action, actions)
+        raise ConfigError(f"kshot data has no command {action!r}; {near}choose one of: {', '.join(actions)}")
 
 
 def _list(arguments: Sequence[str]) -> None:
@@ -70,11 +72,12 @@ def _prepare(arguments: Sequence[str]) -> None:
     options = Options(
         " ".join(["kshot data prepare", *([dataset] if dataset is not None else [])]),
         "Turn a dataset's files into the one form that everything else reads: a memory-mapped array with checksums.\n\n"
-        "Some datasets have options of their own: kshot data prepare folder --help shows them.",
+        "Some datasets have their own options: kshot data prepare folder --help shows them.",
         [
             "kshot data prepare glyphs",
             "kshot data prepare cifar-fs --source ~/downloads/cifar-100-python.tar.gz",
             "kshot data prepare folder --name my-birds --source ~/photos/birds --size 84",
+            "kshot data prepare folder --name scans --source ~/ct --min-images 20 --value-range -1000 3000",
         ],
         positional="NAME" if dataset is None else "",
     )
@@ -90,7 +93,7 @@ def _prepare(arguments: Sequence[str]) -> None:
 def _verify(arguments: Sequence[str]) -> None:
     options = Options(
         "kshot data verify",
-        "Read a prepared dataset through and compare checksum, counts and splits with what they were.",
+        "Read a prepared dataset through and compare checksum, counts and splits with what was prepared.",
         ["kshot data verify cifar-fs"],
         positional="NAME",
     )
@@ -107,24 +110,25 @@ def _show(arguments: Sequence[str]) -> None:
         ["kshot data show glyphs", "kshot data show cifar-fs --split test --ways 5 --shots 1 --out tasks.png"],
         positional="NAME",
     )
-    options.add("name", str, None, "the prepared dataset")
+    options.add("name", str, None, "a dataset, or folder:PATH")
     options.add("--split", SplitName, "test", "the classes to draw from")
-    options.add("--ways", int, 5, "classes a task")
-    options.add("--shots", int, 5, "support images a class")
-    options.add("--queries", int, 5, "query images a class")
+    options.add("--ways", int | None, None, "classes per task; by default 5, or all classes of a smaller split")
+    options.add("--shots", int | None, None, "support images per class; by default 5, or half of the smallest class")
+    options.add("--queries", int | None, None, "query images per class; by default 5, or what the shots leave")
     options.add("--tasks", int, 6, "how many tasks to show")
     options.add("--seed", int, 0, "names the set of tasks")
-    options.add("--out", Path | None, None, "the picture; by default NAME-SPLIT.png")
+    options.add("--out", Path | None, None, "the picture; by default DATASET-SPLIT.png in this folder")
     options.add("--root", Path | None, None, ROOT_TEXT)
     given = options.parse(arguments)
     check_positive("tasks", given.tasks)
     from kshot.report import pictures
 
     split = data.load_images(given.name, given.root).split(given.split)
-    shape = data.TaskShape(given.ways, given.shots, given.queries)
-    episodes = data.EpisodeSampler(split, shape, given.seed).episodes(np.arange(given.tasks))
-    title = f"{given.name}/{given.split}: {given.ways}-way {given.shots}-shot tasks, seed {given.seed}"
-    out = given.out or Path(f"{given.name}-{given.split}.png")
+    shape = fitting_shape(split, ways=given.ways, shots=given.shots, queries=given.queries)
+    episodes = data.EpisodeSampler(split, shape, seed=given.seed).episodes(np.arange(given.tasks))
+    title = f"{split.dataset}/{given.split}: {shape.ways}-way {shape.shots}-shot tasks, seed {given.seed}"
+    # not the name as typed, which is a path for folder:PATH
+    out = given.out or Path(f"{split.dataset}-{given.split}.png")
     print(f"wrote {pictures.save(pictures.contact_sheet(episodes, title), out)}")
 
 

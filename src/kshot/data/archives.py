@@ -42,7 +42,7 @@ class _RestrictedUnpickler(pickle.Unpickler):
             return int
         if f"{module}.{name}" not in ADMITTED_GLOBALS:
             raise DataError(
-                f"the pickle asks for {module}.{name}, and only numpy arrays and plain containers are admitted, for "
+                f"the pickle asks for {module}.{name}, and only numpy arrays and plain containers are admitted, since "
                 f"anything else may run code on this machine; do not open the file: get it again from its publisher"
             )
         return super().find_class(module, name)
@@ -57,7 +57,10 @@ def _encode_latin1(text: str, encoding: str) -> bytes:
 def load_pickle(file: Path | BinaryIO) -> Any:
     """The content of a pickle made of numpy arrays and plain containers; strings of Python 2 are read as latin1.
 
-    Raises DataError, with the file's name, where it is missing, truncated, or asks for any other class or function.
+    Raises
+    ------
+    DataError
+        If the file is missing, truncated, or asks for any other class or function; it names the file.
     """
     if isinstance(file, Path):
         try:
@@ -88,7 +91,7 @@ def open_zip(path: Path) -> Iterator[Callable[[str], bytes]]:
 
 
 def zip_members(path: Path) -> list[str]:
-    """Names of the files in a zip. Raises DataError where it is damaged, or a name leaves the archive's folder."""
+    """Names of the files in a zip; DataError if it is damaged, or a name leaves the archive's folder."""
     with _refusing_damage(path), zipfile.ZipFile(path) as archive:
         _refuse_traversal(path, archive.namelist())
         return [name for name in archive.namelist() if not name.endswith("/")]
@@ -131,7 +134,7 @@ def _refuse_traversal(path: Path, names: Sequence[str]) -> None:
 
 
 def refuse_other_checksum(path: Path, md5: str) -> None:
-    """Raise DataError where the file is not the one with this MD5."""
+    """DataError unless the file has this MD5."""
     found = files.checksum(path, "md5")
     if found != md5:
         raise DataError(
@@ -140,10 +143,15 @@ def refuse_other_checksum(path: Path, md5: str) -> None:
         )
 
 
-def download(url: str, target: Path, md5: str) -> Path:
-    """Fetch `url` to `target`, unless it is there; an interrupted download is continued where it stopped.
+def download(url: str, target: Path, *, md5: str) -> Path:
+    """Fetch `url` to `target`, unless it is there; an interrupted download continues from the place where it stopped.
 
-    The file has the name `target` only once its MD5 is right. Raises DataError where it is not, or nothing answers.
+    The file has the name `target` only once its MD5 is right.
+
+    Raises
+    ------
+    DataError
+        If the MD5 is another one, or nothing answers.
     """
     if target.exists():
         refuse_other_checksum(target, md5)

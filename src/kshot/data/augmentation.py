@@ -2,16 +2,16 @@
 
 The training images of Lee et al. 2019 (MetaOptNet) and of Wang et al. 2021 go through RandomCrop, ColorJitter(0.4, 0.4,
 0.4), RandomHorizontalFlip, ToTensor and Normalize of torchvision, one image at a time. Here every image of a batch has
-parameters of its own, drawn from the same distributions, and the batch goes through each step as one tensor.
+its own parameters, drawn from the same distributions, and the batch goes through each step as one tensor.
 
 The parameters are a pure function of the key of a task and of the position of an image in it, and so are the resulting
-numbers, to the bit: an image is augmented alike in every process, after every resume, whatever shares its batch.
+numbers, to the bit: an image is augmented alike in every process, after every resume, whatever else is in its batch.
 """
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 import torch
@@ -36,12 +36,18 @@ _PUBLISHED_PADDING = {32: 4, 84: 8}
 
 @dataclass(frozen=True)
 class AugmentationParameters:
-    """What was drawn for each image of B tasks of M images; every array has shape (B, M).
+    """What is drawn for each image of B tasks of M images; every array has shape (B, M).
 
-    top, left: int64 in 0..2*padding, the corner of the crop in the padded image
-    flip: bool, mirror left and right
-    order: int64 in 0..5, row of the permutations of (brightness, contrast, saturation) in lexicographic order
-    brightness, contrast, saturation: float64, the factors; 1 changes nothing
+    Parameters
+    ----------
+    top, left
+        int64 in 0..2*padding, the corner of the crop in the padded image.
+    flip
+        bool, mirror left and right.
+    order
+        int64 in 0..5, row of the permutations of (brightness, contrast, saturation) in lexicographic order.
+    brightness, contrast, saturation
+        float64, the factors; 1 changes nothing.
     """
 
     top: NDArray[np.int64]
@@ -57,13 +63,23 @@ class AugmentationParameters:
 class PhotoAugmentation:
     """Random crop of the zero-padded image, colour jitter with its three operations in random order, random mirroring.
 
-    padding: pixels of zeros on each side before an image of the original size is cut out
-    brightness, contrast, saturation: strength s; the factor is uniform in [max(0, 1 - s), 1 + s]
-    flip: mirror an image with probability one half
-    Raises ConfigError where a number is negative.
+    Parameters
+    ----------
+    padding
+        Pixels of zeros on each side before an image of the original size is cut out.
+    brightness, contrast, saturation
+        Strength s; the factor is uniform in [max(0, 1 - s), 1 + s].
+    flip
+        Mirror an image with probability one half.
+
+    Raises
+    ------
+    ConfigError
+        If a number is negative.
     """
 
     padding: int
+    _: KW_ONLY
     brightness: float = 0.4
     contrast: float = 0.4
     saturation: float = 0.4
@@ -77,9 +93,22 @@ class PhotoAugmentation:
     def __call__(self, images: Tensor, keys: NDArray[np.uint64]) -> Tensor:
         """Augment the images of B tasks.
 
-        images: (B, M, H, W, C) uint8, C = 1 or 3; keys: (B,) uint64, one a task, as in ``Episodes.keys``.
-        Returns (B, M, C, H, W) float32 in 0..1 on the device of the images; ``.flatten(0, 1)`` of it is channels_last.
-        Raises ConfigError where the padding exceeds the size of the images or there is not one key a task.
+        Parameters
+        ----------
+        images
+            (B, M, H, W, C) uint8, C = 1 or 3.
+        keys
+            (B,) uint64, one per task, as in ``Episodes.keys``.
+
+        Returns
+        -------
+        Tensor
+            (B, M, C, H, W) float32 in 0..1 on the device of the images; ``.flatten(0, 1)`` of it is channels_last.
+
+        Raises
+        ------
+        ConfigError
+            If the padding exceeds the size of the images, or there is not one key per task.
         """
         tasks, images_per_task, height, width, channels = images.shape
         if self.padding > min(height, width):
@@ -106,7 +135,7 @@ class PhotoAugmentation:
         return augmented.view(tasks, images_per_task, height, width, channels).movedim(-1, -3)
 
     def parameters(self, keys: NDArray[np.uint64], images_per_task: int) -> AugmentationParameters:
-        """What the M images of each of B tasks go through; a pure function of keys (B,) and of the position 0..M-1."""
+        """The parameters of the M images of each of B tasks: a pure function of keys (B,) and the position 0..M-1."""
         counters = np.arange(images_per_task)[:, None] * _COUNTERS_PER_IMAGE + np.arange(len(_DRAWS))
         uniforms = seeding.uniform(seeding.bits(keys, _STREAM)[:, None, None], counters)
         draw = {name: uniforms[..., i] for i, name in enumerate(_DRAWS)}
@@ -123,7 +152,7 @@ class PhotoAugmentation:
 
 
 def augmentation_for(normalization: Normalization | None, image_size: int) -> PhotoAugmentation | None:
-    """The augmentation of a dataset's training images, or None where it has none.
+    """The augmentation of a dataset's training images, or None if it has none.
 
     The padding is that of the papers at 32 pixels (4) and 84 pixels (8), and in the proportion of the latter elsewhere.
     """
@@ -140,8 +169,22 @@ def to_float(images: Tensor) -> Tensor:
 def normalize(images: Tensor, normalization: Normalization) -> Tensor:
     """Subtract the mean of each channel and divide by its standard deviation.
 
-    images: stored ones, (..., H, W, C) uint8, or (..., C, H, W) float in 0..1.
-    Returns (..., C, H, W) float, channels_last underneath. Raises ConfigError where the channels do not match.
+    Parameters
+    ----------
+    images
+        As `Split.gather` returns them: (..., H, W, C) uint8, taken on the scale 0..1, or (..., C, H, W) float.
+    normalization
+        One mean and one standard deviation per channel.
+
+    Returns
+    -------
+    Tensor
+        (..., C, H, W) float, channels_last underneath.
+
+    Raises
+    ------
+    ConfigError
+        If the channels do not match.
     """
     if images.dtype == torch.uint8:
         images = to_float(images)
@@ -164,10 +207,19 @@ def normalize(images: Tensor, normalization: Normalization) -> Tensor:
 def prepare_images(
     episodes: Episodes, normalization: Normalization | None, augmentation: PhotoAugmentation | None = None
 ) -> Episodes:
-    """Stored images (B, S, H, W, C) uint8 become (B, S, C, H, W) float32, augmented where asked and normalised.
+    """Stored images become what a learner sees: (B, S, C, H, W) float32, normalised, and augmented before that.
 
     Support and query images of a task are augmented as one sequence, so that no two share their parameters. Tasks
     without a normalisation, those of regression, are ready as they are.
+
+    Parameters
+    ----------
+    episodes
+        Tasks as sampled.
+    normalization
+        That of the dataset; None in regression.
+    augmentation
+        That of training; None for none, as in evaluation.
     """
     if normalization is None:
         return episodes
@@ -199,8 +251,8 @@ def _lookups(
 def _crop_and_flip(images: Tensor, padding: int, rows: Tensor, columns: Tensor) -> Tensor:
     """(n, H, W, C) -> (C, n, H*W) uint8: each number of the result is looked up once, in the list of all numbers.
 
-    Colour planes rather than interleaved colours, because all that follows then runs along contiguous memory; to look
-    up single bytes costs less than to look up pixels of three bytes and to part their colours afterwards.
+    Colour planes rather than interleaved colours, because all that follows then runs along contiguous memory; looking
+    up single bytes costs less than looking up pixels of three bytes and separating their colours afterwards.
     """
     padded = F.pad(images, (0, 0, padding, padding, padding, padding))
     count, padded_height, padded_width, channels = padded.shape
@@ -215,15 +267,15 @@ def _jitter(x: Tensor, rounds: Tensor, out: Tensor) -> None:
     """(C, n, H*W) float32 in 0..255 -> out (n, H*W, C) in 0..1, each operation clamped as in torchvision; x is used up.
 
     Brightness, contrast and saturation blend an image x with black, with the mean of its grayscale image g, and with g:
-    all are own * x + gray * g + mean * sum(g), so that three rounds serve every order of the three, image by image.
+    all are scale * x + gray * g + mean * sum(g), so that three rounds serve every order of the three, image by image.
     """
-    for number, (own, gray, mean) in enumerate(rounds):
+    for number, (scale, gray, mean) in enumerate(rounds):
         if number > 0:
             x.clamp_(0, 255)
         luminance = _luminance(x)
-        # Whole levels, as in PIL: their sum is exact in any order up to 256x256 pixels, whatever shares the batch.
+        # Whole levels, as in PIL: their sum is exact in any order up to 256x256 pixels, whatever else is in the batch.
         average = luminance.round().sum(1, keepdim=True).mul_(mean)
-        x.mul_(own).add_(luminance.mul_(gray).add_(average))
+        x.mul_(scale).add_(luminance.mul_(gray).add_(average))
     for channel, plane in enumerate(x):
         torch.clamp(plane, 0, 1, out=out[:, :, channel])
 
@@ -241,7 +293,7 @@ def _luminance(x: Tensor) -> Tensor:
 
 
 def _blend_coefficients(parameters: AugmentationParameters, pixels: int) -> NDArray[np.float32]:
-    """(3 rounds, 3 coefficients own, gray and mean, n, 1) for sums over this many pixels.
+    """(3 rounds, 3 coefficients scale, gray and mean, n, 1) for sums over this many pixels.
 
     The last round also takes 0..255 to 0..1.
     """

@@ -13,12 +13,26 @@ from kshot.data.dataset import Dataset
 from kshot.data.regression import FAMILIES, RegressionDataset
 from kshot.data.sources import SOURCES, Source
 from kshot.data.tasks import AnyDataset
-from kshot.errors import ConfigError, DataError
+from kshot.errors import ConfigError, DataError, did_you_mean
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CatalogEntry:
-    """One dataset as ``kshot data list`` shows it; size_bytes is 0 where it is not prepared."""
+    """One dataset as ``kshot data list`` shows it.
+
+    Parameters
+    ----------
+    name, description
+        What the dataset is called, and what it is.
+    classes
+        How many, in train, val and test.
+    obtain
+        Where its files can be had.
+    prepared
+        Whether it can be loaded as it is.
+    size_bytes
+        Size of the prepared form, 0 without one.
+    """
 
     name: str
     description: str
@@ -30,22 +44,32 @@ class CatalogEntry:
 
 def catalog(root: Path | str | None = None) -> list[CatalogEntry]:
     """Every named dataset, then the families of regression tasks, and then the user's own prepared datasets."""
-    own = (folder.parent.name for folder in sorted(store.cache_root(root).glob("[!.]*/meta.json")))
-    return [_entry(name, root) for name in dict.fromkeys([*SOURCES, *FAMILIES, *own])]
+    prepared = (folder.parent.name for folder in sorted(store.cache_root(root).glob("[!.]*/meta.json")))
+    return [_entry(name, root) for name in dict.fromkeys([*SOURCES, *FAMILIES, *prepared])]
 
 
 def _entry(name: str, root: Path | str | None) -> CatalogEntry:
+    def entry(description: str, classes: str, obtain: str, *, prepared: bool, size_bytes: int = 0) -> CatalogEntry:
+        return CatalogEntry(
+            name=name,
+            description=description,
+            classes=classes,
+            obtain=obtain,
+            prepared=prepared,
+            size_bytes=size_bytes,
+        )
+
     if name in FAMILIES:
-        return CatalogEntry(name, FAMILIES[name].description, "-", "drawn as needed", True, 0)
+        return entry(FAMILIES[name].description, "-", "drawn as needed", prepared=True)
     source = SOURCES.get(name)
     if not store.is_prepared(name, root) and source is not None:
-        return CatalogEntry(name, source.description, source.classes, source.obtain, False, 0)
+        return entry(source.description, source.classes, source.obtain, prepared=False)
     try:
         found = store.summary(name, root)
     except DataError as error:  # one damaged dataset must not hide the others
-        return CatalogEntry(name, str(error), "?", "damaged", False, 0)
+        return entry(str(error), "?", "damaged", prepared=False)
     description, obtain = (found.origin, "prepared here") if source is None else (source.description, source.obtain)
-    return CatalogEntry(name, description, found.classes, obtain, True, found.size_bytes)
+    return entry(description, found.classes, obtain, prepared=True, size_bytes=found.size_bytes)
 
 
 def prepare(
@@ -59,14 +83,27 @@ def prepare(
 ) -> Path:
     """Turn a dataset's files into the prepared form; returns its folder.
 
-    dataset: a name of the catalog
-    source: the publisher's file or folder; where it is None, what can be downloaded is downloaded
-    name: what the prepared dataset is called; by default the dataset's own name, needed for content of your own
-    root: the folder of prepared datasets; by default $KSHOT_ROOT, or the cache folder of this platform
-    overwrite: replace the dataset of this name, once the new one is complete
-    options: those of this dataset, which are the constructor arguments of its source: `Folder`, `Mixture`
-    Raises DataError where the files are missing, damaged or of another version, ConfigError for an option that the
-    dataset does not have.
+    Parameters
+    ----------
+    dataset
+        A name of the catalog.
+    source
+        The publisher's file or folder; None to download what can be downloaded.
+    name
+        What the prepared dataset is called; by default the dataset's own name, needed for your own content.
+    root
+        Folder of prepared datasets; by default $KSHOT_ROOT, or else the platform's cache folder.
+    overwrite
+        Replace the dataset of this name, once the new one is complete.
+    **options
+        Those of this dataset, which are the constructor arguments of its source, such as `Folder` or `Mixture`.
+
+    Raises
+    ------
+    DataError
+        If files are missing, damaged or of another version.
+    ConfigError
+        If the dataset is unknown or does not have such an option.
     """
     wanted = source_named(dataset)
     _check_options(wanted, options)
@@ -74,33 +111,66 @@ def prepare(
         raise ConfigError(f"{dataset} reads no files; leave out the source. {wanted.obtain}")
     target = _checked_name(wanted, name)
     if store.is_prepared(target, root) and not overwrite:  # said before hours of work, and not only after them
-        raise DataError(f"{target} is already prepared in {store.cache_root(root)}; to do it anew, add --overwrite")
+        raise DataError(f"{target} is already prepared in {store.cache_root(root)}; to replace it, add --overwrite")
     path = None if source is None else Path(source).expanduser()
     contents = wanted(**options).read(path, store.cache_root(root))
     return writing.write(target, contents, root, overwrite=overwrite)
 
 
 def source_named(dataset: str) -> type[Source]:
-    """The source of a dataset of the catalog; ConfigError where there is none of this name."""
+    """The source of a dataset of the catalog; ConfigError if there is none of this name."""
     if dataset in FAMILIES:
         raise ConfigError(f"{dataset} are drawn as they are needed: there is nothing to prepare")
     if dataset not in SOURCES:
-        raise ConfigError(f"there is no dataset {dataset!r}; choose one of: {', '.join(SOURCES)}")
+        near = did_you_mean(dataset, SOURCES)
+        raise ConfigError(f"there is no dataset {dataset!r}; {near}choose one of: {', '.join(SOURCES)}")
     return SOURCES[dataset]
 
 
 def load(name: str, root: Path | str | None = None) -> AnyDataset:
-    """A dataset by name, memory-mapped, or a family of regression tasks: ``sinusoids``, ``quadratics``.
+    """Open a dataset by name, memory-mapped, or a family of regression tasks: ``sinusoids``, ``quadratics``.
 
-    A dataset that needs no files, such as ``glyphs``, is prepared on the way, and so is what lies at a path, such as a
-    folder of the user's own images, ``folder:PATH``, at the first use and whenever its files have changed. Everything
-    else must have been prepared: DataError says with which command, and where its files can be had.
+    A dataset that needs no files, such as ``glyphs``, is prepared on the way, and so is a folder of the user's own
+    images, ``folder:PATH``, at the first use and whenever its files have changed.
+
+    Parameters
+    ----------
+    name
+        A name of the catalog or of a prepared dataset, or ``folder:PATH``.
+    root
+        Folder of prepared datasets; by default $KSHOT_ROOT, or else the platform's cache folder.
+
+    Raises
+    ------
+    DataError
+        If the dataset must be prepared first: it says with which command, and where its files can be had.
     """
     return RegressionDataset(FAMILIES[name]) if name in FAMILIES else load_images(name, root)
 
 
 def load_images(name: str, root: Path | str | None = None) -> Dataset:
-    """A dataset by name as `load` returns it, for what needs images; ConfigError for a family of regression tasks."""
+    """A dataset by name as `load` returns it, if images are needed; ConfigError for a family of regression tasks."""
+    return store.load(_prepared_name(name, root), root)
+
+
+def verify(name: str, root: Path | str | None = None) -> str:
+    """Read a prepared dataset through and return one line about it.
+
+    Parameters
+    ----------
+    name, root
+        As for `load`.
+
+    Raises
+    ------
+    DataError
+        If the dataset is unknown or not prepared, or its checksum, counts or splits differ from what was prepared.
+    """
+    return store.verify(_prepared_name(name, root), root)
+
+
+def _prepared_name(name: str, root: Path | str | None) -> str:
+    """The name of the prepared form of a dataset, which is prepared here if that takes neither files nor options."""
     if name in FAMILIES:
         raise ConfigError(f"{name} are tasks of regression and hold no images; name a dataset of images")
     dataset, colon, place = name.partition(":")
@@ -115,8 +185,11 @@ def load_images(name: str, root: Path | str | None = None) -> Dataset:
         where = store.cache_root(root)
         if source is not None:
             raise DataError(f"{name} is not prepared in {where}. {source.how_to_prepare()}")
-        raise DataError(f"there is no dataset {name!r} in {where}; choose one of: {', '.join(_loadable(root))}")
-    return store.load(name, root)
+        known = _loadable(root)
+        raise DataError(
+            f"there is no dataset {name!r} in {where}; {did_you_mean(name, known)}choose one of: {', '.join(known)}"
+        )
+    return name
 
 
 def _loadable(root: Path | str | None) -> list[str]:
@@ -141,8 +214,9 @@ def _check_options(source: type[Source], options: dict[str, Any]) -> None:
     for option in options:
         if option not in parameters:
             known = ", ".join(parameters) or "none"
-            raise ConfigError(f"{source.name} has no option {option!r}; its options: {known}")
-    missing = [name for name, own in parameters.items() if own.default is own.empty and name not in options]
+            near = did_you_mean(option, parameters)
+            raise ConfigError(f"{source.name} has no option {option!r}; {near}its options: {known}")
+    missing = [name for name, known in parameters.items() if known.default is known.empty and name not in options]
     if missing:
         raise ConfigError(
             f"{source.name} needs {', '.join(missing)}: kshot data prepare {source.name} {source.arguments}"

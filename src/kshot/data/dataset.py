@@ -1,133 +1,65 @@
-"""A prepared dataset as the rest of kshot sees it: three splits of one uint8 image array, ordered by class."""
+"""A dataset as the rest of kshot sees it: three splits of one array of images, ordered by class."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Literal
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from numpy.typing import ArrayLike
 
-from kshot.errors import DataError
-from kshot.measures import ACCURACY, Measure
+from kshot.data import arrays
+from kshot.data.arrays import ArrayKind, Pixels
+from kshot.data.classes import (
+    FRACTIONS,
+    PARTS,
+    ClassInfo,
+    Part,
+    by_split,
+    check_fractions,
+    refuse_overlap,
+    share_out,
+)
+from kshot.data.split import ImageForm, Normalization, Split, image_text
+from kshot.errors import ConfigError, DataError, check_choice
+
+__all__ = ["Dataset", "ImageForm", "Normalization", "Split", "SplitName"]
 
 SplitName = Literal["train", "val", "test", "train+val"]
 
 
-@dataclass(frozen=True)
-class Normalization:
-    """Mean and standard deviation of each channel on the 0..1 scale; ``augment`` names what training images go through.
-
-    ``augment="photo"`` is random crop, colour jitter and horizontal flip (L19); ``"none"`` suits characters, which
-    change their meaning when they are flipped.
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    augment: Literal["photo", "none"] = "photo"
-
-
-@dataclass(frozen=True)
-class ImageForm:
-    """What a network was trained to see: images (channels, height, width) of a dataset, and their normalisation."""
-
-    dataset: str
-    image_shape: tuple[int, int, int]
-    normalization: Normalization
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """The classes of one split.
-
-    images: (M, H, W, C) uint8, memory-mapped, ordered by class: class c has rows ``starts[c] : starts[c] + counts[c]``.
-    counts: (classes,) int64, images a class; classes may differ in size.
-    class_names, domains: one string per class; the domain is its alphabet, superclass or script.
-    tasks_within_domain: whether a task draws all its classes from one domain, as in a mixture of domains.
-    usual_ways: classes a task where nobody says how many.
-    measure: what is measured of its tasks.
-    """
-
-    name: str
-    dataset: str
-    images: NDArray[np.uint8]
-    counts: NDArray[np.int64]
-    class_names: tuple[str, ...]
-    domains: tuple[str, ...]
-    normalization: Normalization
-    tasks_within_domain: bool = False
-    usual_ways: ClassVar[int] = 5
-    measure: ClassVar[Measure] = ACCURACY
-    _resident: dict[str, Tensor] = field(default_factory=dict, repr=False)
-
-    def __post_init__(self) -> None:
-        if int(self.counts.sum()) != len(self.images):
-            raise DataError(
-                f"{self.dataset}/{self.name}: {len(self.images)} images, but the classes add up to "
-                f"{int(self.counts.sum())}; prepare the dataset again: kshot data prepare {self.dataset}"
-            )
-
-    @property
-    def num_classes(self) -> int:
-        """How many classes the split holds."""
-        return len(self.counts)
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of every image."""
-        height, width, channels = self.images.shape[1:]
-        return channels, height, width
-
-    @cached_property
-    def starts(self) -> NDArray[np.int64]:
-        """(classes,) first row of each class."""
-        return np.concatenate([[0], np.cumsum(self.counts)[:-1]]).astype(np.int64)
-
-    @cached_property
-    def labels(self) -> NDArray[np.int64]:
-        """(M,) class of each row, 0..num_classes-1."""
-        return np.repeat(np.arange(self.num_classes), self.counts)
-
-    def to(self, device: torch.device | str) -> Split:
-        """Keep a copy of the images on `device` when they take at most half of its free memory; returns itself."""
-        device = torch.device(device)
-        if str(device) not in self._resident and self.images.nbytes <= _free_bytes(device) // 2:
-            self._resident[str(device)] = torch.from_numpy(np.array(self.images)).to(device)
-        return self
-
-    def gather(self, rows: NDArray[np.int64], device: torch.device | str = "cpu") -> Tensor:
-        """Images at `rows` (any shape R): uint8 tensor (*R, H, W, C) on `device`."""
-        resident = self._resident.get(str(torch.device(device)))
-        if resident is not None:
-            flat = resident.index_select(0, torch.from_numpy(rows.reshape(-1)).to(resident.device))
-        else:
-            flat = torch.from_numpy(self.images[rows.reshape(-1)]).to(device)
-        return flat.view(*rows.shape, *self.images.shape[1:])
-
-
-def _free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        with open("/proc/meminfo") as file:
-            available = next(line for line in file if line.startswith("MemAvailable"))
-        return int(available.split()[1]) * 1024
-    except (OSError, StopIteration):  # no /proc on this system: a gibibyte is a safe guess
-        return 1 << 31
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
-    """Train, validation and test classes, which never overlap; made by ``kshot.load(name)``."""
+    """Training, validation and test classes, which never overlap.
+
+    ``kshot.load(name)`` makes one from a prepared dataset, `from_arrays` from arrays in memory.
+
+    Parameters
+    ----------
+    name
+        What the dataset is called.
+    train, val, test
+        The splits.
+    train_val
+        The classes of train and val together.
+    """
 
     name: str
+    _: KW_ONLY
     train: Split
     val: Split
     test: Split
     train_val: Split
+
+    def __repr__(self) -> str:
+        lines = [f"Dataset {self.name!r}: {image_text(self.train)}"]
+        lines += [f"  {part:5} {self.split(part).summary()}" for part in PARTS]
+        domains = {domain for part in PARTS for domain in self.split(part).domains}
+        if len(domains) > 1:
+            within = "; all classes of a task come from one of them" if self.train.tasks_within_domain else ""
+            lines.append(f"  {len(domains)} domains{within}")
+        return "\n".join(lines)
 
     def split(self, name: SplitName) -> Split:
         """The split of this name: train, val, test or train+val."""
@@ -135,3 +67,135 @@ class Dataset:
         if name not in splits:
             raise DataError(f"there is no split {name!r}; choose one of: {', '.join(splits)}")
         return splits[name]
+
+    @classmethod
+    def from_rows(
+        cls,
+        name: str,
+        images: Pixels,
+        *,
+        classes: Sequence[ClassInfo],
+        normalization: Normalization,
+        tasks_within_domain: bool = False,
+    ) -> Dataset:
+        """The dataset whose rows are ordered by split (train, val, test) and by class, as `classes` are.
+
+        So every split, and train and val together, is one contiguous slice of one array, which is not copied.
+        """
+
+        def split(split_name: str, parts: Sequence[Part]) -> Split:
+            chosen = [info for info in classes if info.split in parts]
+            first = sum(info.count for info in classes if PARTS.index(info.split) < PARTS.index(parts[0]))
+            counts = np.asarray([info.count for info in chosen], np.int64)
+            return Split(
+                name=split_name,
+                dataset=name,
+                images=images[first : first + int(counts.sum())],
+                counts=counts,
+                class_names=tuple(info.name for info in chosen),
+                domains=tuple(info.domain for info in chosen),
+                normalization=normalization,
+                tasks_within_domain=tasks_within_domain,
+            )
+
+        alone: dict[str, Any] = {part: split(part, [part]) for part in PARTS}
+        return cls(name, **alone, train_val=split("train+val", ["train", "val"]))
+
+    @classmethod
+    def from_arrays(
+        cls,
+        images: ArrayLike,
+        labels: ArrayLike,
+        *,
+        kind: ArrayKind = "images",
+        name: str = "arrays",
+        class_names: Sequence[str] | None = None,
+        domains: Sequence[str] | None = None,
+        splits: Mapping[Part, Sequence[str | int]] | None = None,
+        fractions: tuple[float, float, float] = FRACTIONS,
+        seed: int = 0,
+        augment: Literal["photo", "none"] = "none",
+        tasks_within_domain: bool = False,
+    ) -> Dataset:
+        """A dataset of arrays in memory: images, feature vectors or one-dimensional series, with a label per row.
+
+        Bytes (uint8) are kept as bytes; all other numbers are kept as float32. Both are normalised per channel by mean
+        and standard deviation of the training classes; a vector has one channel per feature.
+
+        Parameters
+        ----------
+        images
+            Images (M, H, W) or (M, H, W, C), vectors (M, D), or series (M, T) or (M, C, T).
+        labels
+            (M,) whole numbers or names of classes.
+        kind
+            What the array holds: "images", "vectors" or "series". A network sees a vector as an image (D, 1, 1), which
+            the backbone `mlp` takes with ``in_channels=D, image_size=1``, and a series as an image (C, 1, T).
+        name
+            What the dataset is called in tables and in the configuration of a run.
+        class_names
+            The names of the classes 0, 1, ..., for labels that are numbers; None to call a class what its label is.
+        domains
+            The domain of each class, in the order of `class_names`, or of the sorted labels; None for one domain.
+        splits
+            The classes of each split by name or number, as in ``{"train": [0, 1, 2], "val": [3, 4], "test": [5, 6]}``;
+            None to choose them by `fractions` and `seed`.
+        fractions
+            Shares of the classes in train, val and test, without `splits`; at least two classes go to each.
+        seed
+            Which classes go where, without `splits`.
+        augment
+            "photo" for photographs of bytes: random crop, colour jitter and mirroring in training.
+        tasks_within_domain
+            Whether all classes of a task come from one domain.
+
+        Raises
+        ------
+        DataError
+            If arrays and labels do not fit together, a value is not finite, a class is empty or in two splits, or a
+            split has fewer than two classes.
+        ConfigError
+            If an option makes no sense for these arrays.
+
+        Examples
+        --------
+        >>> features = np.random.default_rng(0).normal(size=(200, 16))
+        >>> data = Dataset.from_arrays(features, np.repeat(np.arange(10), 20), kind="vectors")
+        >>> data.train.image_shape
+        (16, 1, 1)
+        """
+        pixels = arrays.stored_form(images, kind)
+        names, positions = arrays.class_names_of(labels, len(pixels), class_names)
+        _check_augment(augment, pixels)
+        check_fractions(fractions)
+        if domains is not None and len(domains) != len(names):
+            raise DataError(f"{len(domains)} domains were given for {len(names)} classes; give one domain per class")
+        if splits is None:
+            home = share_out(names, val=fractions[1], test=fractions[2], seed=seed, stream="arrays")
+        else:
+            home = arrays.splits_of(names, splits)
+        counts = np.bincount(positions, minlength=len(names)).tolist()
+        groups = ["all"] * len(names) if domains is None else list(domains)
+        classes = by_split(
+            ClassInfo(class_name, str(domain), split=home[class_name], count=count)
+            for class_name, domain, count in zip(names, groups, counts)
+        )
+        refuse_overlap(name, classes)
+        rows = arrays.in_order(pixels, positions, [names.index(info.name) for info in classes])
+        mean, std = arrays.channel_moments(arrays.training_rows(rows, classes))
+        return cls.from_rows(
+            name,
+            rows,
+            classes=classes,
+            normalization=Normalization(mean, std, augment),
+            tasks_within_domain=tasks_within_domain,
+        )
+
+
+def _check_augment(augment: str, pixels: Pixels) -> None:
+    check_choice("augment", augment, ("photo", "none"))
+    if augment == "photo" and (pixels.dtype != np.uint8 or pixels.shape[-1] not in (1, 3)):
+        raise ConfigError(
+            f"augment='photo' is for uint8 images of 1 or 3 channels, and these are {pixels.dtype} of "
+            f"{pixels.shape[-1]} channels; choose augment='none'"
+        )

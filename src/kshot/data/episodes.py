@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kshot import seeding
-from kshot.data.dataset import Split
+from kshot.data.classes import listed
+from kshot.data.split import Split
 from kshot.errors import ConfigError, DataError
 
 IntArray = NDArray[np.int64]
@@ -19,9 +20,16 @@ IntArray = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class TaskShape:
-    """Ways N (classes a task), shots K (support images a class) and queries Q (query images a class).
+    """The shape of a task, in the field's order: N-way K-shot with Q queries.
 
-    A regression task has one way: its one output, with K support and Q query points.
+    Parameters
+    ----------
+    ways
+        Classes per task, N. A regression task has one way: its one output.
+    shots
+        Support images per class, K, or support points.
+    queries
+        Query images per class, Q, or query points.
     """
 
     ways: int = 5
@@ -37,16 +45,27 @@ class TaskShape:
         return f"{self.ways}-way {self.shots}-shot {self.queries}-query"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Episodes:
     """A batch of B tasks.
 
-    support: (B, S, ...), S = N*K when sampled; support_labels: (B, S) int64 in 0..N-1, or (B, S, 1) in regression
-    query:   (B, T, ...), T = N*Q when sampled; query_labels:   (B, T), or (B, T, 1)
-    classes: (B, N) int64, the class of the split behind each label; (B, 1) in regression
-    keys:    (B,) uint64, one random key a task for augmentation and dropout; empty where nothing is random
-    Images are uint8 (B, S, H, W, C) when sampled and float (B, S, C, H, W) when a learner sees them; the inputs of
-    regression are float (B, S, d) from the start.
+    Images are as `Split.gather` returns them when sampled, uint8 (B, S, H, W, C) of a prepared dataset, and float
+    (B, S, C, H, W) when a learner sees them; the inputs of regression are float (B, S, d) from the start.
+
+    Parameters
+    ----------
+    support
+        (B, S, ...), S = N*K when sampled.
+    support_labels
+        (B, S) int64 in 0..N-1, or (B, S, 1) float32 in regression.
+    query
+        (B, T, ...), T = N*Q when sampled.
+    query_labels
+        (B, T), or (B, T, 1) in regression.
+    classes
+        (B, N) int64, the class of the split behind each label; (B, 1) in regression.
+    keys
+        (B,) uint64, one random key per task for augmentation and dropout; empty if nothing is random.
     """
 
     support: Tensor
@@ -56,6 +75,14 @@ class Episodes:
     classes: Tensor
     keys: NDArray[np.uint64]
 
+    def __repr__(self) -> str:
+        parts = [
+            f"{name} {tuple(images.shape)} {str(images.dtype).removeprefix('torch.')}"
+            for name, images in (("support", self.support), ("query", self.query))
+        ]
+        kind = "regression" if self.support_labels.is_floating_point() else f"{self.ways}-way"
+        return f"Episodes: {self.tasks} {kind} tasks on {self.support.device}\n  " + "\n  ".join(parts)
+
     @property
     def tasks(self) -> int:
         """B, the number of tasks."""
@@ -63,7 +90,7 @@ class Episodes:
 
     @property
     def ways(self) -> int:
-        """N, the number of classes a task."""
+        """N, the number of classes per task."""
         return self.classes.shape[1]
 
     def images(self) -> Tensor:
@@ -85,7 +112,17 @@ class Episodes:
 
 @dataclass(frozen=True)
 class EpisodeRows:
-    """The rows of a split that B tasks are made of: support (B, N, K), query (B, N, Q), classes (B, N), keys (B,)."""
+    """The rows of a split that B tasks are made of.
+
+    Parameters
+    ----------
+    support, query
+        (B, N, K) and (B, N, Q) row numbers.
+    classes
+        (B, N) the classes of each task.
+    keys
+        (B,) one random key per task.
+    """
 
     support: IntArray
     query: IntArray
@@ -100,7 +137,7 @@ class EpisodeRows:
         return spread[0], spread[1]
 
     def gather(self, split: Split, device: torch.device | str = "cpu") -> Episodes:
-        """The tasks with their images, uint8, on `device`."""
+        """The tasks with their images, as the split stores them, on `device`."""
         tasks = len(self.classes)
         rows = np.concatenate([self.support.reshape(tasks, -1), self.query.reshape(tasks, -1)], 1)
         images = split.gather(rows, device)
@@ -119,12 +156,25 @@ class EpisodeRows:
 class EpisodeSampler:
     """Draws tasks of one shape from one split; every task number names the same task in every process.
 
-    within_domain: draw all classes of a task from one domain (an alphabet, a domain), domains with at least N classes
-    being chosen uniformly; with False, classes are drawn from the whole split; by default as the split itself says.
-    Raises DataError where the split has too few classes, or a class too few images, for the shape.
+    Parameters
+    ----------
+    split
+        The classes and their images.
+    shape
+        Ways, shots and queries.
+    seed
+        Names the set of tasks.
+    within_domain
+        True to draw all classes of a task from one domain (an alphabet, a superclass): domains with at least N classes
+        are equally likely. False to draw them from the whole split. None as the split says.
+
+    Raises
+    ------
+    DataError
+        If the split has too few classes, or classes too few images, for the shape.
     """
 
-    def __init__(self, split: Split, shape: TaskShape, seed: int, *, within_domain: bool | None = None) -> None:
+    def __init__(self, split: Split, shape: TaskShape, *, seed: int, within_domain: bool | None = None) -> None:
         self.split, self.shape, self.seed = split, shape, seed
         self.within_domain = split.tasks_within_domain if within_domain is None else within_domain
         self._check()
@@ -132,20 +182,28 @@ class EpisodeSampler:
         self._key = seeding.key(seed, "tasks", *words)
         self._members, self._sizes = self._pools()
 
+    def __repr__(self) -> str:
+        within = ", all classes of a task from one domain" if self.within_domain else ""
+        return f"EpisodeSampler: {self.shape} tasks of {self.split.dataset}/{self.split.name}, seed {self.seed}{within}"
+
     def _check(self) -> None:
         split, shape, where = self.split, self.shape, f"{self.split.dataset}/{self.split.name}"
         if shape.ways < 2:
-            raise ConfigError(f"ways is {shape.ways}, but must be at least 2 where tasks are made of classes")
+            raise ConfigError(f"ways is {shape.ways}, but must be at least 2 for tasks made of classes")
         if shape.ways > split.num_classes:
             raise DataError(
                 f"{where} has {split.num_classes} classes, too few for {shape.ways} ways; choose fewer ways"
             )
         needed = shape.shots + shape.queries
-        smallest = int(np.argmin(split.counts))
-        if split.counts[smallest] < needed:
+        small = np.flatnonzero(split.counts < needed)
+        if len(small):
+            first = small[np.argmin(split.counts[small])]
+            sizes = (f"{split.class_names[label]!r} ({split.counts[label]})" for label in small)
+            all_of_them = f" In all, {len(small)} classes have too few: {listed(sizes)}." if len(small) > 1 else ""
             raise DataError(
-                f"{where}: class {split.class_names[smallest]!r} has {split.counts[smallest]} images, but "
-                f"{shape.shots} shots + {shape.queries} queries need {needed}; choose fewer shots or queries"
+                f"{where}: class {split.class_names[first]!r} has {split.counts[first]} images, but "
+                f"{shape.shots} shots + {shape.queries} queries need {needed}; choose fewer shots or queries, or leave "
+                f"small classes out (of a folder: --min-images {needed}).{all_of_them}"
             )
 
     def _pools(self) -> tuple[IntArray, IntArray]:
@@ -164,7 +222,7 @@ class EpisodeSampler:
         return np.stack([np.pad(pool, (0, sizes.max() - len(pool))) for pool in pools]), sizes
 
     def rows(self, numbers: IntArray) -> EpisodeRows:
-        """Rows of the tasks with these numbers, (B,) non-negative integers."""
+        """The rows of the tasks with these numbers, (B,) non-negative integers."""
         shape, split = self.shape, self.split
         keys = seeding.bits(self._key, np.asarray(numbers))
         pool = seeding.below(keys, 0, len(self._sizes))
@@ -176,31 +234,31 @@ class EpisodeSampler:
         return EpisodeRows(rows[..., : shape.shots], rows[..., shape.shots :], classes, seeding.bits(keys, 1 << 21))
 
     def episodes(self, numbers: IntArray, device: torch.device | str = "cpu") -> Episodes:
-        """The tasks with these numbers, with uint8 images on `device`."""
+        """The tasks with these numbers, with images as the split stores them, on `device`."""
         return self.rows(numbers).gather(self.split, device)
 
 
 def draw_without_replacement(keys: NDArray[np.uint64], sizes: IntArray, draws: int) -> IntArray:
     """For each key, `draws` distinct integers below `sizes`, uniform and in uniform order: (*keys.shape, draws).
 
-    A Fisher-Yates shuffle that keeps only the swaps it made: draw j takes the item at a random position r_j >= j and
-    leaves there the item of position j. The cost grows with draws^2 and not with the size of a class.
+    A Fisher-Yates shuffle that keeps only the swaps it makes: draw j takes the item at a random position r_j >= j and
+    leaves the item of position j there. The cost grows with draws^2 and not with the size of a class.
     """
     counters = np.arange(draws).reshape(-1, *[1] * np.ndim(keys))
     spans = np.asarray(sizes)[None] - counters
     positions = (counters + seeding.below(np.asarray(keys)[None], counters, spans)).astype(np.int32)
     drawn, left_behind = np.empty_like(positions), np.empty_like(positions)
     for j in range(draws):
-        taken, own = positions[j].copy(), np.full(positions.shape[1:], j, np.int32)
+        taken, replacing = positions[j].copy(), np.full(positions.shape[1:], j, np.int32)
         for i in range(j):
             np.copyto(taken, left_behind[i], where=positions[i] == positions[j])
-            np.copyto(own, left_behind[i], where=positions[i] == j)
-        drawn[j], left_behind[j] = taken, own
+            np.copyto(replacing, left_behind[i], where=positions[i] == j)
+        drawn[j], left_behind[j] = taken, replacing
     return np.moveaxis(drawn, 0, -1).astype(np.int64)
 
 
 class Sampler(Protocol):
-    """Whatever training draws its tasks from: task number i is the same in every process and after every resume."""
+    """What training draws its tasks from: task number i is the same in every process and after every resume."""
 
     def episodes(self, numbers: IntArray, device: torch.device | str = "cpu") -> Episodes:
         """The tasks with these numbers, as sampled, on `device`."""
@@ -211,6 +269,13 @@ class ImageSampler:
     """Single images for supervised training, as tasks of one support image among all classes of the split.
 
     Numbers e*M .. (e+1)*M - 1 are the M images of the split in the order of epoch e, each exactly once.
+
+    Parameters
+    ----------
+    split
+        The classes and their images.
+    seed
+        Names the orders.
     """
 
     def __init__(self, split: Split, seed: int) -> None:
@@ -230,7 +295,7 @@ class ImageSampler:
         return rows
 
     def episodes(self, numbers: IntArray, device: torch.device | str = "cpu") -> Episodes:
-        """The images with these numbers: support (B, 1, H, W, C), no query, classes (B, num_classes)."""
+        """The images with these numbers: support (B, 1, ...), no query, classes (B, num_classes)."""
         rows = self._rows(np.asarray(numbers))
         images = self.split.gather(rows, device)[:, None]
         return Episodes(

@@ -3,75 +3,142 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from io import BytesIO
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from kshot.errors import DataError
+from kshot.data.classes import SHOWN
+from kshot.errors import ConfigError, DataError
 
-SHOWN_FAILURES = 10
-
+T = TypeVar("T")
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels from the image's upper left corner
+ValueRange = tuple[float, float]  # the values that become black and white
+
+_BLACK = 16  # of 255; the 12 bits of a camera or a scanner that are read as 16 stay below it
 
 
-def read_images(paths: Sequence[Path | str], size: int = 84, channels: int = 3) -> NDArray[np.uint8]:
-    """Images of any format, shape and mode as one array (M, size, size, channels) uint8.
+def read_images(
+    paths: Sequence[Path | str], size: int = 84, *, channels: int = 3, value_range: ValueRange | None = None
+) -> NDArray[np.uint8]:
+    """Read images of any format, shape and mode into one array.
 
-    An image is turned as its camera says (EXIF), laid on white where it is transparent, resized so that its shorter
-    side is `size`, and cropped at the centre. channels: 3 (red, green, blue) or 1 (grey).
-    Raises DataError with the names of all files that cannot be read.
+    An image is turned as its camera says (EXIF), laid on white if it is transparent, resized so that its shorter side
+    is `size`, and cropped at the centre. Images of more than 8 bits per channel (16 or 32 bits, floating point) are
+    mapped linearly to 0..255, all of them alike.
+
+    Parameters
+    ----------
+    paths
+        The files.
+    size
+        Side of the images in pixels.
+    channels
+        3 (red, green, blue) or 1 (grey).
+    value_range
+        The values that become 0 and 255, for images of more than 8 bits; None for the lowest and the highest value in
+        these files, see `find_value_range`.
+
+    Returns
+    -------
+    ndarray
+        (M, size, size, channels) uint8.
+
+    Raises
+    ------
+    DataError
+        If files cannot be read; it names all of them.
     """
-    arrays, failures = try_images(paths, size, channels)
+    if value_range is None:
+        value_range = find_value_range(paths)
+    arrays, failures = try_images(paths, size, channels=channels, value_range=value_range)
     if failures:
         raise unreadable(failures)
     return np.stack(arrays)
 
 
-def try_images(paths: Sequence[Path | str], size: int, channels: int = 3) -> tuple[list[NDArray[np.uint8]], list[str]]:
-    """The images that can be read, and one line for each that cannot."""
-    return _attempt_all(paths, [partial(decode, Path(path), size, channels) for path in paths])
+def find_value_range(paths: Sequence[Path | str]) -> ValueRange | None:
+    """The lowest and the highest finite value of all images of more than 8 bits; None if there are none of these.
+
+    Files that cannot be read are left to the functions that read them for good.
+    """
+    ranges = [found for found in _map(_value_range_of, paths) if found is not None]
+    if not ranges:
+        return None
+    return min(low for low, _ in ranges), max(high for _, high in ranges)
+
+
+def check_value_range(value_range: ValueRange | None) -> None:
+    """ConfigError unless the range goes from a lower to a higher number."""
+    if value_range is not None and not value_range[0] < value_range[1]:
+        raise ConfigError(f"the value range goes from {value_range[0]} to {value_range[1]}; give the lower value first")
+
+
+def try_images(
+    paths: Sequence[Path | str], size: int, *, channels: int = 3, value_range: ValueRange | None = None
+) -> tuple[list[NDArray[np.uint8]], list[str]]:
+    """The images that can be read, as `decode` treats them, and one line for each that cannot."""
+    read = partial(decode, size=size, channels=channels, value_range=value_range)
+    return _attempt_all(paths, [partial(read, Path(path)) for path in paths])
 
 
 def try_parts(
-    paths: Sequence[Path], boxes: Sequence[Box | None], size: int
+    paths: Sequence[Path], boxes: Sequence[Box | None], *, size: int
 ) -> tuple[list[NDArray[np.uint8]], list[str]]:
     """The parts of images that can be read, as `decode_part` treats them, and one line for each that cannot."""
-    return _attempt_all(paths, [partial(decode_part, path, size, box) for path, box in zip(paths, boxes)])
+    return _attempt_all(paths, [partial(decode_part, path, size, box=box) for path, box in zip(paths, boxes)])
 
 
 def unreadable(failures: Sequence[str]) -> DataError:
     """The error for files that are no images; `failures` are lines that begin with a file's name."""
-    more = len(failures) - SHOWN_FAILURES
-    lines = [*failures[:SHOWN_FAILURES], *([f"and {more} more"] if more > 0 else [])]
+    more = len(failures) - SHOWN
+    lines = [*failures[:SHOWN], *([f"and {more} more"] if more > 0 else [])]
     return DataError("cannot be read as images; repair, replace or remove them:\n  " + "\n  ".join(lines))
 
 
-def decode(content: bytes | Path, size: int, channels: int = 3) -> NDArray[np.uint8]:
+def nearly_black(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.bool_]:
+    """Whether each image has no pixel above 15 of 255: mostly values that were taken for a wider range (M,)."""
+    return np.asarray([image.max() < _BLACK for image in images], bool)
+
+
+def decode(
+    content: bytes | Path, size: int, *, channels: int = 3, value_range: ValueRange | None = None
+) -> NDArray[np.uint8]:
     """One image, from a file or from its bytes, as `read_images` treats it: (size, size, channels) uint8.
 
-    Raises whatever Pillow raises for a damaged image: the caller knows its name.
+    Raises what Pillow raises for a damaged image: the caller knows its name.
+
+    Parameters
+    ----------
+    content
+        A file, or its bytes.
+    size
+        Side of the image in pixels.
+    channels
+        3 (red, green, blue) or 1 (grey).
+    value_range
+        The values that become 0 and 255, for an image of more than 8 bits; None for those of this image alone.
     """
     with Image.open(BytesIO(content) if isinstance(content, bytes) else content) as image:
         image.draft(None, (2 * size, 2 * size))  # large JPEGs are decoded at a lower resolution
         upright = ImageOps.exif_transpose(image)
-        plain = _plain(upright, "RGB" if channels == 3 else "L")
+        plain = _plain(upright, "RGB" if channels == 3 else "L", value_range)
         if plain.size != (size, size):
             plain = ImageOps.fit(plain, (size, size), Image.Resampling.BILINEAR)
         return np.asarray(plain).reshape(size, size, channels)
 
 
-def decode_part(path: Path, size: int, box: Box | None = None) -> NDArray[np.uint8]:
+def decode_part(path: Path, size: int, *, box: Box | None = None) -> NDArray[np.uint8]:
     """What an image shows within `box`, or all of it, stretched to a square: (size, size, 3) uint8.
 
     A box is cut at the image's border. It refers to the image as stored; without one, the image is turned as its camera
-    says (EXIF).
-    Raises ValueError for a box that lies outside, and whatever Pillow raises for a damaged image.
+    says (EXIF). Raises ValueError for a box that lies outside, and what Pillow raises for a damaged image.
     """
     with Image.open(path) as image:
         if box is None:
@@ -83,7 +150,7 @@ def decode_part(path: Path, size: int, box: Box | None = None) -> NDArray[np.uin
             raise ValueError(f"the box {box} shows nothing of its {width} x {height} pixels")
         image.draft(None, (int(2 * size * width / (right - left)), int(2 * size * height / (bottom - top))))
         across, down = image.width / width, image.height / height
-        # cropped before it is resized, which would otherwise mix in what lies beside the box
+        # cropped before it is resized, which would otherwise mix in what lies around the box
         left, top = int(left * across), int(top * down)
         part = image.crop((left, top, max(round(right * across), left + 1), max(round(bottom * down), top + 1)))
         return np.asarray(_stretched(part, size))
@@ -96,11 +163,15 @@ def _stretched(image: Image.Image, size: int) -> Image.Image:
 def _attempt_all(
     paths: Sequence[Path | str], readers: Sequence[Callable[[], NDArray[np.uint8]]]
 ) -> tuple[list[NDArray[np.uint8]], list[str]]:
-    # Threads, because decoding and resizing release the interpreter's lock.
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        results = list(pool.map(_attempt, paths, readers))
+    results = _map(lambda attempt: _attempt(*attempt), list(zip(paths, readers)))
     arrays = [result for result in results if not isinstance(result, str)]
     return arrays, [result for result in results if isinstance(result, str)]
+
+
+def _map(function: Callable[..., T], arguments: Iterable[object]) -> list[T]:
+    # Threads, because decoding and resizing release the interpreter's lock.
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return list(pool.map(function, arguments))
 
 
 def _attempt(path: Path | str, read: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8] | str:
@@ -110,15 +181,32 @@ def _attempt(path: Path | str, read: Callable[[], NDArray[np.uint8]]) -> NDArray
         return f"{path}: {error}"
 
 
-def _plain(image: Image.Image, mode: str) -> Image.Image:
-    """Eight bits a channel, no transparency, `mode` RGB or L."""
-    if image.mode.startswith("I"):
-        # Sixteen bits, which conversion would clip at 255 and not scale.
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
-    elif image.mode == "F":
-        values = np.nan_to_num(np.asarray(image))
-        span = max(float(np.ptp(values)), 1e-12)
-        image = Image.fromarray(((values - values.min()) / span * 255).round().astype(np.uint8))
+def _value_range_of(path: Path | str) -> ValueRange | None:
+    """Lowest and highest finite value of an image of more than 8 bits; None for any other file."""
+    try:
+        with Image.open(path) as image:
+            return _extremes(np.asarray(image)) if _is_deep(image) else None
+    except Exception:  # see `_attempt`
+        return None
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether an image has more than 8 bits per channel, which Pillow's own conversion clips at 255."""
+    return image.mode.startswith("I") or image.mode == "F"
+
+
+def _extremes(values: NDArray[np.generic]) -> ValueRange | None:
+    finite = values[np.isfinite(values)]
+    return (float(finite.min()), float(finite.max())) if finite.size else None
+
+
+def _plain(image: Image.Image, mode: str, value_range: ValueRange | None = None) -> Image.Image:
+    """Eight bits per channel, no transparency, `mode` RGB or L."""
+    if _is_deep(image):
+        values = np.asarray(image).astype(np.float64)
+        low, high = value_range or _extremes(values) or (0.0, 0.0)
+        levels = (np.nan_to_num(values, nan=low) - low) / (max(high - low, 1e-12) / 255)
+        image = Image.fromarray(levels.clip(0, 255).round().astype(np.uint8))
     elif image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)

@@ -1,4 +1,4 @@
-"""Regression tasks, drawn and not stored: sinusoids (Finn et al. 2017) and quadratics (Wang et al. 2021).
+"""Regression tasks, drawn and not stored: sinusoids (Finn et al. 2017), quadratics (Wang et al. 2021), or your own.
 
 A family of functions takes the place of a dataset. Its "train", "val" and "test" tasks are different tasks of one
 distribution, and a task has one real-valued output in the place of N classes: its number of ways is 1.
@@ -30,10 +30,21 @@ _POINTS = 1 << 32  # counters from here on belong to the points of a task, those
 class Family(ABC):
     """A distribution over functions R^d -> R, and over the points at which a task shows its function.
 
-    name: what users call it.
-    description: one line for ``kshot data list``.
-    input_size: d.
-    bounds: what the points lie between, where d is 1 and a picture can show the functions.
+    A subclass sets the attributes and defines `points` and `values`; ``RegressionDataset(MyFamily())`` is then trained
+    and evaluated on as any dataset. Whatever is random is a pure function of the keys, one per task, so that task
+    number i is the same in every process: `uniform` and `normal` draw such numbers. Numbers of the function have the
+    counters 0, 1, ..., and those of the points the counters of `point_counters`.
+
+    Attributes
+    ----------
+    name
+        What the family is called.
+    description
+        One line for ``kshot data list``.
+    input_size
+        d.
+    bounds
+        What the points lie between if d is 1, so that a picture can show the functions; None without bounds.
     """
 
     name: ClassVar[str]
@@ -50,8 +61,25 @@ class Family(ABC):
         """The values (B, P) of each task's function at its points (B, P, d)."""
 
     def inputs(self, points: FloatArray) -> FloatArray:
-        """What a network sees of points (B, P, d)."""
+        """The inputs of a network for points (B, P, d); the points themselves, unless a subclass says otherwise."""
         return points
+
+
+def uniform(bounds: tuple[float, float], keys: Keys, counters: ArrayLike) -> FloatArray:
+    """Numbers uniform between the bounds, one for every pair of a key and a counter (broadcast against each other)."""
+    low, high = bounds
+    return low + (high - low) * seeding.uniform(keys, counters)
+
+
+def normal(keys: Keys, counters: ArrayLike) -> FloatArray:
+    """Standard normal numbers, one for every pair of a key and a counter (broadcast against each other)."""
+    # away from 0, where the quantile is infinite
+    return ndtri(np.maximum(seeding.uniform(keys, counters), 2.0**-54))
+
+
+def point_counters(numbers: IntArray, input_size: int = 1) -> IntArray:
+    """The counters that belong to points with these numbers (P,): (P, input_size)."""
+    return _POINTS + numbers[:, None] * input_size + np.arange(input_size)
 
 
 class Sinusoids(Family):
@@ -66,7 +94,7 @@ class Sinusoids(Family):
 
     def points(self, keys: Keys, numbers: IntArray) -> FloatArray:
         """Points (B, P, 1), uniform between the bounds."""
-        return _between(self.bounds, keys[:, None], _POINTS + numbers)[..., None]
+        return uniform(self.bounds, keys[:, None, None], point_counters(numbers))
 
     def values(self, keys: Keys, points: FloatArray) -> FloatArray:
         """The sine waves (B, P) at points (B, P, 1)."""
@@ -75,26 +103,26 @@ class Sinusoids(Family):
 
     def parameters(self, keys: Keys) -> tuple[FloatArray, FloatArray]:
         """Amplitudes (B,) and phases (B,)."""
-        return _between(self.amplitudes, keys, 0), _between(self.phases, keys, 1)
+        return uniform(self.amplitudes, keys, 0), uniform(self.phases, keys, 1)
 
 
 class Quadratics(Family):
     """y = w |x - m|^2 with m ~ N(0, I), w ~ U(1.3, 1.6) and x ~ N(m, w^2 I) in R^10: W21, section 5.1.
 
-    Networks see x scaled to the norm sqrt(10), so that its coordinates have unit variance. The length of x, of which y
-    depends too, is hidden by this: no function of the input has an error of zero.
+    Networks see x scaled to the norm sqrt(10), so that its coordinates have unit variance. This hides the length of x,
+    on which y depends too: no function of the input has an error of zero.
     """
 
     name = "quadratics"
-    description = "regression: the squared distance to a centre, other for each task, in ten dimensions (W21)"
+    description = "regression: the squared distance to the centre of each task, in ten dimensions (W21)"
     input_size = 10
     widths: ClassVar[tuple[float, float]] = (1.3, 1.6)
 
     def points(self, keys: Keys, numbers: IntArray) -> FloatArray:
         """Points (B, P, 10), normal around the centre of each task."""
         centre, width = self.parameters(keys)
-        counters = _POINTS + numbers[:, None] * self.input_size + np.arange(self.input_size)
-        return centre[:, None] + width[:, None, None] * _normal(keys[:, None, None], counters)
+        counters = point_counters(numbers, self.input_size)
+        return centre[:, None] + width[:, None, None] * normal(keys[:, None, None], counters)
 
     def values(self, keys: Keys, points: FloatArray) -> FloatArray:
         """Scaled squared distances (B, P) of points (B, P, 10) to the centre of each task."""
@@ -107,18 +135,25 @@ class Quadratics(Family):
 
     def parameters(self, keys: Keys) -> tuple[FloatArray, FloatArray]:
         """Centres (B, 10) and widths (B,)."""
-        return _normal(keys[:, None], 1 + np.arange(self.input_size)), _between(self.widths, keys, 0)
+        return normal(keys[:, None], 1 + np.arange(self.input_size)), uniform(self.widths, keys, 0)
 
 
 FAMILIES: dict[str, Family] = {family.name: family for family in (Sinusoids(), Quadratics())}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RegressionSplit:
     """The tasks of a family under the name of a split; another name means other tasks of the same distribution.
 
-    It stands where a `Split` of images does. A vector of d numbers counts as an image of one pixel in d channels, which
-    makes `in_channels` and `image_size` of a backbone d and 1.
+    It takes the place of a `Split` of images. A vector of d numbers counts as an image of one pixel in d channels,
+    which makes `in_channels` and `image_size` of a backbone d and 1.
+
+    Parameters
+    ----------
+    name
+        "train", "val", "test" or "train+val".
+    family
+        The distribution over functions.
     """
 
     name: SplitName
@@ -128,6 +163,9 @@ class RegressionSplit:
     normalization: ClassVar[None] = None
     tasks_within_domain: ClassVar[bool] = False
     measure: ClassVar[Measure] = SQUARED_ERROR
+
+    def __repr__(self) -> str:
+        return f"RegressionSplit {self.dataset}/{self.name}: {_family_text(self.family)}"
 
     @property
     def dataset(self) -> str:
@@ -140,15 +178,38 @@ class RegressionSplit:
         return self.family.input_size, 1, 1
 
     def to(self, device: torch.device | str) -> RegressionSplit:
-        """Itself: there is nothing to keep on a device."""
+        """The split itself: there is nothing to keep on a device."""
         return self
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RegressionDataset:
-    """A family where a `Dataset` of images is expected; made by ``kshot.load(name)``."""
+    """A family in the place of a `Dataset` of images; ``kshot.load(name)`` makes one of a family that kshot has.
+
+    Parameters
+    ----------
+    family
+        The distribution over functions, one of your own included.
+
+    Raises
+    ------
+    ConfigError
+        If the family is a class in the place of an instance, or lacks one of the attributes of `Family`.
+    """
 
     family: Family
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.family, Family):
+            is_class = isinstance(self.family, type) and issubclass(self.family, Family)
+            advice = f"write RegressionDataset({self.family.__name__}())" if is_class else "derive a class from Family"
+            raise ConfigError(f"a regression dataset takes an instance of Family, not {self.family!r}; {advice}")
+        missing = [name for name in ("name", "description", "input_size") if not hasattr(self.family, name)]
+        if missing:
+            raise ConfigError(f"{type(self.family).__name__} has no {', '.join(missing)}; set it in the class body")
+
+    def __repr__(self) -> str:
+        return f"RegressionDataset {self.name!r}: {_family_text(self.family)}\n  {self.family.description}"
 
     @property
     def name(self) -> str:
@@ -162,7 +223,7 @@ class RegressionDataset:
 
     @property
     def val(self) -> RegressionSplit:
-        """Tasks to steer training by."""
+        """Tasks to validate on."""
         return RegressionSplit("val", self.family)
 
     @property
@@ -180,10 +241,22 @@ class RegressionDataset:
 class RegressionSampler:
     """Draws regression tasks of K support and Q query points; every task number names the same task in every process.
 
-    Raises ConfigError for a shape of more than one way.
+    Parameters
+    ----------
+    split
+        The tasks of a family.
+    shape
+        One way, and how many points are support and query.
+    seed
+        Names the set of tasks.
+
+    Raises
+    ------
+    ConfigError
+        If the shape has more than one way.
     """
 
-    def __init__(self, split: RegressionSplit, shape: TaskShape, seed: int) -> None:
+    def __init__(self, split: RegressionSplit, shape: TaskShape, *, seed: int) -> None:
         if shape.ways != 1:
             raise ConfigError(
                 f"ways is {shape.ways}, but the tasks of {split.dataset} have one output and no classes; leave out ways"
@@ -191,15 +264,26 @@ class RegressionSampler:
         self.split, self.shape, self.seed = split, shape, seed
         self._key = seeding.key(seed, "regression", split.dataset, split.name, shape.shots, shape.queries)
 
+    def __repr__(self) -> str:
+        points = f"{self.shape.shots} support and {self.shape.queries} query points"
+        return f"RegressionSampler: tasks of {self.split.dataset}/{self.split.name} with {points}, seed {self.seed}"
+
     def episodes(self, numbers: IntArray, device: torch.device | str = "cpu") -> Episodes:
-        """The tasks with these numbers: inputs (B, K or Q, d) and labels (B, K or Q, 1), float32, on `device`."""
+        """The tasks with these numbers: inputs (B, K or Q, d) and labels (B, K or Q, 1), float32, on `device`.
+
+        Raises
+        ------
+        DataError
+            If the family returns arrays of other shapes than `Family` asks for, or values that are not finite.
+        """
         family, shots = self.split.family, self.shape.shots
         keys = self._keys(numbers)
-        points = family.points(keys, np.arange(shots + self.shape.queries))
-        inputs, labels = (
-            torch.from_numpy(part).to(device, torch.float32)
-            for part in (family.inputs(points), family.values(keys, points)[..., None])
-        )
+        count = shots + self.shape.queries
+        points = family.points(keys, np.arange(count))
+        seen, values = family.inputs(points), family.values(keys, points)
+        _check_drawn(family, "inputs(points(...))", seen, (len(keys), count, family.input_size))
+        _check_drawn(family, "values", values, (len(keys), count))
+        inputs, labels = (torch.from_numpy(part).to(device, torch.float32) for part in (seen, values[..., None]))
         return Episodes(
             support=inputs[:, :shots],
             support_labels=labels[:, :shots],
@@ -218,11 +302,12 @@ class RegressionSampler:
         return seeding.bits(self._key, np.asarray(numbers))
 
 
-def _between(bounds: tuple[float, float], keys: Keys, counters: ArrayLike) -> FloatArray:
-    low, high = bounds
-    return low + (high - low) * seeding.uniform(keys, counters)
+def _check_drawn(family: Family, what: str, drawn: FloatArray, shape: tuple[int, ...]) -> None:
+    if np.shape(drawn) != shape:
+        raise DataError(f"the family {family.name}: {what} has the shape {np.shape(drawn)}, but must have {shape}")
+    if not np.isfinite(drawn).all():
+        raise DataError(f"the family {family.name}: {what} holds numbers that are not finite")
 
 
-def _normal(keys: Keys, counters: ArrayLike) -> FloatArray:
-    # away from 0, where the quantile is infinite
-    return ndtri(np.maximum(seeding.uniform(keys, counters), 2.0**-54))
+def _family_text(family: Family) -> str:
+    return f"functions of {family.input_size} input{'s' if family.input_size > 1 else ''}, drawn as they are needed"

@@ -10,48 +10,26 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from kshot.data.dataset import Dataset, Normalization, Split
+from kshot.data.classes import PARTS, ClassInfo, by_split, first_rows, refuse_overlap
+from kshot.data.dataset import Dataset, Normalization
 from kshot.errors import DataError
 
 FORMAT = 1
 ROOT_VARIABLE = "KSHOT_ROOT"
 
-Part = Literal["train", "val", "test"]
-PARTS: tuple[Part, ...] = ("train", "val", "test")
-
-
-@dataclass(frozen=True)
-class ClassInfo:
-    """One class: its name, its domain (alphabet, superclass, script), its split and how many images it has."""
-
-    name: str
-    domain: str
-    split: Part
-    count: int
-
-    def as_json(self) -> dict[str, Any]:
-        """The class as meta.json has it, whose format calls the domain a group."""
-        return {"name": self.name, "group": self.domain, "split": self.split, "count": self.count}
-
-    @classmethod
-    def from_json(cls, info: Mapping[str, Any]) -> ClassInfo:
-        """What `as_json` made."""
-        return cls(info["name"], info["group"], info["split"], info["count"])
-
 
 @dataclass(frozen=True)
 class Meta:
-    """What meta.json says about a prepared dataset."""
+    """The content of meta.json, with the classes in the order of the rows."""
 
     classes: list[ClassInfo]
     shape: tuple[int, ...]
@@ -81,34 +59,31 @@ def is_prepared(name: str, root: Path | str | None = None) -> bool:
 
 
 def load(name: str, root: Path | str | None = None) -> Dataset:
-    """A dataset that was prepared; its images are memory-mapped. Raises DataError where it is missing or damaged."""
+    """Open a prepared dataset, with its images memory-mapped.
+
+    Raises
+    ------
+    DataError
+        If it is missing or damaged.
+    """
     folder = cache_root(root) / name
     meta = _read_meta(name, folder)
-    images = _open_images(folder, meta.shape)
-
-    def split(split_name: str, parts: Sequence[Part]) -> Split:
-        chosen = [info for info in meta.classes if info.split in parts]
-        first = sum(info.count for info in meta.classes if PARTS.index(info.split) < PARTS.index(parts[0]))
-        counts = np.asarray([info.count for info in chosen], np.int64)
-        return Split(
-            name=split_name,
-            dataset=name,
-            images=images[first : first + int(counts.sum())],
-            counts=counts,
-            class_names=tuple(info.name for info in chosen),
-            domains=tuple(info.domain for info in chosen),
-            normalization=meta.normalization,
-            tasks_within_domain=meta.tasks_within_domain,
-        )
-
-    train, val, test = (split(part, [part]) for part in PARTS)
-    return Dataset(name, train, val, test, train_val=split("train+val", ["train", "val"]))
+    return Dataset.from_rows(
+        name,
+        _open_images(folder, meta.shape),
+        classes=meta.classes,
+        normalization=meta.normalization,
+        tasks_within_domain=meta.tasks_within_domain,
+    )
 
 
 def verify(name: str, root: Path | str | None = None) -> str:
     """Read a prepared dataset through and return one line about it.
 
-    Raises DataError where the checksum, the counts or the splits are not what they were when it was prepared.
+    Raises
+    ------
+    DataError
+        If the checksum, the counts or the splits differ from what was prepared.
     """
     folder = cache_root(root) / name
     meta = _read_meta(name, folder)
@@ -116,7 +91,7 @@ def verify(name: str, root: Path | str | None = None) -> str:
     refuse_overlap(name, meta.classes)
     if sum(info.count for info in meta.classes) != len(images):
         raise DataError(_damaged(folder, "the images of the classes do not add up"))
-    if read_through(name, folder / "images.npy", meta.classes) != meta.sha256:
+    if read_through(name, folder / "images.npy", classes=meta.classes) != meta.sha256:
         raise DataError(_damaged(folder, "the checksum of images.npy differs"))
     sizes = Counter(info.split for info in meta.classes)
     parts = ", ".join(f"{sizes[part]} {part}" for part in PARTS)
@@ -124,7 +99,7 @@ def verify(name: str, root: Path | str | None = None) -> str:
 
 
 def summary(name: str, root: Path | str | None = None) -> Summary:
-    """What ``kshot data list`` shows of a prepared dataset."""
+    """The line of a prepared dataset in ``kshot data list``."""
     folder = cache_root(root) / name
     meta = _read_meta(name, folder)
     sizes = Counter(info.split for info in meta.classes)
@@ -149,7 +124,7 @@ def _read_meta(name: str, folder: Path) -> Meta:
             )
         stored = meta["normalization"]
         return Meta(
-            classes=sorted(map(ClassInfo.from_json, meta["classes"]), key=lambda info: PARTS.index(info.split)),
+            classes=by_split(map(ClassInfo.from_json, meta["classes"])),
             shape=tuple(meta["shape"]),
             sha256=meta["sha256"],
             normalization=Normalization(tuple(stored["mean"]), tuple(stored["std"]), stored["augment"]),
@@ -172,35 +147,19 @@ def _open_images(folder: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     return images
 
 
-def refuse_overlap(name: str, classes: Sequence[ClassInfo]) -> None:
-    """Raise DataError where a class is in two splits or empty, or a split has too few classes for a task."""
-    homes: dict[str, str] = {}
-    for info in classes:
-        if info.name in homes:
-            raise DataError(
-                f"{name}: class {info.name!r} is in {homes[info.name]} and in {info.split}; the splits of few-shot "
-                f"data hold different classes, and a class has one entry: correct the lists or the folders"
-            )
-        homes[info.name] = info.split
-        if info.count < 1:
-            raise DataError(f"{name}: class {info.name!r} has no images; add some, or remove the class")
-    for part in PARTS:
-        if sum(info.split == part for info in classes) < 2:
-            raise DataError(f"{name}: {part} has fewer than 2 classes, and a task needs at least 2 of them")
+def read_through(name: str, path: Path, *, classes: Sequence[ClassInfo]) -> str:
+    """The sha256 of images.npy.
 
-
-def starts(classes: Sequence[ClassInfo]) -> NDArray[np.int64]:
-    """(classes,) first row of each class."""
-    return np.concatenate([[0], np.cumsum([info.count for info in classes])[:-1]]).astype(np.int64)
-
-
-def read_through(name: str, path: Path, classes: Sequence[ClassInfo]) -> str:
-    """The sha256 of images.npy; raises DataError where two splits hold the same images under two class names."""
+    Raises
+    ------
+    DataError
+        If two splits hold the same images under two class names.
+    """
     images = np.load(path, mmap_mode="r")
     homes: dict[bytes, ClassInfo] = {}
     with open(path, "rb") as file, tqdm(total=len(images), desc=f"check {name}", unit=" images", delay=2) as progress:
         digest = hashlib.sha256(file.read(images.offset))
-        for info, first in zip(classes, starts(classes)):
+        for info, first in zip(classes, first_rows([info.count for info in classes])):
             members = images[first : first + info.count]
             digest.update(members)
             pictures = sorted(hashlib.blake2b(image, digest_size=16).digest() for image in members)

@@ -1,6 +1,8 @@
-"""The tasks of a split, be they of images or of a family of functions."""
+"""The tasks of a split, of images or of a family of functions."""
 
 from __future__ import annotations
+
+from collections import Counter
 
 from kshot.data.dataset import Dataset, Split
 from kshot.data.episodes import EpisodeSampler, Sampler, TaskShape
@@ -11,13 +13,50 @@ AnySplit = Split | RegressionSplit
 AnyDataset = Dataset | RegressionDataset
 
 
-def task_sampler(split: AnySplit, shape: TaskShape, seed: int, within_domain: bool | None = None) -> Sampler:
-    """The tasks of a split, of images or of a family of functions; `within_domain` as for `EpisodeSampler`.
+def task_sampler(split: AnySplit, shape: TaskShape, *, seed: int, within_domain: bool | None = None) -> Sampler:
+    """What draws the tasks of a split.
 
-    Raises ConfigError where `within_domain` is asked of tasks that have none, and what either sampler does.
+    Parameters
+    ----------
+    split
+        Images, or a family of functions.
+    shape
+        Ways, shots and queries.
+    seed
+        Names the set of tasks.
+    within_domain
+        As for `EpisodeSampler`; None for a family of functions.
+
+    Raises
+    ------
+    ConfigError
+        If `within_domain` is given for tasks without domains, or the shape has several ways in regression.
+    DataError
+        If a split of images is too small for the shape.
     """
     if isinstance(split, Split):
-        return EpisodeSampler(split, shape, seed, within_domain=within_domain)
+        return EpisodeSampler(split, shape, seed=seed, within_domain=within_domain)
     if within_domain is not None:
         raise ConfigError(f"the tasks of {split.dataset} have no classes, so no domains; leave out within_domain")
-    return RegressionSampler(split, shape, seed)
+    return RegressionSampler(split, shape, seed=seed)
+
+
+def fitting_shape(
+    split: Split, *, ways: int | None = None, shots: int | None = None, queries: int | None = None
+) -> TaskShape:
+    """A task shape with defaults that the split can fill: 5-way 5-shot 5-query, or less if classes or images are few.
+
+    Parameters
+    ----------
+    split
+        The classes and their images.
+    ways, shots, queries
+        None for the default; a number stays what it is.
+    """
+    sizes = Counter(split.domains).values() if split.tasks_within_domain else [split.num_classes]
+    images = int(split.counts.min())
+    if shots is None:
+        shots = min(5, max(1, images - queries if queries is not None else (images + 1) // 2))
+    if queries is None:
+        queries = min(5, max(0, images - shots))
+    return TaskShape(min(5, max(sizes)) if ways is None else ways, shots, queries)

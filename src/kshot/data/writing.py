@@ -1,4 +1,4 @@
-"""Writing a prepared dataset: batch after batch into a temporary folder, which is renamed when all is there."""
+"""Writing a prepared dataset: batch after batch into a temporary folder, which is renamed once it is complete."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -18,30 +18,39 @@ from tqdm import tqdm
 
 from kshot import files
 from kshot.data import store
+from kshot.data.arrays import channel_moments, training_rows
+from kshot.data.classes import ClassInfo, by_split, first_rows, refuse_overlap
 from kshot.data.dataset import Normalization
-from kshot.data.store import PARTS, ClassInfo
 from kshot.errors import DataError
-
-BLOCK_BYTES = 1 << 22  # how much of an array is held in memory while it is read through
 
 Batch = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a source found in the publisher's files, before any pixel is written.
+    """What a source finds in the publisher's files, before any pixel is written.
 
-    classes: every class with the number of images it will have, in any order
-    image_shape: (H, W, C) of every image
-    batches: yields images (M, H, W, C) uint8 with labels (M,), positions in `classes`; in any order, a few at a time
-    origin: where the images came from, one line for the reader of meta.json
-    augment: what training images may go through, as in Normalization
-    normalization: computed from the training images where it is None
-    tasks_within_domain: whether a task should be drawn from one domain only
+    Parameters
+    ----------
+    classes
+        Every class with the number of images it will have, in any order.
+    image_shape
+        (H, W, C) of every image.
+    batches
+        Yields images (M, H, W, C) uint8 with labels (M,), positions in `classes`; in any order, a few at a time.
+    origin
+        Where the images come from, one line for the reader of meta.json.
+    augment
+        What training images may go through, as in `Normalization`.
+    normalization
+        None to measure it on the training images.
+    tasks_within_domain
+        Whether all classes of a task come from one domain.
     """
 
     classes: Sequence[ClassInfo]
     image_shape: tuple[int, int, int]
+    _: KW_ONLY
     batches: Iterable[Batch]
     origin: str
     augment: Literal["photo", "none"] = "photo"
@@ -54,14 +63,18 @@ def write(name: str, contents: Contents, root: Path | str | None = None, *, over
 
     Everything goes to a temporary folder which is renamed at the end: a killed or failed preparation leaves nothing
     that looks prepared, and with `overwrite` the previous dataset stays until then. Memory is bounded by one batch.
-    Raises DataError where the dataset is there already, where splits overlap, where counts differ from what the source
-    promised, and where the disk is too small.
+
+    Raises
+    ------
+    DataError
+        If the dataset is there already, splits overlap, counts differ from what the source promised, or the disk is
+        too small.
     """
     target = store.cache_root(root) / name
     if target.exists() and not overwrite:
-        raise DataError(f"{target} is already prepared; load it, or prepare it anew with --overwrite")
-    classes = sorted(contents.classes, key=lambda info: PARTS.index(info.split))
-    store.refuse_overlap(name, classes)
+        raise DataError(f"{target} is already prepared; load it, or replace it with --overwrite")
+    classes = by_split(contents.classes)
+    refuse_overlap(name, classes)
     shape = (sum(info.count for info in classes), *contents.image_shape)
     with _workspace(target, int(np.prod(shape))) as workspace:
         folder = workspace / "new"
@@ -74,8 +87,8 @@ def write(name: str, contents: Contents, root: Path | str | None = None, *, over
             "name": name,
             "origin": contents.origin,
             "shape": list(shape),
-            "sha256": store.read_through(name, path, classes),
-            "normalization": asdict(contents.normalization or measured(images, classes, contents.augment)),
+            "sha256": store.read_through(name, path, classes=classes),
+            "normalization": asdict(contents.normalization or _measured(images, classes, contents.augment)),
             "tasks_within_groups": contents.tasks_within_domain,
             "classes": [info.as_json() for info in classes],
         }
@@ -87,29 +100,19 @@ def write(name: str, contents: Contents, root: Path | str | None = None, *, over
     return target
 
 
-def measured(
+def _measured(
     images: NDArray[np.uint8], classes: Sequence[ClassInfo], augment: Literal["photo", "none"]
 ) -> Normalization:
-    """Mean and standard deviation of each channel over all pixels of the training images, which come first."""
-    train = images[: sum(info.count for info in classes if info.split == "train")]
-    rows, channels = max(1, BLOCK_BYTES // images[0].nbytes), images.shape[-1]
-    histogram = np.zeros((channels, 256))
-    for first in range(0, len(train), rows):
-        block = train[first : first + rows]
-        histogram += [np.bincount(block[..., channel].reshape(-1), minlength=256) for channel in range(channels)]
-    frequency = histogram / histogram.sum(1, keepdims=True)
-    values = np.arange(256) / 255
-    mean = frequency @ values
-    # Images of one colour have no deviation; one grey level keeps the division defined.
-    std = np.maximum(np.sqrt((frequency * (values - mean[:, None]) ** 2).sum(1)), 1 / 255)
-    return Normalization(tuple(mean.round(6).tolist()), tuple(std.round(6).tolist()), augment)
+    """The normalization of the training images."""
+    mean, std = channel_moments(training_rows(images, classes))
+    return Normalization(mean, std, augment)
 
 
 def _write_images(
     name: str, contents: Contents, classes: Sequence[ClassInfo], shape: tuple[int, ...], path: Path
 ) -> None:
     """Write every batch at the rows of its classes; the counts must come out as the source promised."""
-    starts = {info.name: first for info, first in zip(classes, store.starts(classes))}
+    starts = {info.name: first for info, first in zip(classes, first_rows([info.count for info in classes]))}
     next_row = np.asarray([starts[info.name] for info in contents.classes], np.int64)
     last_row = next_row + np.asarray([info.count for info in contents.classes])
     with open(path, "wb") as file, tqdm(total=shape[0], desc=f"prepare {name}", unit=" images", delay=2) as progress:
@@ -159,7 +162,7 @@ def _write_batch(
 
 @contextmanager
 def _workspace(target: Path, needed_bytes: int) -> Iterator[Path]:
-    """A folder beside `target` that is gone at the end, whatever happens; leftovers of killed processes go first."""
+    """A folder next to `target` that is removed in any case at the end; leftovers of killed processes go first."""
     root, prefix = target.parent, f".{target.name}.{socket.gethostname()}."
     try:
         root.mkdir(parents=True, exist_ok=True)

@@ -157,7 +157,8 @@ def plan_evaluation(
     ways = usual_ways(learner, split) if ways is None else ways
     learner.check_ways(ways)
     shape = TaskShape(ways, shots, queries)
-    return shape, task_sampler(split, shape, seed, within_domain), _adaptation_of(learner, adaptation)
+    sampler = task_sampler(split, shape, seed=seed, within_domain=within_domain)
+    return shape, sampler, _adaptation_of(learner, adaptation)
 
 
 def usual_ways(learner: Learner, split: AnySplit) -> int:

@@ -63,7 +63,7 @@ def adaptation_steps(
     progress: show a bar on the terminal.
     """
     check_positive(steps=steps, queries=queries, tasks=tasks)
-    sampler = EpisodeSampler(split, TaskShape(ways, shots, queries), seed, within_domain=within_domain)
+    sampler = EpisodeSampler(split, TaskShape(ways, shots, queries), seed=seed, within_domain=within_domain)
     used = statistics or MAML.statistics_offered[0]
     drawn = departure(split, within_domain)
     protocol = Protocol(split.dataset, split.name, ways, shots, queries, tasks, seed, used, drawn)

@@ -119,7 +119,7 @@ def predictions(
             f"{part.dataset} are functions of {part.family.input_size} variables: there is no curve to draw"
         )
     numbers, grid = np.asarray([task]), np.linspace(*part.family.bounds, _POINTS)[:, None]
-    sampler = RegressionSampler(part, TaskShape(1, shots, 0), seed)
+    sampler = RegressionSampler(part, TaskShape(1, shots, 0), seed=seed)
     truth, found = sampler.values(numbers, grid)[0], []
     for name, learner in learners.items():
         episodes = sampler.episodes(numbers, device_of(learner))

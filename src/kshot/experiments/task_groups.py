@@ -55,7 +55,7 @@ def group_usage(
     progress: show a bar on the terminal.
     """
     check_positive(tasks=tasks)
-    sampler = EpisodeSampler(split, TaskShape(ways, shots, 0), seed, within_domain=True)
+    sampler = EpisodeSampler(split, TaskShape(ways, shots, 0), seed=seed, within_domain=True)
     numbers = tasks_of_domains(sampler, tasks)
     rows: list[Row] = []
     for name, learner in learners.items():
@@ -102,7 +102,7 @@ def task_map(
     if method not in ("tsne", "pca"):
         raise ConfigError(f"method is {method!r}; choose one of: tsne, pca")
     check_positive(tasks=tasks)
-    sampler = EpisodeSampler(split, TaskShape(ways, shots, 0), seed, within_domain=True)
+    sampler = EpisodeSampler(split, TaskShape(ways, shots, 0), seed=seed, within_domain=True)
     numbers = tasks_of_domains(sampler, tasks)
     every, domains = np.concatenate(list(numbers.values())), np.repeat(list(numbers), tasks)
     rows: list[Row] = []

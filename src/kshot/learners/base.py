@@ -104,7 +104,7 @@ class Learner(nn.Module):
 
     def sampler(self, split: AnySplit, shape: TaskShape, seed: int, within_domain: bool | None = None) -> Sampler:
         """What training draws its tasks from; within_domain as for `EpisodeSampler`."""
-        return task_sampler(split, shape, seed, within_domain)
+        return task_sampler(split, shape, seed=seed, within_domain=within_domain)
 
     def tasks_per_epoch(self, split: AnySplit) -> int:
         """How many tasks make an epoch of training on `split` (W21: 1600)."""

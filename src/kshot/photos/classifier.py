@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from kshot.data.augmentation import normalize
 from kshot.data.dataset import ImageForm, Split
-from kshot.data.images import read_images
-from kshot.data.sources.folder import image_files, subfolders
+from kshot.data.folders import image_files, subfolders
+from kshot.data.images import find_value_range, read_images
 from kshot.errors import ConfigError, DataError
 from kshot.evaluation.features import device_of, evaluating
 from kshot.files import write_text
@@ -107,7 +107,9 @@ class PhotoClassifier:
             )
         self.class_names = list(files)
         self._labels = torch.from_numpy(np.repeat(np.arange(len(files)), [len(paths) for paths in files.values()]))
-        self._support, _ = self._features([path for paths in files.values() for path in paths], progress)
+        examples_of_all = [path for paths in files.values() for path in paths]
+        self._value_range = find_value_range(examples_of_all)  # new images are read as the examples are
+        self._support, _ = self._features(examples_of_all, progress)
         self._labels = self._labels.to(self._support.device)
         return self
 
@@ -151,7 +153,8 @@ class PhotoClassifier:
         bar = tqdm(total=len(paths), unit="photo", desc="photographs", disable=not progress, delay=2)
         with evaluating(self.learner, "float32"), bar:
             for start in range(0, len(paths), _IMAGES_AT_ONCE):
-                images.append(read_images(paths[start : start + _IMAGES_AT_ONCE], size, channels))
+                some = paths[start : start + _IMAGES_AT_ONCE]
+                images.append(read_images(some, size, channels=channels, value_range=self._value_range))
                 batch = torch.from_numpy(images[-1]).to(device)
                 features.append(self.learner.features(normalize(batch, self.trained_on.normalization)))
                 bar.update(len(batch))

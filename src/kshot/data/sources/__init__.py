@@ -1,4 +1,4 @@
-"""Where datasets come from: one file a family, one row here a dataset."""
+"""Where datasets come from: one file per family, and one row of the table here per dataset."""
 
 from kshot.data.sources.aircraft import Aircraft
 from kshot.data.sources.base import Source

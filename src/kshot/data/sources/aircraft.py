@@ -14,7 +14,7 @@ LISTS = ("train", "val", "test")
 
 
 class Aircraft(FineGrained):
-    """Variants of aircraft; the bounding boxes leave out the banner below each photograph, too."""
+    """Variants of aircraft; the bounding boxes also leave out the banner below each photograph."""
 
     name = "aircraft"
     description = "FGVC-Aircraft 2013b, 100 variants of 100 photographs each, boxes at 84x84"
@@ -34,7 +34,7 @@ class Aircraft(FineGrained):
                 if name not in boxes:
                     raise DataError(f"{data / 'images_box.txt'} has no box of image {name}: {archives.GET_IT_AGAIN}")
                 found.setdefault(variant, []).append(Photo(data / "images" / f"{name}.jpg", boxes[name]))
-        self.check_counts(data, found, CLASSES, IMAGES)
+        self.check_counts(data, found, classes=CLASSES, images=IMAGES)
         return found
 
 

@@ -1,4 +1,4 @@
-"""What a dataset's source is: a name, a line on where the files can be had, and a way to read them."""
+"""The source of a dataset: its name, where its files can be had, and how to read them."""
 
 from __future__ import annotations
 
@@ -17,15 +17,26 @@ class Source(ABC):
     A subclass is one file in this folder and one row in ``kshot.data.sources.SOURCES``. Its constructor's arguments,
     with their types and the texts of its docstring, are the options of ``kshot data prepare NAME``.
 
-    name: what users call the dataset
-    description: one line for ``kshot data list``
-    classes: how many, as a reader wants to see it
-    obtain: where the files can be had, and which of them to hand over
-    arguments: what ``kshot data prepare NAME`` needs besides
-    reads_files: whether it has files at all, which a user may hand over
-    automatic: whether loading it prepares it, which takes no files, no options, and seconds
-    needs_name: whether a user fills it with content of his own, and therefore names each prepared form
-    loads_paths: whether ``kshot.load("NAME:PATH")`` prepares what lies at a path, see `name_for`
+    Attributes
+    ----------
+    name
+        What users call the dataset.
+    description
+        One line for ``kshot data list``.
+    classes
+        How many in train, val and test, as a reader wants to see it.
+    obtain
+        Where the files can be had, and which of them to hand over.
+    arguments
+        The other arguments that ``kshot data prepare NAME`` needs.
+    reads_files
+        Whether it has files at all, which a user may hand over.
+    automatic
+        Whether loading prepares it, which takes no files, no options, and seconds.
+    needs_name
+        Whether users fill it with their own content, and therefore name each prepared form.
+    loads_paths
+        Whether ``kshot.load("NAME:PATH")`` prepares what lies at a path, see `name_for`.
     """
 
     name: ClassVar[str]
@@ -40,18 +51,28 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, path: Path | None, root: Path) -> Contents:
-        """Look through the files at `path` and return what they hold; `root` is the folder of prepared datasets.
+        """Look through the files at `path` and return what they hold.
 
-        Raises DataError, before any pixel is written, where a file is missing, damaged, or of another version.
+        Parameters
+        ----------
+        path
+            The file or folder that the user hands over; None without one.
+        root
+            The folder of prepared datasets.
+
+        Raises
+        ------
+        DataError
+            If a file is missing, damaged, or of another version, before any pixel is written.
         """
 
     @classmethod
     def name_for(cls, path: Path) -> str:
-        """What the prepared form of the content of `path` is called; another name once the content has changed."""
+        """The name of the prepared form of the content of `path`; another name once the content has changed."""
         raise DataError(f"{cls.name} is loaded by its name alone, and not with a path such as {path}")
 
     def required(self, path: Path | None) -> Path:
-        """`path`, or DataError saying where the files can be had."""
+        """`path`, or a DataError that says where the files can be had."""
         if path is None:
             raise DataError(f"{self.name} needs its files. {self.how_to_prepare()}")
         if not path.exists():

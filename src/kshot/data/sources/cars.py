@@ -16,14 +16,14 @@ CORNERS = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
 
 
 class Cars(FineGrained):
-    """Models of cars, the photographs that were published for training and for testing together."""
+    """Models of cars: the published training and test photographs together."""
 
     name = "cars"
     description = "Stanford Cars, 196 models, boxes at 84x84"
     classes = "126 / 31 / 39"
     obtain = (
         "Pass the folder stanford_cars that holds cars_train/, cars_test/, devkit/ with cars_meta.mat and "
-        "cars_train_annos.mat, and cars_test_annos_withlabels.mat beside devkit/ or in it (the publisher's page is "
+        "cars_train_annos.mat, and cars_test_annos_withlabels.mat next to devkit/ or in it (the publisher's page is "
         "gone: see https://github.com/pytorch/vision/issues/7545)."
     )
 
@@ -46,7 +46,7 @@ class Cars(FineGrained):
                 left, top, right, bottom = (int(row[corner]) for corner in CORNERS)  # pixels are counted from 1
                 photo = Photo(data / part / str(row["fname"]), (left - 1, top - 1, right, bottom))
                 found.setdefault(names[int(row["class"]) - 1], []).append(photo)
-        self.check_counts(data, found, CLASSES, IMAGES)
+        self.check_counts(data, found, classes=CLASSES, images=IMAGES)
         return found
 
     def _variable(self, path: Path, name: str) -> Any:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from kshot.data import archives
+from kshot.data.classes import PARTS, ClassInfo
 from kshot.data.dataset import Normalization
 from kshot.data.sources.base import Source, packaged_splits
-from kshot.data.store import PARTS, ClassInfo
 from kshot.data.writing import Batch, Contents
 from kshot.errors import DataError
 
@@ -29,7 +29,7 @@ NORMALIZATION = Normalization((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
 
 
 class Cifar100(Source):
-    """The train and test images of CIFAR-100 together, 600 a class; a domain is one of its 20 superclasses."""
+    """The train and test images of CIFAR-100 together, 600 per class; a domain is one of its 20 superclasses."""
 
     obtain = (
         f"It is downloaded from {URL} (169 MB) unless you pass that archive, the folder {FOLDER}, "
@@ -40,7 +40,7 @@ class Cifar100(Source):
     def read(self, path: Path | None, root: Path) -> Contents:
         """Read the archive or folder at `path`, or download the archive into ``root/downloads``."""
         if path is None:
-            path = archives.download(URL, root / "downloads" / Path(URL).name, MD5)
+            path = archives.download(URL, root / "downloads" / Path(URL).name, md5=MD5)
         with _opened(self.required(path)) as open_part:
             meta, *parts = (_checked(part, open_part(part), path) for part in FIELDS)
         names, supers = ([_text(name) for name in meta[field]] for field in FIELDS["meta"])
@@ -54,8 +54,8 @@ class Cifar100(Source):
             raise DataError(f"{path} lacks the classes {', '.join(missing)}: {archives.GET_IT_AGAIN}")
         labels = [names.index(name) for name in sorted(home)]
         return Contents(
-            classes=[ClassInfo(names[i], supers[domain[i]], home[names[i]], IMAGES_PER_CLASS) for i in labels],
-            image_shape=(32, 32, 3),
+            [ClassInfo(names[i], supers[domain[i]], split=home[names[i]], count=IMAGES_PER_CLASS) for i in labels],
+            (32, 32, 3),
             batches=_batches(parts, labels),
             origin=f"CIFAR-100, {URL}",
             normalization=NORMALIZATION,
@@ -114,7 +114,7 @@ def _batches(parts: list[dict[str, Any]], labels: list[int]) -> Iterator[Batch]:
     position = np.full(max(max(part["fine_labels"]) for part in parts) + 1, -1)
     position[labels] = np.arange(len(labels))
     for part in parts:
-        own = position[np.asarray(part["fine_labels"])]
-        for rows in np.array_split(np.arange(len(own)), max(1, len(own) // 5000)):
+        of_image = position[np.asarray(part["fine_labels"])]
+        for rows in np.array_split(np.arange(len(of_image)), max(1, len(of_image) // 5000)):
             planes = np.asarray(part["data"])[rows].reshape(-1, 3, 32, 32)
-            yield planes.transpose(0, 2, 3, 1), own[rows]
+            yield planes.transpose(0, 2, 3, 1), of_image[rows]

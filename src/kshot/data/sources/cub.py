@@ -22,8 +22,8 @@ class CUB(FineGrained):
         "cub_200_2011/), which holds images/, images.txt, image_class_labels.txt, classes.txt and bounding_boxes.txt."
     )
 
-    def __init__(self, classes: int | None = 100, images: int | None = 60, seed: int = 0) -> None:
-        super().__init__(classes, images, seed)
+    def __init__(self, classes: int | None = 100, images: int | None = 60, *, seed: int = 0) -> None:
+        super().__init__(classes, images, seed=seed)
 
     def photos(self, folder: Path) -> dict[str, list[Photo]]:
         """Read images.txt, image_class_labels.txt, classes.txt and bounding_boxes.txt."""
@@ -40,5 +40,5 @@ class CUB(FineGrained):
                 raise DataError(
                     f"the lists of {data} give no class or no box of image {number}: {archives.GET_IT_AGAIN}"
                 ) from None
-        self.check_counts(data / "images.txt", found, CLASSES, IMAGES)
+        self.check_counts(data / "images.txt", found, classes=CLASSES, images=IMAGES)
         return found

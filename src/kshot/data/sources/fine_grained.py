@@ -1,4 +1,4 @@
-"""What datasets of photographs of similar classes share: their files listed with boxes, and a choice of classes."""
+"""Datasets of photographs of similar classes: their files listed with boxes, and a choice of classes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 
 from kshot import seeding
 from kshot.data import archives
+from kshot.data.classes import ClassInfo, Part
 from kshot.data.images import Box, try_parts, unreadable
 from kshot.data.sources.base import Source
-from kshot.data.store import ClassInfo, Part
 from kshot.data.writing import Batch, Contents
 from kshot.errors import ConfigError, DataError
 
@@ -31,17 +31,22 @@ class Photo:
 
 
 class FineGrained(Source):
-    """Photographs at 84x84, stretched to squares: what their bounding boxes hold, or the whole where there are none.
+    """Photographs at 84x84, stretched to squares: what their bounding boxes hold, or the whole of those without a box.
 
-    64% of the classes train, 16% validate and 20% test, as in Yao et al. (2019, HSML); which ones is chosen by `seed`,
-    since the class lists of Zhou et al. (2021) are not published.
+    64% of the classes train, 16% validate and 20% test, as in Yao et al. (2019, HSML); `seed` chooses which ones, since
+    the class lists of Zhou et al. (2021) are not published.
 
-    classes: how many classes are drawn from those with enough images; None for all of them
-    images: classes with fewer images are left out, and as many are drawn of the others; None for all classes and images
-    seed: which classes are drawn, which of them train, validate and test, and which of their images are taken
+    Parameters
+    ----------
+    classes
+        How many classes are drawn from those with enough images; None for all of them.
+    images
+        Classes with fewer images are left out, and as many are drawn of the others; None for all classes and images.
+    seed
+        Which classes are drawn, which of them train, validate and test, and which of their images are taken.
     """
 
-    def __init__(self, classes: int | None = None, images: int | None = None, seed: int = 0) -> None:
+    def __init__(self, classes: int | None = None, images: int | None = None, *, seed: int = 0) -> None:
         for name, number, least in (("classes", classes, 10), ("images", images, 1)):
             if number is not None and number < least:
                 raise ConfigError(f"{name} is {number}, but must be at least {least}")
@@ -49,10 +54,10 @@ class FineGrained(Source):
 
     @abstractmethod
     def photos(self, folder: Path) -> dict[str, list[Photo]]:
-        """All photographs of each class, by its name; DataError where the publisher's lists are damaged."""
+        """All photographs of each class, by its name; DataError if the publisher's lists are damaged."""
 
     def read(self, path: Path | None, root: Path) -> Contents:
-        """Choose classes and images; DataError where a file is missing."""
+        """Choose classes and images; DataError if a file is missing."""
         folder = self.required(path)
         if not folder.is_dir():
             raise DataError(f"{folder} is not a folder; unpack archives. {self.how_to_prepare()}")
@@ -64,15 +69,15 @@ class FineGrained(Source):
             )
         home = _split(list(chosen))
         return Contents(
-            classes=[ClassInfo(name, "all", home[name], len(photos)) for name, photos in chosen.items()],
-            image_shape=(SIDE, SIDE, 3),
+            [ClassInfo(name, "all", split=home[name], count=len(photos)) for name, photos in chosen.items()],
+            (SIDE, SIDE, 3),
             batches=_batches(list(chosen.values())),
             origin=f"{self.description}, {folder.resolve()}, seed {self.seed}",
         )
 
     def _chosen(self, photos: Mapping[str, list[Photo]]) -> dict[str, list[Photo]]:
         """The photographs of the chosen classes, in an order by seed."""
-        enough = [name for name, own in photos.items() if self.images is None or len(own) >= self.images]
+        enough = [name for name, taken in photos.items() if self.images is None or len(taken) >= self.images]
         if self.number is not None and self.number > len(enough):
             raise ConfigError(
                 f"{self.name} has {len(enough)} classes of {self.images or 1} images or more, too few for "
@@ -87,7 +92,7 @@ class FineGrained(Source):
         return int(seeding.key(self.name, self.seed, name))
 
     def inner(self, folder: Path, name: str) -> Path:
-        """The folder of this name inside of `folder`, or `folder` itself where it is that one."""
+        """The folder of this name inside of `folder`, or `folder` itself if it has none."""
         return folder / name if (folder / name).is_dir() else folder
 
     def lines(self, path: Path) -> list[str]:
@@ -104,7 +109,7 @@ class FineGrained(Source):
         lines = [line.strip() for line in self.lines(path)]
         return {first: rest for first, _, rest in (line.partition(" ") for line in lines if line)}
 
-    def check_counts(self, what: object, photos: Mapping[str, list[Photo]], classes: int, images: int) -> None:
+    def check_counts(self, what: object, photos: Mapping[str, list[Photo]], *, classes: int, images: int) -> None:
         """DataError unless the lists hold as many classes and images as were published."""
         found = len(photos), sum(map(len, photos.values()))
         if found != (classes, images):
@@ -123,12 +128,12 @@ def _split(names: list[str]) -> dict[str, Part]:
 
 
 def _batches(classes: list[list[Photo]]) -> Iterator[Batch]:
-    photos = [photo for own in classes for photo in own]
-    labels = np.repeat(np.arange(len(classes)), [len(own) for own in classes])
+    photos = [photo for one_class in classes for photo in one_class]
+    labels = np.repeat(np.arange(len(classes)), [len(one_class) for one_class in classes])
     failures: list[str] = []
     for first in range(0, len(photos), BATCH):
         some = photos[first : first + BATCH]
-        arrays, failed = try_parts([photo.path for photo in some], [photo.box for photo in some], SIDE)
+        arrays, failed = try_parts([photo.path for photo in some], [photo.box for photo in some], size=SIDE)
         failures += failed
         if not failures:  # after a failure the rest is read only to name all bad files at once
             yield np.stack(arrays), labels[first : first + BATCH]

@@ -1,176 +1,232 @@
-"""Folder: a user's own images, one folder a class."""
+"""Folder: a user's own images, one folder per class."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
-from PIL import Image
 
-from kshot import seeding
-from kshot.data.images import try_images, unreadable
+from kshot.data.classes import FRACTIONS, PARTS, ClassInfo, Part, check_fractions, listed, share_out
+from kshot.data.folders import fingerprint, image_files, split_of, subfolders, visible
+from kshot.data.images import (
+    ValueRange,
+    check_value_range,
+    find_value_range,
+    nearly_black,
+    try_images,
+    unreadable,
+)
 from kshot.data.sources.base import Source
-from kshot.data.store import PARTS, ClassInfo, Part
 from kshot.data.writing import Batch, Contents
-from kshot.errors import ConfigError, DataError
+from kshot.errors import ConfigError, DataError, check_choice
 
 BATCH = 256
-SPLIT_FOLDERS: dict[str, Part] = {
-    "train": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-}
+Nested = Literal["refuse", "join", "classes"]
+
+
+@dataclass(frozen=True)
+class ImageClass:
+    """A class with its domain, its image files and its split; None while it is yet to be chosen."""
+
+    name: str
+    domain: str
+    files: list[Path]
+    split: Part | None
 
 
 class Folder(Source):
     """Any tree of class folders: TREE/CLASS/**/IMAGE, or TREE/{train,val,test}/CLASS/**/IMAGE.
 
-    size: images become squares of this side: the shorter side is resized, and the centre kept
-    fractions: the share of the classes in train, val and test, where the tree has no such folders
-    seed: which classes go where, in that case; a class that is added later does not reshuffle the others
+    Parameters
+    ----------
+    size
+        Side of the images in pixels: the shorter side is resized, and the centre kept.
+    fractions
+        Shares of the classes in train, val and test, if the tree has no such folders.
+    seed
+        Which classes go where, in that case; a class that is added later does not reshuffle the others.
+    min_images
+        Leave out classes with fewer images, and say which; None to refuse folders without any image.
+    value_range
+        Lowest and highest value of images of more than 8 bits per channel, which become black and white; None for those
+        that occur in the training classes.
+    nested
+        What to do with a folder that holds no images but several folders of images: "refuse" it, "join" them into one
+        class, or take them as "classes" of one domain.
     """
 
     name = "folder"
-    description = "your own images, one folder a class, any format and size"
+    description = "your own images, one folder per class, any format and size"
     classes = "yours"
-    obtain = "Put the images of each class into a folder of their own, all of them into one folder."
+    obtain = "Put the images of each class into its own folder, and all these folders into one folder."
     arguments = "--source PATH --name my-images"
     needs_name = True
     loads_paths = True
 
     def __init__(
-        self, size: int = 84, fractions: tuple[float, float, float] = (0.64, 0.16, 0.2), seed: int = 0
+        self,
+        size: int = 84,
+        *,
+        fractions: tuple[float, float, float] = FRACTIONS,
+        seed: int = 0,
+        min_images: int | None = None,
+        value_range: tuple[float, float] | None = None,
+        nested: Nested = "refuse",
     ) -> None:
         if size < 1:
             raise ConfigError(f"size is {size}, but an image has at least 1 pixel")
-        if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
-            raise ConfigError(f"fractions are {fractions}, but must be three positive numbers with the sum 1")
+        check_fractions(fractions)
+        if min_images is not None and min_images < 1:
+            raise ConfigError(f"min_images is {min_images}, but must be at least 1")
+        check_value_range(value_range)
+        check_choice("nested", nested, get_args(Nested))
         self.size, self.fractions, self.seed = size, fractions, seed
+        self.min_images, self.value_range, self.nested = min_images, value_range, nested
 
     @classmethod
     def name_for(cls, path: Path) -> str:
-        """The tree's own name with a fingerprint of its files; DataError where it is not a folder."""
+        """The tree's own name with a fingerprint of its files; DataError if it is not a folder."""
         if not path.is_dir():
             raise DataError(f"{path} is not a folder; write folder:PATH with the folder that holds the class folders")
         return f"{cls.name}-{re.sub('[^A-Za-z0-9._-]', '_', path.resolve().name)}-{fingerprint(path)}"
 
     def read(self, path: Path | None, root: Path) -> Contents:
-        """List the images of every class; DataError where there are too few classes, or one without images."""
+        """List the images of every class; DataError if there are too few classes, or folders without images."""
         tree = self.required(path)
-        found = [(folder, part, image_files(folder)) for folder, part in self._class_folders(tree)]
-        for folder, _, paths in found:
-            if not paths:
-                raise DataError(f"{folder} holds no images; add some, or remove the folder")
-        _warn_of_others(tree, {path for _, _, paths in found for path in paths})
+        found = self._classes(tree)
+        training, others = (
+            [file for one in found if (one.split == "train") == wanted for file in one.files]
+            for wanted in (True, False)
+        )
+        value_range = self.value_range or find_value_range(training) or find_value_range(others)
         return Contents(
-            classes=[ClassInfo(folder.name, "all", part, len(paths)) for folder, part, paths in found],
-            image_shape=(self.size, self.size, 3),
-            batches=self._batches([paths for _, _, paths in found]),
+            [ClassInfo(one.name, one.domain, split=_known(one.split), count=len(one.files)) for one in found],
+            (self.size, self.size, 3),
+            batches=self._batches([one.files for one in found], value_range),
             origin=f"folder {tree.resolve()}",
         )
 
-    def _class_folders(self, tree: Path) -> list[tuple[Path, Part]]:
+    def _classes(self, tree: Path) -> list[ImageClass]:
+        """Every class with its split, as the tree says or else by `fractions` and `seed`."""
         folders = subfolders(tree)
-        parts = {SPLIT_FOLDERS[folder.name.lower()] for folder in folders if folder.name.lower() in SPLIT_FOLDERS}
+        parts = {part for part in map(split_of, folders) if part is not None}
         if {"train", "test"} <= parts:
-            return self._listed(tree, folders, carve_val="val" not in parts)
-        least = 2 * len(PARTS)
-        if len(folders) < least:
+            return self._split_by_folders(tree, folders, carve_val="val" not in parts)
+        if len(parts) > 1:
+            named = ", ".join(folder.name for folder in folders if split_of(folder) is not None)
             raise DataError(
-                f"{tree} has {len(folders)} class folders, and training needs at least {least}: two classes each to "
+                f"{tree} has the folders {named}, which read as splits, but not both train and test; add the one that "
+                f"is missing, or rename them if they are classes"
+            )
+        classes = self._with_images(tree, dict.fromkeys(folders))
+        least = 2 * len(PARTS)
+        if len(classes) < least:
+            raise DataError(
+                f"{tree} has {len(classes)} class folders, and training needs at least {least}: two classes each to "
                 f"train, to validate and to test on; add classes. To recognise a few classes of your own, take a "
                 f"learner that was trained on other data: kshot classify"
             )
-        return self._shared_out(folders, self.fractions)
+        return self._shared_out(classes, val=self.fractions[1], test=self.fractions[2])
 
-    def _listed(self, tree: Path, folders: list[Path], carve_val: bool) -> list[tuple[Path, Part]]:
+    def _split_by_folders(self, tree: Path, folders: list[Path], *, carve_val: bool) -> list[ImageClass]:
         """Classes as the folders train, val and test say; without val, some of the training classes validate."""
-        strange = [folder.name for folder in folders if folder.name.lower() not in SPLIT_FOLDERS]
+        strange = [folder.name for folder in folders if split_of(folder) is None]
         if strange:
             raise DataError(
                 f"{tree} has the folders train and test, and also {', '.join(strange)}; move them elsewhere"
             )
-        chosen = [(own, SPLIT_FOLDERS[folder.name.lower()]) for folder in folders for own in subfolders(folder)]
+        inner = {path: split_of(folder) for folder in folders for path in subfolders(folder)}
+        classes = self._with_images(tree, inner)
         if not carve_val:
-            return chosen
+            return classes
         train, val, _ = self.fractions
-        shared = self._shared_out(
-            [own for own, part in chosen if part == "train"], (train / (train + val), val / (train + val), 0)
-        )
-        return shared + [(own, part) for own, part in chosen if part == "test"]
+        training = [one for one in classes if one.split == "train"]
+        testing = [one for one in classes if one.split == "test"]
+        return self._shared_out(training, val=val / (train + val), test=0) + testing
 
-    def _shared_out(self, folders: list[Path], fractions: tuple[float, float, float]) -> list[tuple[Path, Part]]:
-        shuffled = sorted(folders, key=lambda folder: int(seeding.key("folder", self.seed, folder.name)))
-        val, test = (max(2, round(share * len(folders))) if share else 0 for share in fractions[1:])
-        if len(folders) < val + test + 2:
+    def _shared_out(self, classes: list[ImageClass], *, val: float, test: float) -> list[ImageClass]:
+        home = share_out([one.name for one in classes], val=val, test=test, seed=self.seed)
+        return [replace(one, split=home[one.name]) for one in classes]
+
+    def _with_images(self, tree: Path, folders: Mapping[Path, Part | None]) -> list[ImageClass]:
+        """The classes of some folders that have enough images; the others are refused or left out, all at once."""
+        found = self._listed(folders)
+        _warn_of_others(tree, {file for one in found for file in one.files})
+        least = self.min_images or 1
+        small = [one for one in found if len(one.files) < least]
+        if small and self.min_images is None:
             raise DataError(
-                f"{len(folders)} classes are too few: {val} would validate, {test} would test, and at least 2 must be "
-                f"left to train; add classes, or choose other fractions"
+                f"{len(small)} folders hold no images: {listed(one.name for one in small)}; add some, remove the "
+                f"folders, or leave such classes out with --min-images 1"
             )
-        home: dict[Path, Part] = dict.fromkeys(shuffled, "train")
-        home.update(dict.fromkeys(shuffled[:val], "val"))
-        home.update(dict.fromkeys(shuffled[val : val + test], "test"))
-        return sorted(home.items())
+        if small:
+            sizes = listed((f"{one.name} ({len(one.files)})" for one in small), len(small))
+            warnings.warn(
+                f"{len(small)} of {len(found)} classes have fewer than {least} images and are left out: {sizes}",
+                stacklevel=4,
+            )
+        return [one for one in found if len(one.files) >= least]
 
-    def _batches(self, files: list[list[Path]]) -> Iterator[Batch]:
+    def _listed(self, folders: Mapping[Path, Part | None]) -> list[ImageClass]:
+        """The classes of some folders with their files, folders of folders treated as `nested` says."""
+        classes, of_folders = [], []
+        for folder, split in folders.items():
+            files = image_files(folder)
+            inner = [path for path in subfolders(folder) if any(path in file.parents for file in files)]
+            if len(inner) < 2 or any(file.parent == folder for file in files) or self.nested == "join":
+                classes.append(ImageClass(folder.name, "all", files, split))
+                continue
+            of_folders.append(f"{folder} with {listed((path.name for path in inner), 3)}")
+            classes += [
+                ImageClass(f"{folder.name}/{path.name}", folder.name, image_files(path), split) for path in inner
+            ]
+        if of_folders and self.nested == "refuse":
+            raise DataError(
+                f"{len(of_folders)} folders hold no images, but several folders: {listed(of_folders, 3)}. "
+                f"If each of the inner folders is a class, choose --nested classes; if they are parts of one class, "
+                f"choose --nested join; or hand over the folder that holds the class folders"
+            )
+        return classes
+
+    def _batches(self, files: list[list[Path]], value_range: ValueRange | None) -> Iterator[Batch]:
         flat = [path for paths in files for path in paths]
         labels = np.repeat(np.arange(len(files)), [len(paths) for paths in files])
         failures: list[str] = []
+        black: list[Path] = []
         for first in range(0, len(flat), BATCH):
-            arrays, failed = try_images(flat[first : first + BATCH], self.size)
+            paths = flat[first : first + BATCH]
+            arrays, failed = try_images(paths, self.size, value_range=value_range)
             failures += failed
             if not failures:  # after a failure the rest is read only to name all bad files at once
+                black += [path for path, is_black in zip(paths, nearly_black(arrays)) if is_black]
                 yield np.stack(arrays), labels[first : first + BATCH]
         if failures:
             raise unreadable(failures)
+        _warn_of_black(black, len(flat), value_range)
 
 
-def subfolders(folder: Path) -> list[Path]:
-    """The folders in a folder, sorted, without hidden ones."""
-    try:
-        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    except OSError as error:
-        raise DataError(
-            f"{folder} cannot be listed ({error.strerror}); name a folder that exists and that you may read"
-        ) from error
-
-
-def image_files(folder: Path) -> list[Path]:
-    """All files below a folder whose suffix is an image format's, sorted, without hidden ones."""
-    suffixes = Image.registered_extensions()
-    return [path for path in _visible(folder) if path.is_file() and path.suffix.lower() in suffixes]
-
-
-def _visible(folder: Path) -> list[Path]:
-    """All that lies below a folder, sorted, without what is hidden; DataError for a link to what is gone."""
-    found = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
-    for path in found:
-        if not path.exists():
-            raise DataError(f"{path} is a link to a file that is gone; remove it, or put the file back")
-    return found
+def _known(split: Part | None) -> Part:
+    assert split is not None, "every class has a split once the tree was read"
+    return split
 
 
 def _warn_of_others(tree: Path, images: set[Path]) -> None:
-    others = [path for path in _visible(tree) if path.is_file() and path not in images]
+    others = [path for path in visible(tree) if path.is_file() and path not in images]
     if others:
-        warnings.warn(f"{len(others)} files in {tree} are no images and are left out, e.g. {others[0]}", stacklevel=3)
+        warnings.warn(f"{len(others)} files in {tree} are no images and are left out, e.g. {others[0]}", stacklevel=5)
 
 
-def fingerprint(tree: Path) -> str:
-    """Ten hexadecimal digits that change when a file of the tree is added, removed, renamed or written."""
-    digest = hashlib.sha256(str(tree.resolve()).encode())
-    for path in _visible(tree):
-        state = os.stat(path)
-        digest.update(f"{path}\0{state.st_size}\0{state.st_mtime_ns}\0".encode())
-    return digest.hexdigest()[:10]
+def _warn_of_black(black: list[Path], images: int, value_range: ValueRange | None) -> None:
+    if black:
+        low, high = value_range or (0, 0)
+        read_as = f"; values from {low:g} to {high:g} became 0 to 255" if value_range else ""
+        warnings.warn(
+            f"{len(black)} of {images} images are nearly black: {listed(black)}{read_as}. Look at them; for images of "
+            f"more than 8 bits per channel, --value-range LOW HIGH states their range",
+            stacklevel=2,
+        )

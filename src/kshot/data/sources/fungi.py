@@ -16,7 +16,7 @@ FIELDS = ("categories", "images", "annotations")
 
 
 class Fungi(FineGrained):
-    """Species of fungi, of the published training and validation photographs together; there are no bounding boxes.
+    """Species of fungi: the published training and validation photographs together, which have no bounding boxes.
 
     By default 100 of the species with 150 photographs or more, and 150 of each, as in Yao et al. (2019).
     """
@@ -29,8 +29,8 @@ class Fungi(FineGrained):
         "(https://github.com/visipedia/fgvcx_fungi_comp), which holds images/, train.json and val.json."
     )
 
-    def __init__(self, classes: int | None = 100, images: int | None = 150, seed: int = 0) -> None:
-        super().__init__(classes, images, seed)
+    def __init__(self, classes: int | None = 100, images: int | None = 150, *, seed: int = 0) -> None:
+        super().__init__(classes, images, seed=seed)
 
     def photos(self, folder: Path) -> dict[str, list[Photo]]:
         """Read train.json and val.json."""
@@ -49,7 +49,7 @@ class Fungi(FineGrained):
                     )
                 name = names[category] if uses[names[category]] == 1 else f"{names[category]} ({category})"
                 found.setdefault(name, []).append(Photo(paths[annotation["image_id"]]))
-        self.check_counts(folder, found, CLASSES, IMAGES)
+        self.check_counts(folder, found, classes=CLASSES, images=IMAGES)
         return found
 
     def _list(self, path: Path) -> dict[str, Any]:

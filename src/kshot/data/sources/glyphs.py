@@ -1,8 +1,8 @@
 """Glyphs: the characters of many scripts, drawn from the fonts that are shipped inside matplotlib; no download.
 
 A class is a character, its domain the script. Every character is scaled to fill the same square, hence "o" and "O" are
-one shape; a shape that occurred already is dropped, most strictly between the splits: no Cyrillic A is tested
-after a Latin A was trained.
+one shape; a shape that occurs a second time is dropped, most strictly between the splits: no Cyrillic A is
+tested on after training on a Latin A.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFont
 
 from kshot import seeding
+from kshot.data.classes import PARTS, ClassInfo, Part
 from kshot.data.sources.base import Source
-from kshot.data.store import PARTS, ClassInfo, Part
 from kshot.data.writing import Batch, Contents
 
 TYPEFACES = (
@@ -46,7 +46,7 @@ IMAGE_SIDE = 28
 BATCH = 16  # classes; small enough for the processor's cache
 DRAWN_SIDE, INK_SIDE = 32, 26  # the square that a character is drawn in, and the longer side of its ink
 FONT_SIZE = 64
-SHAPE_SIDE = 16  # the square that its ink is stretched to, where characters are compared
+SHAPE_SIDE = 16  # the square that its ink is stretched to for comparing characters
 # Two characters look alike when their proportions differ by less than this factor, and the squared difference of their
 # shapes is below this fraction of the squared ink of the heavier one.
 ALIKE_PROPORTIONS = 1.3
@@ -58,8 +58,14 @@ ALIKE_ACROSS_SPLITS = 0.15
 class Drawings:
     """All characters in one typeface; those that it lacks are empty.
 
-    pictures: (characters, 32, 32) uint8, centred, proportions kept; shapes: (characters, 16, 16) uint8, stretched;
-    proportions: (characters,) logarithm of width / height
+    Parameters
+    ----------
+    pictures
+        (characters, 32, 32) uint8, centred, proportions kept.
+    shapes
+        (characters, 16, 16) uint8, stretched.
+    proportions
+        (characters,) logarithm of width / height.
     """
 
     pictures: NDArray[np.uint8]
@@ -73,7 +79,7 @@ class Drawings:
 
 
 class Glyphs(Source):
-    """Characters in eight typefaces (those of the eight that have the character) with a random affine map for each."""
+    """Characters in eight typefaces, or those of the eight that have the character, each with a random affine map."""
 
     name = "glyphs"
     description = "characters of 13 scripts drawn from fonts, 28x28 grey, unseen scripts for testing; no download"
@@ -84,7 +90,7 @@ class Glyphs(Source):
     automatic = True
 
     def read(self, path: Path | None, root: Path) -> Contents:
-        """Draw the characters; `path` is not used, for nothing has to be had."""
+        """Draw the characters; `path` is not used, since there are no files."""
         fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
         found = _characters(fonts)
         characters = [character for character, _, _ in found]
@@ -92,12 +98,12 @@ class Glyphs(Source):
         kept = _distinct(drawings, np.asarray([PARTS.index(part) for _, _, part in found]))
         pictures = np.stack([drawn.pictures[kept] for drawn in drawings], 1)
         classes = [
-            ClassInfo(unicodedata.name(character), script.lower(), part, IMAGES_PER_CLASS)
+            ClassInfo(unicodedata.name(character), script.lower(), split=part, count=IMAGES_PER_CLASS)
             for character, script, part in (found[i] for i in kept)
         ]
         return Contents(
-            classes=classes,
-            image_shape=(IMAGE_SIDE, IMAGE_SIDE, 1),
+            classes,
+            (IMAGE_SIDE, IMAGE_SIDE, 1),
             batches=_batches([characters[i] for i in kept], pictures),
             origin=f"fonts of matplotlib {matplotlib.__version__}: {', '.join(TYPEFACES)}",
             augment="none",
@@ -177,7 +183,7 @@ def _batches(characters: list[str], pictures: NDArray[np.uint8]) -> Iterator[Bat
     for first in range(0, len(characters), BATCH):
         labels = np.arange(first, min(first + BATCH, len(characters)))
         faces = [np.flatnonzero(pictures[label].any((1, 2))) for label in labels]
-        face = np.stack([np.resize(own, IMAGES_PER_CLASS) for own in faces])
+        face = np.stack([np.resize(typefaces, IMAGES_PER_CLASS) for typefaces in faces])
         drawn = pictures[labels[:, None], face].reshape(-1, DRAWN_SIDE, DRAWN_SIDE)
         numbers = seeding.uniform(keys[labels, None], np.arange(IMAGES_PER_CLASS * 6))
         yield _warp(drawn, 2 * numbers.reshape(-1, 6) - 1), np.repeat(labels, IMAGES_PER_CLASS)

@@ -9,7 +9,7 @@ from kshot.data.sources.mixture import Mixture
 
 
 class AircraftBirdFungi(Mixture):
-    """The groups aircraft, bird and fungi."""
+    """The domains aircraft, bird and fungi."""
 
     name = "group-aircraft-bird-fungi"
     description = "aircraft, cub and fungi as domains, 84x84 (Zhou et al. 2021, table 1)"
@@ -24,7 +24,7 @@ class AircraftBirdFungi(Mixture):
 
 
 class CarBirdFungi(Mixture):
-    """The groups car, bird and fungi."""
+    """The domains car, bird and fungi."""
 
     name = "group-car-bird-fungi"
     description = "cars, cub and fungi as domains, 84x84 (Zhou et al. 2021, table 1)"

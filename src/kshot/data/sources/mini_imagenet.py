@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from kshot.data import archives
+from kshot.data.classes import PARTS, ClassInfo, Part
 from kshot.data.dataset import Normalization
 from kshot.data.images import try_images, unreadable
 from kshot.data.sources.base import Source
-from kshot.data.store import PARTS, ClassInfo, Part
 from kshot.data.writing import Batch, Contents
 from kshot.errors import DataError
 
@@ -47,7 +47,7 @@ class MiniImageNet(Source):
     )
 
     def read(self, path: Path | None, root: Path) -> Contents:
-        """Read whichever of the two layouts the folder has; DataError where a class or an image is missing."""
+        """Read whichever of the two layouts the folder has; DataError if a class or an image is missing."""
         folder = self.required(path)
         if (folder / PICKLES["train"]).exists():
             return _contents(*_from_pickles(folder))
@@ -64,8 +64,8 @@ def _contents(names: dict[Part, list[str]], batches: Iterator[Batch], origin: st
                 f"{archives.GET_IT_AGAIN}"
             )
     return Contents(
-        classes=[ClassInfo(name, "all", part, IMAGES_PER_CLASS) for part in PARTS for name in names[part]],
-        image_shape=(SIDE, SIDE, 3),
+        [ClassInfo(name, "all", split=part, count=IMAGES_PER_CLASS) for part in PARTS for name in names[part]],
+        (SIDE, SIDE, 3),
         batches=batches,
         origin=origin,
         normalization=NORMALIZATION,

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from kshot import seeding
 from kshot.data import archives
+from kshot.data.classes import ClassInfo, Part
 from kshot.data.images import decode
 from kshot.data.sources.base import Source, packaged_splits
-from kshot.data.store import ClassInfo, Part
 from kshot.data.writing import Batch, Contents
 from kshot.errors import DataError
 
@@ -28,8 +28,8 @@ SEED = 0
 class Omniglot(Source):
     """Characters at 28x28, ink 255 on 0, with their rotations by 90, 180 and 270 degrees as further classes.
 
-    This is the split of Vinyals et al. (2016) in the form that later work shares: the first 1,200 characters in the
-    order of set and alphabet train, but for five alphabets that validate; the other 423 test. A domain is an alphabet.
+    This is the split of Vinyals et al. (2016) in the form that later work shares: in the order of set and alphabet, the
+    first 1,200 characters train, except for five alphabets that validate; the other 423 test. A domain is an alphabet.
     """
 
     name = "omniglot"
@@ -42,19 +42,19 @@ class Omniglot(Source):
     )
 
     def read(self, path: Path | None, root: Path) -> Contents:
-        """List the zips; DataError where a character or a drawing is missing."""
+        """List the zips; DataError if a character or a drawing is missing."""
         folder = self.required(path)
         zips = {part: self._zip(folder, part) for part in self.archives_needed}
         drawings = {part: _drawings(zips[part], part) for part in zips}
         characters = [character for part in zips for character in sorted(drawings[part])]
         home = self.split(characters)
         return Contents(
-            classes=[
-                ClassInfo(_turned(character, turn), character.split("/")[0], home[character], DRAWERS)
+            [
+                ClassInfo(_turned(character, turn), character.split("/")[0], split=home[character], count=DRAWERS)
                 for character in characters
                 for turn in range(TURNS)
             ],
-            image_shape=(SIDE, SIDE, 1),
+            (SIDE, SIDE, 1),
             batches=_batches([(zips[part], drawings[part]) for part in zips]),
             origin=f"Omniglot, {', '.join(f'{part}.zip' for part in zips)}",
             augment="none",

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot.data import archives
+from kshot.data.classes import PARTS, ClassInfo, Part
 from kshot.data.images import decode
 from kshot.data.sources.base import Source
 from kshot.data.sources.mini_imagenet import NORMALIZATION
-from kshot.data.store import PARTS, ClassInfo, Part
 from kshot.data.writing import Batch, Contents
 from kshot.errors import DataError
 
@@ -27,7 +27,7 @@ IMAGES: dict[Part, int] = {"train": 448_695, "val": 124_261, "test": 206_209}
 
 @dataclass(frozen=True)
 class _Labels:
-    """Of one split: the class of each image (M,), and for each class its name, superclass and number of images."""
+    """The labels of one split: the class of each image (M,); name, superclass and number of images of each class."""
 
     of_image: NDArray[np.int64]
     names: list[str]
@@ -55,15 +55,17 @@ class TieredImageNet(Source):
         labels = {part: _read_labels(folder, part) for part in PARTS}
         uses = Counter(name for part in PARTS for name in labels[part].names)
         return Contents(
-            classes=[
+            [
                 # ImageNet has two cranes, a bird and a machine.
-                ClassInfo(name if uses[name] == 1 else f"{name} ({part} class {index})", domain, part, count)
+                ClassInfo(
+                    name if uses[name] == 1 else f"{name} ({part} class {index})", domain, split=part, count=count
+                )
                 for part in PARTS
                 for index, (name, domain, count) in enumerate(
                     zip(labels[part].names, labels[part].domains, labels[part].counts)
                 )
             ],
-            image_shape=(SIDE, SIDE, 3),
+            (SIDE, SIDE, 3),
             batches=_batches(folder, labels),
             origin=f"release of Ren et al., {folder.resolve()}",
             normalization=NORMALIZATION,
@@ -103,24 +105,25 @@ def _texts(names: Iterable[Any]) -> list[str]:
 def _batches(folder: Path, labels: dict[Part, _Labels]) -> Iterator[Batch]:
     classes_before = 0
     for part in PARTS:
-        path, own = folder / f"{part}_images_png.pkl", labels[part]
+        path, known = folder / f"{part}_images_png.pkl", labels[part]
         encoded = archives.load_pickle(path)
-        if len(encoded) != len(own.of_image):
+        if len(encoded) != len(known.of_image):
             raise DataError(
-                f"{path} holds {len(encoded)} images, and there are {len(own.of_image)} labels: {archives.GET_IT_AGAIN}"
+                f"{path} holds {len(encoded)} images, and there are {len(known.of_image)} labels: "
+                f"{archives.GET_IT_AGAIN}"
             )
         for first in range(0, len(encoded), BATCH):
             pictures = [_decoded(path, first + i, item) for i, item in enumerate(encoded[first : first + BATCH])]
-            yield np.stack(pictures), classes_before + own.of_image[first : first + BATCH]
+            yield np.stack(pictures), classes_before + known.of_image[first : first + BATCH]
         del encoded  # before the next split is read
-        classes_before += len(own.names)
+        classes_before += len(known.names)
 
 
 def _decoded(path: Path, number: int, item: Any) -> NDArray[np.uint8]:
     # The authors read ImageNet by cv2.imread, which orders colours blue, green, red, and encoded those arrays by
     # cv2.imencode, which takes this order and writes PNGs with the usual one: any reader of PNGs finds red first. Only
-    # who decodes by cv2.imdecode, as the authors' own decompress() does, has blue first again; the means and deviations
-    # of NORMALIZATION are for red first.
+    # cv2.imdecode, which the authors' decompress() calls, has blue first again; the means and deviations of
+    # NORMALIZATION are for red first.
     try:
         return decode(item if isinstance(item, bytes) else np.asarray(item, np.uint8).tobytes(), SIDE)
     except Exception as error:  # Pillow's decoders raise many kinds; all mean that the image is damaged
