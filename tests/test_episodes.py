@@ -100,6 +100,9 @@ def test_too_many_ways_or_too_few_images_are_named(toy_split):
         EpisodeSampler(split, TaskShape(5, 1, 1), seed=0)
     with pytest.raises(DataError, match="'train-class-2' has 4 images, but 2 shots \\+ 3 queries need 5"):
         EpisodeSampler(split, TaskShape(2, 2, 3), seed=0)
+    with pytest.raises(DataError, match=r"'train-class-2' has 4 images.* In all, 3 classes have") as raised:
+        EpisodeSampler(split, TaskShape(2, 5, 10), seed=0)
+    assert "'train-class-0' (10), 'train-class-1' (12), 'train-class-2' (4)" in str(raised.value)
     with pytest.raises(DataError, match="no domain has 2 classes"):
         EpisodeSampler(toy_split([9, 9], domains=["a", "b"]), TaskShape(2, 1, 1), seed=0, within_domain=True)
     with pytest.raises(ConfigError, match="shots is 0, but must be at least 1"):

@@ -8,11 +8,23 @@ import torch
 from scipy import stats
 
 from kshot import seeding
+from kshot.backbones import MLP
 from kshot.data import catalog, load, load_images, prepare
 from kshot.data.episodes import EpisodeSampler, TaskShape
-from kshot.data.regression import FAMILIES, RegressionDataset, RegressionSampler
+from kshot.data.regression import (
+    FAMILIES,
+    Family,
+    RegressionDataset,
+    RegressionSampler,
+    normal,
+    point_counters,
+    uniform,
+)
 from kshot.data.tasks import task_sampler
 from kshot.errors import ConfigError, DataError
+from kshot.evaluation import evaluate
+from kshot.learners import learners
+from kshot.training import train
 
 SHAPE = TaskShape(1, 5, 10)
 
@@ -125,3 +137,86 @@ def test_tasks_that_cannot_be_are_refused(toy_split):
     with pytest.raises(ConfigError, match="ways is 1, but must be at least 2"):
         EpisodeSampler(toy_split([20, 20]), SHAPE, seed=0)
     assert isinstance(task_sampler(toy_split([20, 20]), TaskShape(2, 1, 1), seed=0), EpisodeSampler)
+
+
+class Planes(Family):
+    """y = <a, x> with a ~ N(0, I) and x uniform in a square."""
+
+    name = "planes"
+    description = "regression: planes through the origin"
+    input_size = 2
+
+    def points(self, keys, numbers):
+        return uniform((-2, 2), keys[:, None, None], point_counters(numbers, self.input_size))
+
+    def values(self, keys, points):
+        slopes = normal(keys[:, None], np.arange(self.input_size))
+        return (points * slopes[:, None]).sum(-1)
+
+
+def test_a_family_of_ones_own_is_trained_and_evaluated_on():
+    data = RegressionDataset(Planes())
+    assert (data.name, data.train.image_shape) == ("planes", (2, 1, 1))
+    torch.manual_seed(0)
+    learner = learners["maml"](MLP((20, 20), in_channels=2, image_size=1), ways=1)
+    before = evaluate(learner, data.test, shots=10, queries=10, tasks=50).mean
+    options = {"tasks_per_epoch": 100, "meta_batch": 4, "validation_tasks": 10, "progress": False}
+    train(learner, data, shots=10, queries=10, max_epochs=1, learning_rate=3e-3, **options)
+    assert evaluate(learner, data.test, shots=10, queries=10, tasks=50).mean < 0.8 * before
+
+
+def test_points_of_a_family_are_independent_of_its_functions_and_of_each_other():
+    keys = seeding.bits(0, np.arange(3000))
+    family = Planes()
+    points = family.points(keys, np.arange(3)).reshape(3000, -1)
+    slopes = normal(keys[:, None], np.arange(2))
+    assert np.abs(np.corrcoef(np.concatenate([points, slopes], 1).T) - np.eye(8)).max() < 0.08
+    np.testing.assert_array_equal(family.points(keys, np.asarray([2])), family.points(keys, np.arange(3))[:, 2:])
+
+
+class Transposed(Planes):
+    name = "transposed"
+
+    def values(self, keys, points):
+        return super().values(keys, points).T
+
+
+class Flat(Planes):
+    name = "flat"
+
+    def points(self, keys, numbers):
+        return super().points(keys, numbers)[..., 0]
+
+    def values(self, keys, points):
+        return points
+
+
+class Infinite(Planes):
+    name = "infinite"
+
+    def values(self, keys, points):
+        return np.full(points.shape[:2], np.nan)
+
+
+@pytest.mark.parametrize(
+    ("family", "message"),
+    [
+        (Transposed(), r"the family transposed: values has the shape \(15, 7\), but must have \(7, 15\)"),
+        (Flat(), r"the family flat: inputs\(points\(...\)\) has the shape \(7, 15\), but must have \(7, 15, 2\)"),
+        (Infinite(), "the family infinite: values holds numbers that are not finite"),
+    ],
+)
+def test_a_family_that_breaks_its_contract_is_named(family, message):
+    maker = RegressionSampler(RegressionDataset(family).train, SHAPE, seed=0)
+    with pytest.raises(DataError, match=message):
+        maker.episodes(np.arange(7))
+
+
+def test_what_is_no_family_is_refused():
+    with pytest.raises(ConfigError, match=r"takes an instance of Family, .*; write RegressionDataset\(Planes\(\)\)"):
+        RegressionDataset(Planes)
+    with pytest.raises(ConfigError, match=r"takes an instance of Family, not 'planes'; derive a class from Family"):
+        RegressionDataset("planes")
+    nameless = type("Nameless", (Family,), {"points": Planes.points, "values": Planes.values})
+    with pytest.raises(ConfigError, match="Nameless has no name, description, input_size; set it in the class body"):
+        RegressionDataset(nameless())
