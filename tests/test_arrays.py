@@ -113,9 +113,13 @@ def test_support_and_query_of_floating_point_tasks_are_normalised_once() -> None
 def test_a_constant_channel_is_zero_and_not_blown_up() -> None:
     values, labels = patterns(5)
     values[:, 2] = 0.1
-    split = Dataset.from_arrays(values, labels, kind="vectors", splits=SPLITS).train
-    seen = normalize(split.gather(np.arange(20)), split.normalization)
-    assert float(seen[:, 2].abs().max()) < 1e-6
+    values[labels == SPLITS["test"][0], 2] = 0.3  # in the training classes it has no deviation
+    data = Dataset.from_arrays(values, labels, kind="vectors", splits=SPLITS)
+    train_seen, test_seen = (
+        normalize(split.gather(np.arange(20)), split.normalization)[:, 2] for split in (data.train, data.test)
+    )
+    assert float(train_seen.abs().max()) < 1e-6
+    assert float(test_seen.max()) == pytest.approx(0.2)
 
 
 # How classes are split ----------------------------------------------------------------------------------------------

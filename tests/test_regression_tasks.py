@@ -160,8 +160,8 @@ def test_a_family_of_ones_own_is_trained_and_evaluated_on():
     torch.manual_seed(0)
     learner = learners["maml"](MLP((20, 20), in_channels=2, image_size=1), ways=1)
     before = evaluate(learner, data.test, shots=10, queries=10, tasks=50).mean
-    options = {"tasks_per_epoch": 100, "meta_batch": 4, "validation_tasks": 10, "progress": False}
-    train(learner, data, shots=10, queries=10, max_epochs=1, learning_rate=3e-3, **options)
+    options = {"tasks_per_epoch": 600, "meta_batch": 4, "validation_tasks": 10, "progress": False}
+    train(learner, data, shots=10, queries=10, max_epochs=1, learning_rate=1e-2, **options)
     assert evaluate(learner, data.test, shots=10, queries=10, tasks=50).mean < 0.8 * before
 
 
