@@ -59,12 +59,12 @@ def test_omniglot_by_the_split_of_vinyals(omniglot_zips: Path) -> None:
     assert home["Gurmukhi/character42/rot000"] == "test"
     assert home["Hebrew/character01/rot090"] == "val"
     assert home["ULOG/character26/rot270"] == "test"
-    assert {info.group for info in contents.classes} == set(BACKGROUND) | set(EVALUATION)
+    assert {info.domain for info in contents.classes} == set(BACKGROUND) | set(EVALUATION)
 
 
 def test_omniglot_by_the_split_of_lake(omniglot_zips: Path) -> None:
     contents = omniglot.OmniglotLake().read(omniglot_zips, omniglot_zips)
-    alphabets = {part: {info.group for info in contents.classes if info.split == part} for part in PARTS}
+    alphabets = {part: {info.domain for info in contents.classes if info.split == part} for part in PARTS}
     assert alphabets["test"] == set(EVALUATION)
     assert alphabets["train"] | alphabets["val"] == set(BACKGROUND)
     assert (len(alphabets["train"]), len(alphabets["val"])) == (25, 5)
