@@ -176,7 +176,7 @@ def test_classes_and_images_are_drawn_by_seed(tmp_path: Path) -> None:
     files = [
         {photo.path.name for photo in own}
         for seed in (0, 0, 1)
-        for own in [cub.CUB(None, 2, seed)._chosen(cub.CUB().photos(folder))["004.Bird_3"]]
+        for own in [cub.CUB(None, 2, seed=seed)._chosen(cub.CUB().photos(folder))["004.Bird_3"]]
     ]
     assert len(files[0]) == 2
     assert files[0] == files[1]
@@ -274,7 +274,7 @@ def test_a_part_of_an_image_is_stretched_to_a_square(tmp_path: Path) -> None:
     for suffix in ("png", "jpg"):
         Image.fromarray(pixels).save(tmp_path / f"large.{suffix}", quality=95)
         for box in ((0, 0, 1200, 900), (300.5, 100, 1000, 300), (-50, 500, 90, 2000)):
-            part = decode_part(tmp_path / f"large.{suffix}", 10, box)
+            part = decode_part(tmp_path / f"large.{suffix}", 10, box=box)
             left, top, right, bottom = max(box[0], 0), max(box[1], 0), min(box[2], 1200), min(box[3], 900)
             columns = (left + (right - left) * (np.arange(10) + 0.5) / 10).astype(int)
             rows = (top + (bottom - top) * (np.arange(10) + 0.5) / 10).astype(int)
@@ -285,7 +285,7 @@ def test_a_part_of_an_image_is_stretched_to_a_square(tmp_path: Path) -> None:
     upright, whole = decode_part(tmp_path / "turned.png", 10), decode_part(tmp_path / "large.png", 10)
     assert np.abs(upright.astype(int) - np.rot90(whole, -1)).max() <= 1
     with pytest.raises(ValueError, match="shows nothing of its 1200 x 900 pixels"):
-        decode_part(tmp_path / "large.png", 10, (1200, 0, 1300, 100))
+        decode_part(tmp_path / "large.png", 10, box=(1200, 0, 1300, 100))
 
 
 def test_group_structured_data_names_its_domains(tmp_path: Path) -> None:
