@@ -162,7 +162,7 @@ class Folder(Source):
         if small and self.min_images is None:
             raise DataError(
                 f"{len(small)} folders hold no images: {listed(one.name for one in small)}; add some, remove the "
-                f"folders, or leave such classes out with --min-images 1"
+                f"folders, or leave such classes out: kshot data prepare folder --min-images 1"
             )
         if small:
             sizes = listed((f"{one.name} ({len(one.files)})" for one in small), len(small))
@@ -177,7 +177,7 @@ class Folder(Source):
         classes, of_folders = [], []
         for folder, split in folders.items():
             files = image_files(folder)
-            inner = [path for path in subfolders(folder) if any(path in file.parents for file in files)]
+            inner = sorted({folder / file.relative_to(folder).parts[0] for file in files})
             if len(inner) < 2 or any(file.parent == folder for file in files) or self.nested == "join":
                 classes.append(ImageClass(folder.name, "all", files, split))
                 continue
@@ -188,8 +188,9 @@ class Folder(Source):
         if of_folders and self.nested == "refuse":
             raise DataError(
                 f"{len(of_folders)} folders hold no images, but several folders: {listed(of_folders, 3)}. "
-                f"If each of the inner folders is a class, choose --nested classes; if they are parts of one class, "
-                f"choose --nested join; or hand over the folder that holds the class folders"
+                f"If each of the inner folders is a class, prepare them with --nested classes; if they are parts of one "
+                f"class, with --nested join: kshot data prepare folder --help; or hand over the folder that holds the "
+                f"class folders"
             )
         return classes
 
@@ -227,6 +228,6 @@ def _warn_of_black(black: list[Path], images: int, value_range: ValueRange | Non
         read_as = f"; values from {low:g} to {high:g} became 0 to 255" if value_range else ""
         warnings.warn(
             f"{len(black)} of {images} images are nearly black: {listed(black)}{read_as}. Look at them; for images of "
-            f"more than 8 bits per channel, --value-range LOW HIGH states their range",
+            f"more than 8 bits per channel, kshot data prepare folder --value-range LOW HIGH states their range",
             stacklevel=2,
         )
