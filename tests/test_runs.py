@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ def test_saved_results_are_used_again_only_on_request(copied: tuple[Run, Run], m
 
 
 def test_a_run_is_measured_on_other_data(copied: tuple[Run, Run], toy_data) -> None:
-    other = kshot.Dataset("other", *(getattr(copied[0].data, part) for part in ("train", "val", "test", "train_val")))
+    other = replace(copied[0].data, name="other")
     result = copied[0].evaluate(shots=1, data=other, split="val", **FEW)[0]
     assert result.protocol.split == "val"
 

@@ -64,7 +64,7 @@ class Validation:
         self._learner, self._split, self._options, self._processes = learner, split, options, processes
         if split is not None:
             try:
-                task_sampler(split, options.validation_shape, options.seed, options.within_domain)
+                task_sampler(split, options.validation_shape, seed=options.seed, within_domain=options.within_domain)
             except DataError as error:
                 raise DataError(
                     f"validation on {options.validation_shape} tasks is not possible: {error}, by "

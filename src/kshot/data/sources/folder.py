@@ -188,9 +188,9 @@ class Folder(Source):
         if of_folders and self.nested == "refuse":
             raise DataError(
                 f"{len(of_folders)} folders hold no images, but several folders: {listed(of_folders, 3)}. "
-                f"If each of the inner folders is a class, prepare them with --nested classes; if they are parts of one "
-                f"class, with --nested join: kshot data prepare folder --help; or hand over the folder that holds the "
-                f"class folders"
+                f"If each of the inner folders is a class, prepare them with --nested classes, and if they are parts "
+                f"of one class, with --nested join: kshot data prepare folder --help; or hand over the folder that "
+                f"holds the class folders"
             )
         return classes
 
