@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import ast
+import os
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 import kshot
 
@@ -64,3 +69,29 @@ def test_imports_point_downwards():
         if FLOOR[room] <= FLOOR[room_of(path)]
     ]
     assert upwards == []
+
+
+IMPORT_EACH_FIRST = """
+import os, sys
+from importlib import import_module
+import matplotlib.figure, scipy.stats, torch  # shared by all the children
+
+for name in sys.argv[1:]:
+    child = os.fork()
+    if child == 0:
+        import_module(name)
+        os._exit(0)
+    if os.waitpid(child, 0)[1]:
+        print(name)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
+def test_every_room_and_command_can_be_the_first_that_is_imported():
+    """The tests have imported everything before; the process of a command has not, and would meet a circle."""
+    rooms = [f"kshot.{room}" for rooms in FLOORS for room in rooms if (PACKAGE / room).is_dir()]
+    commands = [f"kshot.cli.{path.stem}" for path in sorted((PACKAGE / "cli").glob("*.py")) if path.stem != "__init__"]
+    files = [f"kshot.data.{path.stem}" for path in sorted((PACKAGE / "data").glob("*.py"))]
+    names = [name.removesuffix(".__init__") for name in [*rooms, *commands, *files]]
+    result = subprocess.run([sys.executable, "-c", IMPORT_EACH_FIRST, *names], capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (0, ""), result.stderr
