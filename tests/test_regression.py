@@ -22,7 +22,7 @@ from kshot.evaluation.results import Evaluation, compare
 from kshot.experiments.regression import predictions, step_errors
 from kshot.learners import InitializationLearner, learners
 from kshot.measures import SQUARED_ERROR
-from kshot.report.pictures import learning_curves
+from kshot.report.curves import learning_curves
 from kshot.runs.folder import load_learner, load_run
 from kshot.runs.readers import read_metrics
 from kshot.training import train
