@@ -71,7 +71,7 @@ def race_picture(paces: Sequence[Pace]) -> Figure:
     axes.grid(color="#e4e4e4", lw=0.7)
     legend = figure.legend(lines, [""] * len(paces), loc="outside lower center", ncols=1, frameon=False, fontsize=8.5)
     for text, pace in zip(legend.get_texts(), paces):
-        text.set_text(in_picture(pace.name, 80))  # as a label, a name that begins with an underscore would be left out
+        text.set_text(in_picture(pace.name, 80))  # older versions leave out a label that begins with an underscore
     return figure
 
 
