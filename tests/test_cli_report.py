@@ -35,6 +35,18 @@ def test_report_prefers_the_learners_own_adaptation(say, runs, tmp_path):
     assert "Adaptation: ridge-" in page_of([Path("mtl-0"), Path("mtl-1")]), "the only one that both were measured with"
 
 
+def test_runs_on_two_datasets_share_a_page(say, runs, tmp_path):
+    assert say("evaluate", runs / "mtl-0", "--shots", 2, *MEASURE)[0] == 0
+    shutil.copytree(runs / "mtl-0", tmp_path / "elsewhere")
+    for path in [tmp_path / "elsewhere" / "config.yaml", *(tmp_path / "elsewhere" / "evaluation").iterdir()]:
+        path.write_text(path.read_text().replace("tiny", "other"))
+    assert say("report", runs / "mtl-0", "elsewhere")[0] == 0
+    text = Path("report.html").read_text()
+    assert "different datasets (tiny, other)" in text
+    assert "kshot compare" not in text
+    assert [text.count(f"30 tasks of {name}/test</h2>") for name in ("tiny", "other")] == [1, 1]
+
+
 def test_a_place_that_cannot_be_written_is_named(say, runs, tmp_path, monkeypatch):
     assert say("evaluate", runs / "mtl-0", "--tasks", 6, "--queries", 4)[0] == 0
     (tmp_path / "file").write_text("kept")

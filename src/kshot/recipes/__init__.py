@@ -85,7 +85,7 @@ def load(name: str) -> Recipe:
     Raises
     ------
     ConfigError
-        If there is none, with the nearest names; or if the file that would hold it is damaged, with what is wrong.
+        If there is none, with the nearest name; or if the file that would hold it is damaged, with what is wrong.
     """
     known, wrong = _shipped()
     if name in known:
@@ -93,8 +93,8 @@ def load(name: str) -> Recipe:
     for file, error in wrong.items():
         if name == file or name.startswith(f"{file}-"):
             raise ConfigError(error)
-    close = difflib.get_close_matches(name, known, n=3)
-    near = f"did you mean {' or '.join(close)}? " if close else ""
+    close = difflib.get_close_matches(name, known, n=1)
+    near = f"did you mean {close[0]}? " if close else ""
     raise ConfigError(f"there is no recipe {name!r}; {near}kshot recipes lists them all")
 
 
