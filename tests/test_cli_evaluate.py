@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from cli_toys import MEASURE
 
+from kshot.cli.report import page_of
 from kshot.evaluation.protocol import evaluate
 from kshot.evaluation.results import Evaluation, compare
-from kshot.report.page import page
 from kshot.runs.folder import load_run
 from kshot.runs.readers import read_evaluations
 
@@ -20,7 +20,7 @@ from kshot.runs.readers import read_evaluations
 def test_evaluate_saves_every_task_and_prints_intervals(say, runs):
     code, out, _ = say("evaluate", runs / "mtl-0", runs / "mtl-1", "--shots", 1, 2, *MEASURE)
     assert code == 0
-    assert "5 ways, 1 and 2 shots, 4 queries a class, 30 tasks of tiny/test" in out
+    assert "5 ways, 1 and 2 shots, 4 queries per class, 30 tasks of tiny/test" in out
     assert "Over 2 training seeds (mtl-0, mtl-1): 1-shot" in out
     saved = [Evaluation.load(path) for path in (runs / "mtl-0" / "evaluation").glob("*30tasks*.json")]
     assert sorted(result.protocol.shots for result in saved) == [1, 2]
@@ -114,7 +114,7 @@ def test_evaluation_under_torchrun_waits_for_nobody(say, runs, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     code, out, _ = say("evaluate", runs / "mtl-0", "--tasks", 5, "--queries", 4)
     assert code == 0
-    assert "5 ways, 5 shots, 4 queries a class, 5 tasks of tiny/test" in out
+    assert "5 ways, 5 shots, 4 queries per class, 5 tasks of tiny/test" in out
 
 
 def test_precisions_do_not_mix(say, runs, monkeypatch):
@@ -128,7 +128,7 @@ def test_precisions_do_not_mix(say, runs, monkeypatch):
     assert err.count("evaluating") == 2
     monkeypatch.setattr("kshot.runs.measurement.Measurement.of", None)
     assert say(*words)[:2] == (0, out)
-    assert "Precision: float32." in page([runs / "mtl-0", runs / "proto"])
+    assert "Precision: float32." in page_of([runs / "mtl-0", runs / "proto"])
 
 
 def test_tasks_within_domain_do_not_mix_with_others(say, runs, monkeypatch):
@@ -139,7 +139,7 @@ def test_tasks_within_domain_do_not_mix_with_others(say, runs, monkeypatch):
     assert code == 0
     assert "43 tasks of tiny/test, each within one domain" in other
     assert err.count("evaluating") == 2
-    page([runs / "mtl-0", runs / "proto"])
+    page_of([runs / "mtl-0", runs / "proto"])
     monkeypatch.setattr("kshot.runs.measurement.Measurement.of", None)
     assert say(*words)[:2] == (0, out)
     assert say(*words, "--within-domain", "false")[:2] == (0, out)
@@ -152,11 +152,11 @@ def test_learners_that_adapt_weights_get_a_row_for_each_kind_of_statistics(say, 
     assert code == 0
     assert "maml, transductive" in out
     assert "maml, inductive" in out
-    assert "Protocol of maml, inductive: 5 ways, 1 shot, 2 queries a class, 3 tasks of tiny/test, inductive" in out
+    assert "Protocol of maml, inductive: 5 ways, 1 shot, 2 queries per class, 3 tasks of tiny/test, inductive" in out
     code, out, _ = say("compare", tmp_path / "maml", "--shots", 1, "--tasks", 3, "--queries", 2)
     assert code == 0
     assert "1-shot, minus maml, transductive" in out
-    shown = page([tmp_path / "maml"])
+    shown = page_of([tmp_path / "maml"])
     assert "maml, transductive" in shown
     assert "maml, inductive" in shown
     code, out, _ = say("evaluate", tmp_path / "maml", "--statistics", "inductive", "--tasks", 3, "--queries", 2)

@@ -87,7 +87,7 @@ def test_tasks_within_domain_are_shown_by_group(maml, toy_split):
     assert list(parts) == ["a", "b"]
     assert sum(part.protocol.tasks for part in parts.values()) == 9
     assert sum(part.accuracies.sum() for part in parts.values()) == pytest.approx(result.accuracies.sum())
-    assert f"run, 1-shot by domain (tasks): a {100 * parts['a'].mean:.2f} ±" in table([Row("run", [result])])
+    assert f"run, 1-shot by domain (tasks): a {100 * parts['a'].mean:.2f} ±" in str(table([Row("run", [result])]))
     assert evaluate(maml, data.test, 4, 1, 2, tasks=9).by_domain() == {}
 
 

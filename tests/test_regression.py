@@ -22,7 +22,7 @@ from kshot.evaluation.results import Evaluation, compare
 from kshot.experiments.regression import predictions, step_errors
 from kshot.learners import InitializationLearner, learners
 from kshot.measures import SQUARED_ERROR
-from kshot.report.pictures import learning_curves
+from kshot.report.curves import learning_curves
 from kshot.runs.folder import load_learner, load_run
 from kshot.runs.readers import read_metrics
 from kshot.training import train
@@ -138,7 +138,8 @@ def test_metrics_name_what_they_are(run):
     best = evaluate(learner, data.val, shots=10, queries=15, tasks=20)
     assert best.mean == pytest.approx(min(errors), rel=1e-5)
     figure = learning_curves(read_metrics(run), "maml")
-    assert [text.get_text() for text in figure.axes[0].texts] == [f"best {min(errors):.3f}"]
+    best_text = figure.legends[0].get_texts()[-1].get_text()
+    assert best_text == f"best {min(errors):.3f}, epoch {1 + errors.index(min(errors))}"
     np.testing.assert_allclose(figure.axes[0].lines[1].get_ydata(), errors)
     assert figure.axes[0].get_ylabel() == "mean squared error"
 

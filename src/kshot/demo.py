@@ -90,7 +90,7 @@ def draw_task(learner: FeatureLearner, data: Dataset, seed: int, path: Path) -> 
     predicted = scores[0].argmax(-1).cpu().numpy()
     names = [data.test.class_names[position].lower() for position in episodes.classes[0].tolist()]
     title = "Multi-task learning, one example of each unseen character: a task of median accuracy"
-    return pictures.save(pictures.task_picture(episodes, names, predicted, title), path)
+    return pictures.save(pictures.task_picture(episodes, names, predicted=predicted, title=title), path)
 
 
 def _new(name: str, data: Dataset, seed: int) -> FeatureLearner:

@@ -54,7 +54,8 @@ def run(arguments: Sequence[str]) -> None:
         print(f"Accuracy on your examples, each recognised by what was learnt from all the others: {estimate}.")
         print(f"Always answering the class with the most examples would give {100 * estimate.baseline:.0f} %.")
     predictions.save(given.out / "predictions.csv")
-    picture = pictures.predictions_picture(list(predictions.images), _captions(predictions), "What was recognised")
+    captions = _captions(predictions)
+    picture = pictures.predictions_picture(list(predictions.images), captions, title="What was recognised")
     print(f"wrote {given.out / 'predictions.csv'} and {pictures.save(picture, given.out / 'predictions.png')}")
 
 

@@ -31,7 +31,7 @@ def run(arguments: Sequence[str]) -> None:
     if len(given.runs) == 1 and not _has_several_rows(given):  # said before the work of measuring it
         raise ConfigError("kshot compare needs two runs or more; for one run there is kshot evaluate")
     rows = [row for several in measured(given, reuse=True) for row in several]
-    print(f"\n{table(rows, paired=True, style=given.style)}")
+    print(f"\n{table(rows, paired=True).render(given.style)}")
 
 
 def _has_several_rows(given: Namespace) -> bool:

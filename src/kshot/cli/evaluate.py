@@ -43,7 +43,7 @@ def run(arguments: Sequence[str]) -> None:
     )
     given = options.parse(arguments)
     rows = measured(given)
-    print(f"\n{table([row for several in rows for row in several], style=given.style)}")
+    print(f"\n{table([row for several in rows for row in several]).render(given.style)}")
     if given.style != "csv":
         for members in groups_by_seed(given.runs):
             for alike in zip(*(rows[position] for position in members)):
