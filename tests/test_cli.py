@@ -13,10 +13,12 @@ from kshot.backbones import backbones
 from kshot.cli import COMMANDS
 from kshot.cli.options import Options, parameters
 from kshot.cli.train import training_options
+from kshot.cli.tsa import VIEWS
 from kshot.data import prepare
 from kshot.data.sources import SOURCES
 from kshot.errors import ConfigError
 from kshot.evaluation.protocol import evaluate
+from kshot.experiments.findings import experiments
 from kshot.learners import learners
 from kshot.solvers import adaptations
 from kshot.training import TrainingOptions
@@ -43,6 +45,33 @@ def test_every_option_of_every_part_has_a_text():
     skipped = {"learner", "data", "split"}
     silent = [f"{part.__name__}.{name}" for part in parts for name, _, _, text in parameters(part) if not text.strip()]
     assert [name for name in silent if name.split(".")[1] not in skipped] == []
+
+
+COMMANDS_WITH_OPTIONS = [
+    *[[name] for name in COMMANDS if name not in ("data", "tsa", "theory")],
+    *[["train", "--learner", name] for name in learners if name != "tsa-maml"],
+    *[["train", "--backbone", name] for name in backbones],
+    *[["evaluate", "--adaptation", name] for name in adaptations],
+    *[["data", name] for name in ("list", "prepare", "verify", "show")],
+    *[["data", "prepare", name] for name in SOURCES],
+    *[["tsa", name] for name in ("train", *VIEWS)],
+    *[["theory", name] for name in experiments],
+]
+
+
+@pytest.mark.parametrize("words", COMMANDS_WITH_OPTIONS, ids=" ".join)
+def test_every_option_of_every_command_has_a_text(say, words, monkeypatch):
+    """The options of the parser that prints the help."""
+    shown = []
+
+    def list_options(options: Options, *_: object) -> None:
+        shown.extend(options.parser._actions)
+        raise SystemExit(0)
+
+    monkeypatch.setattr(Options, "parse", list_options)
+    assert say(*words)[0] == 0
+    assert [action.dest for action in shown if not (action.help or "").strip()] == []
+    assert shown
 
 
 def test_help_shows_the_options_of_the_chosen_parts(say):

@@ -23,7 +23,7 @@ from kshot.data.episodes import EpisodeSampler, TaskShape
 from kshot.errors import CheckpointError, ConfigError, DivergenceError
 from kshot.learners import MAML, ProtoNet
 from kshot.runs.folder import load_run
-from kshot.training import TrainingInterrupted, train
+from kshot.training import TrainingInterrupted, TrainingOptions, train
 from kshot.tsa.clustering import cluster
 from kshot.tsa.solutions import SolutionFile
 from kshot.tsa.stages import Stages
@@ -34,7 +34,8 @@ SOLUTIONS = 20  # one block of sixteen, and a part of a second one
 
 def run_stages(run: Path, resume: bool = False, training: dict[str, Any] | None = None, **stages: Any) -> GroupTraining:
     options = Stages(**{"solutions": SOLUTIONS} | stages)
-    return train_tsa_maml(toy_tsa_maml(), domains_data(), run, options, TRAINING | (training or {}), resume)
+    chosen = TrainingOptions.of(TRAINING | (training or {}))
+    return train_tsa_maml(toy_tsa_maml(), domains_data(), run=run, stages=options, training=chosen, resume=resume)
 
 
 @pytest.fixture(scope="module")
@@ -147,9 +148,16 @@ def test_a_pretrained_run_of_another_architecture_is_refused(pretrained: Path, t
     with pytest.raises(
         CheckpointError, match=r"another architecture: backbone\.width is 4 there and 6 here; train with"
     ):
-        train_tsa_maml(toy_tsa_maml(width=6), domains_data(), tmp_path / "wide", stages, TRAINING)
+        train_tsa_maml(
+            toy_tsa_maml(width=6),
+            domains_data(),
+            run=tmp_path / "wide",
+            stages=stages,
+            training=TrainingOptions(**TRAINING),
+        )
+    training = TrainingOptions(**TRAINING | {"ways": 4})
     with pytest.raises(CheckpointError, match=r"learner\.ways is 3 there and 4 here"):
-        train_tsa_maml(toy_tsa_maml(ways=4), domains_data(), tmp_path / "ways", stages, TRAINING | {"ways": 4})
+        train_tsa_maml(toy_tsa_maml(ways=4), domains_data(), run=tmp_path / "ways", stages=stages, training=training)
     other = ProtoNet(Conv4(4, in_channels=1, image_size=16))
     train(other, domains_data(), run=tmp_path / "protonet", **TRAINING | {"max_epochs": 1})
     with pytest.raises(CheckpointError, match="trained by protonet, which learns no initialisation"):
@@ -266,7 +274,8 @@ def test_groups_that_lose_their_tasks_are_reported(tmp_path: Path, pretrained: P
 
     learner.start_groups = far_away  # type: ignore[method-assign]
     stages = Stages(pretrained, solutions=SOLUTIONS)
-    training = train_tsa_maml(learner, domains_data(), tmp_path, stages, TRAINING | {"patience": 0})
+    options = TrainingOptions(**TRAINING | {"patience": 0})
+    training = train_tsa_maml(learner, domains_data(), run=tmp_path, stages=stages, training=options)
     assert [group.lost for group in training.groups] == [False, True]
     assert training.groups[1].unused_for >= 6
     assert "groups with no task for an epoch or longer, which have stopped learning: 1" in training.report()

@@ -35,7 +35,7 @@ The options below are those of the chosen learner and backbone: kshot train --le
 Without --max-epochs or a recipe, the number of epochs depends on the dataset; a training that will take long says how
 long, and --time-limit MINUTES bounds it. The training accuracy that it shows is of augmented images, with dropout, and
 often of more ways than validation has, so it can be the lower of the two."""
-_EXAMPLES = [
+EXAMPLES = [
     "kshot train",
     "kshot train --data cifar-fs --learner mtl --backbone conv4 --backbone.width 64 --max-epochs 40",
     "kshot train --recipe mtl-cifar-fs-5shot --seed 1",
@@ -94,7 +94,7 @@ def training_options(
     choices
         The learners that may be named.
     """
-    options = options or Options("kshot train", _DESCRIPTION, _EXAMPLES)
+    options = options or Options("kshot train", _DESCRIPTION, EXAMPLES)
     typed = chosen(arguments, ["recipe", "schedule", *DEFAULT_NAMES])
     recipe = recipes.load(typed["recipe"]).options if "recipe" in typed else {}
     named = {section: content["name"] for section, content in recipe.items() if "name" in content}
@@ -153,7 +153,7 @@ def add_common(options: Options) -> None:
 
 def _resume(folder: Path, arguments: Sequence[str]) -> None:
     config = read_config(folder)
-    options = Options("kshot train --resume RUN", "Go on with an interrupted run.", _EXAMPLES[-2:-1])
+    options = Options("kshot train --resume RUN", "Go on with an interrupted run.", EXAMPLES[-2:-1])
     add_common(options)
     options.add_signature(TrainingOptions, "training")
     given = options.parse(arguments, config["training"])
