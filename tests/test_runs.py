@@ -50,7 +50,7 @@ def test_saved_results_are_used_again_only_on_request(copied: tuple[Run, Run], m
     run = copied[0]
     first = run.evaluate(shots=1, **FEW)
     with monkeypatch.context() as patch:
-        patch.setattr("kshot.runs.measurement.Measurement.of", None)
+        patch.setattr("kshot.runs.measurement.Measurement.evaluations_of", None)
         np.testing.assert_array_equal(run.evaluate(shots=1, reuse=True, **FEW)[0].values, first[0].values)
     with pytest.raises(DataError, match="too few"):
         run.evaluate(shots=1, reuse=True, **FEW | {"ways": 50})

@@ -76,7 +76,7 @@ class PhotoClassifier:
     """A head on the features of a trained learner, fitted to examples; classes may differ in how many they have.
 
     learner: a trained feature learner; its training classes need not be anything like the ones to recognise.
-    trained_on: how images have to look, as `load_learner` returns it; a split of the dataset says it, too.
+    trained_on: how images have to look, as `Run.image_form` says; a split of the dataset says it, too.
 
     Raises ConfigError for a learner without features, or with an adaptation that changes the network.
     """
