@@ -12,7 +12,7 @@ from scipy.linalg import expm
 
 from kshot.errors import ConfigError, DataError, DivergenceError
 from kshot.experiments.closeness_depth import REFERENCE, ClosenessDepth
-from kshot.intervals import fit_power_law, mean_and_ci95
+from kshot.intervals import fit_power_law, mean_interval
 from kshot.theory import (
     ConditionWarning,
     Kernels,
@@ -308,8 +308,8 @@ def test_power_laws_and_intervals():
     several = fit_power_law(x, [x**-1, x**-2.0, x**-1.5])
     assert several.exponent == pytest.approx(-1.5)
     assert several.ci95 == pytest.approx(4.302653 * 0.5 / math.sqrt(3), rel=1e-6)
-    assert mean_and_ci95([1.0, 2, 3, 4]) == (2.5, pytest.approx(3.182446 * np.std([1, 2, 3, 4], ddof=1) / 2, rel=1e-6))
-    assert math.isnan(mean_and_ci95([1.0])[1])
+    assert mean_interval([1.0, 2, 3, 4]) == (2.5, pytest.approx(3.182446 * np.std([1, 2, 3, 4], ddof=1) / 2, rel=1e-6))
+    assert math.isnan(mean_interval([1.0])[1])
     with pytest.raises(DataError, match="positive"):
         fit_power_law(x, x - 2)
     with pytest.raises(DataError, match="three points"):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -44,6 +46,34 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write `content` to `path` as indented JSON, atomically."""
     write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:
+    """Rows as CSV with a line of titles; floats keep all their digits, None becomes an empty cell.
+
+    Parameters
+    ----------
+    rows
+        One mapping from column to value per line.
+    columns
+        Columns to write, in this order; None for those of the first row, which every row must then have exactly.
+
+    Raises
+    ------
+    ValueError
+        If a row has a column that the first row lacks and `columns` is None.
+    """
+    titles = list(rows[0] if rows else ()) if columns is None else list(columns)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, titles, extrasaction="raise" if columns is None else "ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
+    """Write `csv_text` of the rows to `path`, atomically."""
+    write_text(path, csv_text(rows, columns))
 
 
 def checksum(path: Path, algorithm: str = "sha256") -> str:

@@ -16,13 +16,13 @@ from tqdm import tqdm
 from kshot.data.augmentation import prepare_images
 from kshot.data.dataset import Split
 from kshot.data.episodes import Episodes, EpisodeSampler, TaskShape
-from kshot.errors import ConfigError
+from kshot.errors import ConfigError, check_positive
 from kshot.evaluation.features import device_of, evaluating
 from kshot.evaluation.protocol import departure, evaluate
 from kshot.evaluation.results import Protocol
-from kshot.experiments.findings import Findings, check_positive
+from kshot.experiments.findings import Findings
 from kshot.experiments.plots import curve, finish
-from kshot.intervals import interval
+from kshot.intervals import mean_interval
 from kshot.learners import MAML, TSAMAML, Learner
 from kshot.learners.base import learners as known_learners
 from kshot.learners.base import task_losses
@@ -169,7 +169,7 @@ def _means(numbers: Mapping[str, NDArray[np.float64]]) -> Row:
     return {
         column: value
         for name, values in numbers.items()
-        for column, value in ((name, float(values.mean())), (f"{name}_ci95", interval(values)))
+        for column, value in ((name, float(values.mean())), (f"{name}_ci95", mean_interval(values).ci95))
     }
 
 

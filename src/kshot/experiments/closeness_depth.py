@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from kshot.errors import ConfigError
+from kshot.errors import ConfigError, check_positive
 from kshot.experiments import plots
-from kshot.experiments.findings import Experiment, Findings, check_positive, experiments
-from kshot.intervals import fit_power_law, mean_and_ci95
+from kshot.experiments.findings import Experiment, Findings, experiments
+from kshot.intervals import fit_power_law, mean_interval
 from kshot.theory.kernels import Network, kernels
 from kshot.theory.predictors import predict_anil, predict_mtl
 from kshot.theory.tasks import squared_distance_tasks
@@ -71,7 +71,7 @@ class ClosenessDepth(Experiment):
         curves = np.asarray(distances).reshape(len(self.seeds), -1)
         rows = []
         for depth, values in zip(self.depths, curves.T):
-            mean, ci95 = mean_and_ci95(values)
+            mean, ci95 = mean_interval(values)
             row: dict[str, float | int | str] = {"depth": depth, "distance": mean, "distance_ci95": ci95}
             rows.append(row | {"seeds": len(self.seeds), "reference": REFERENCE.get(depth, "")})
         return Findings(rows, self._verdict(curves), lambda figure: self._draw(figure, rows))
@@ -85,7 +85,7 @@ class ClosenessDepth(Experiment):
     def _verdict(self, curves: NDArray[np.float64]) -> str:
         law = fit_power_law(self.depths, curves)
         tail = fit_power_law(self.depths[-3:], curves[:, -3:])
-        fold, margin = mean_and_ci95(curves[:, 0] / curves[:, -1])
+        fold, margin = mean_interval(curves[:, 0] / curves[:, -1])
         return (
             f"{self.network}: |F_ANIL - F_MTL| falls {fold:.1f} ± {margin:.1f} times from L = {self.depths[0]} to "
             f"{self.depths[-1]}, {law} (last three depths {tail.exponent:.2f} ± {tail.ci95:.2f}); Theorem 1 promises "

@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
-from kshot.errors import ConfigError
+from kshot.errors import ConfigError, check_positive
 from kshot.experiments import plots
 from kshot.experiments.closeness_depth import mean_distance
-from kshot.experiments.findings import Experiment, Findings, check_positive, experiments
+from kshot.experiments.findings import Experiment, Findings, experiments
 from kshot.experiments.finite_width import INNER_STEPS, Given, scaled
-from kshot.intervals import mean_and_ci95
+from kshot.intervals import mean_interval
 from kshot.theory.finite_training import Trained, stable_rate, train_anil, train_mtl
 from kshot.theory.kernels import kernels
 from kshot.theory.networks import ReLUNetwork
@@ -138,12 +138,12 @@ def _grown(kernel: Kernel, inputs: Tensor, targets: Tensor, time: float) -> Tens
 
 def _row(setting: str, curve: str, time: float, here: Sequence[Measured], first: Sequence[Measured]) -> Row:
     """A line of the table; `first` holds the same repetitions with the shortest inner loop."""
-    mean, ci95 = mean_and_ci95([measured["distance"] for measured in here])
+    mean, ci95 = mean_interval([measured["distance"] for measured in here])
     row: Row = {"setting": setting, "curve": curve, "inner_time": time, "distance": mean, "distance_ci95": ci95}
     changes = [measured["distance"] - before["distance"] for measured, before in zip(here, first)]
-    row["change"], row["change_ci95"] = mean_and_ci95(changes)
+    row["change"], row["change_ci95"] = mean_interval(changes)
     for name in ("steps", "residual"):
-        row[name] = mean_and_ci95([measured[name] for measured in here])[0] if name in here[0] else ""
+        row[name] = mean_interval([measured[name] for measured in here])[0] if name in here[0] else ""
     return row | {"seeds": len(here)}
 
 

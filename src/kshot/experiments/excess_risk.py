@@ -9,10 +9,10 @@ import torch
 from tqdm import tqdm
 
 from kshot import seeding
-from kshot.errors import ConfigError
+from kshot.errors import ConfigError, check_positive
 from kshot.experiments.excess_risk_figure import COIN, MAML, TSA_MAML, Row, draw, verdict
-from kshot.experiments.findings import Experiment, Findings, check_positive, experiments
-from kshot.intervals import mean_and_ci95
+from kshot.experiments.findings import Experiment, Findings, experiments
+from kshot.intervals import mean_interval
 from kshot.theory.bounds import MEASURED, fair_coin, measure
 from kshot.theory.initializations import CLUSTERED_TASKS, Training, maml, tsa_maml
 from kshot.theory.task_mixture import Family, Linear, Logistic, TaskMixture
@@ -112,7 +112,7 @@ def _over_seeds(cells: Sequence[Row]) -> Row:
     row = dict(cells[0])
     for name, value in cells[0].items():
         if name in MEASURED:
-            row[name], row[f"{name}_ci95"] = mean_and_ci95([float(cell[name]) for cell in cells])
+            row[name], row[f"{name}_ci95"] = mean_interval([float(cell[name]) for cell in cells])
         elif isinstance(value, float):
             row[name] = float(np.mean([float(cell[name]) for cell in cells]))
     return row

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,20 +9,29 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from tabulate import tabulate
 
-from kshot.errors import ConfigError
+from kshot.files import csv_text
 from kshot.registry import Registry
 
+_ROWS_SHOWN, _COLUMNS_SHOWN = 5, 8  # in the repr
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Findings:
-    """What an experiment found.
+    """What an experiment found: a table, a verdict and a picture.
 
-    rows: the table, a mapping from column to value for each line; all lines have the same columns. A measured value has
-        its 95% interval (half-width) in a column beside it.
-    verdict: one line: what was expected, what was found, with interval, on how many seeds.
-    draw: draws the picture onto an empty figure.
-    size: width and height of that figure, in inches.
+    Attributes
+    ----------
+    rows
+        The table: one mapping from column to value per line, with the same columns in every line. Each measured value
+        has the half-width of its 95% interval in a column next to it.
+    verdict
+        One line: what was expected and what was found, with interval, protocol and seeds.
+    draw
+        Draws the picture onto an empty figure.
+    size
+        Width and height of that figure, in inches.
     """
 
     rows: Sequence[Mapping[str, float | int | str]]
@@ -32,13 +39,23 @@ class Findings:
     draw: Callable[[Figure], None]
     size: tuple[float, float] = (6.4, 4.0)
 
+    def __repr__(self) -> str:
+        titles = list(self.rows[0])[:_COLUMNS_SHOWN]
+        cells = [[_cell(row[title]) for title in titles] for row in self.rows[:_ROWS_SHOWN]]
+        lines = [self.verdict, "", tabulate(cells, titles, disable_numparse=True)]
+        left_out = [
+            f"{count - shown} more {name}"
+            for name, count, shown in (
+                ("rows", len(self.rows), len(cells)),
+                ("columns", len(self.rows[0]), len(titles)),
+            )
+            if count > shown
+        ]
+        return "\n".join([*lines, *([f"({' and '.join(left_out)} in .rows)"] if left_out else [])])
+
     def csv(self) -> str:
-        """The rows as CSV, numbers with all their digits."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(self.rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        return text.getvalue()
+        """The rows as CSV, with all digits of every number."""
+        return csv_text(self.rows)
 
     def figure(self) -> Figure:
         """The picture."""
@@ -48,32 +65,28 @@ class Findings:
         return figure
 
 
+def _cell(value: float | int | str) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 class Experiment(ABC):
     """A statement of the papers, put to the test; the constructor's arguments are its options, seeds included.
 
-    The first line of a subclass's docstring is what `kshot theory --help` says about it, and its lines ``name: text``
-    are the help of its options.
+    The first line of a subclass's docstring is what `kshot theory --help` says about the experiment, and the section
+    "Parameters" is the help of its options.
     """
 
     options: dict[str, Any]
 
     @abstractmethod
-    def run(self, progress: bool = False) -> Findings:
+    def run(self, *, progress: bool = False) -> Findings:
         """Compute the findings; the same options give the same findings.
 
-        progress: show a bar on the terminal.
+        Parameters
+        ----------
+        progress
+            Show a bar on the terminal.
         """
 
 
 experiments: Registry[Experiment] = Registry("experiment")
-
-
-def check_positive(**options: float | Sequence[float]) -> None:
-    """Raise ConfigError naming the first option that holds a number that is not above zero, or no number at all."""
-    for name, value in options.items():
-        values = value if isinstance(value, Sequence) else [value]
-        if not values:
-            raise ConfigError(f"{name.replace('_', '-')} is empty; give one value at least")
-        for number in values:
-            if not number > 0:
-                raise ConfigError(f"{name.replace('_', '-')} is {number}, but must be positive")

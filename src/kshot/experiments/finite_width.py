@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
-from kshot.errors import ConfigError
+from kshot.errors import ConfigError, check_positive
 from kshot.experiments import plots
-from kshot.experiments.findings import Experiment, Findings, check_positive, experiments
-from kshot.intervals import PowerLaw, fit_power_law, mean_and_ci95
+from kshot.experiments.findings import Experiment, Findings, experiments
+from kshot.intervals import PowerLaw, fit_power_law, mean_interval
 from kshot.theory.empirical import empirical_kernels
 from kshot.theory.finite_training import stable_rate, train_anil, train_mtl
 from kshot.theory.kernels import Kernels, kernels
@@ -108,7 +108,7 @@ class FiniteWidth(Experiment):
         for place, width in enumerate(self.widths):
             row: dict[str, float | int | str] = {"width": width}
             for name, values in curves.items():
-                row[name], row[f"{name}_ci95"] = mean_and_ci95(values[:, place])
+                row[name], row[f"{name}_ci95"] = mean_interval(values[:, place])
             rows.append(row | {"seeds": len(self.seeds)})
         laws = {name: fit_power_law(self.widths, values) for name, values in curves.items()}
         exponents = "; ".join(

@@ -10,10 +10,10 @@ import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from kshot.errors import ConfigError
+from kshot.errors import ConfigError, check_positive
 from kshot.experiments import plots
-from kshot.experiments.findings import Experiment, Findings, check_positive, experiments
-from kshot.intervals import fit_power_law, mean_and_ci95
+from kshot.experiments.findings import Experiment, Findings, experiments
+from kshot.intervals import fit_power_law, mean_interval
 from kshot.theory.kernels import Network, kernels
 from kshot.theory.tasks import squared_distance_tasks
 
@@ -64,7 +64,7 @@ class Spectrum(Experiment):
             # the statement is about large L
             laws.append(fit_power_law(self.depths[-3:], norms[:, -3:]))
             for depth, values in zip(self.depths, norms.T):
-                mean, ci95 = mean_and_ci95(values)
+                mean, ci95 = mean_interval(values)
                 row: dict[str, float | int | str] = {"network": network, "depth": depth, "norm": mean}
                 rows.append(row | {"norm_ci95": ci95, "seeds": len(self.seeds)})
         bar.close()

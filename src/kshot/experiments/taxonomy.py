@@ -20,8 +20,8 @@ from tqdm import tqdm
 from kshot import seeding
 from kshot.backbones.conv4 import Conv4
 from kshot.data.episodes import Episodes, TaskShape
-from kshot.errors import ConfigError
-from kshot.experiments.findings import Experiment, Findings, check_positive, experiments
+from kshot.errors import ConfigError, check_positive
+from kshot.experiments.findings import Experiment, Findings, experiments
 from kshot.learners import ANIL, MAML, R2D2, MetaOptNet, MultiTask, ProtoNet
 from kshot.solvers import logistic_regression, ridge
 from kshot.theory import last_layer as formula
