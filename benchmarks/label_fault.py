@@ -101,9 +101,8 @@ def main() -> None:
     if len(arguments.seeds) > 1:
         for shots, of_seeds in differences.items():
             values = 100 * np.asarray(of_seeds)
-            print(
-                f"{shots}-shot, over {len(values)} trainings: {values.mean():+.2f} ± {mean_interval(values).ci95:.2f} points"
-            )
+            mean, ci95 = mean_interval(values)
+            print(f"{shots}-shot, over {len(values)} trainings: {mean:+.2f} ± {ci95:.2f} points")
 
 
 if __name__ == "__main__":

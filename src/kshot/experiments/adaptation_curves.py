@@ -195,7 +195,7 @@ def _draw_steps(figure: Figure, rows: list[Row], protocol: Protocol) -> None:
             own = [row for row in rows if row["run"] == name]
             values, margins = ([scale * float(row[column]) for row in own] for column in (quantity, f"{quantity}_ci95"))
             curve(axes, [row["steps"] for row in own], values, margins, str(name), style)
-        finish(axes, quantity, "gradient steps on the support set", label, logarithmic=False)
+        finish(axes, quantity, "gradient steps on the support set", label)
         axes.xaxis.get_major_locator().set_params(integer=True)
 
 
@@ -220,4 +220,4 @@ def _draw_groups(figure: Figure, rows: list[Row], protocol: Protocol) -> None:
         color="#0072B2", label="one training, with its 95% interval over tasks",
     )  # fmt: skip
     axes.set_xticks(list(by_groups))
-    finish(axes, "accuracy of unseen tasks", "m, the number of groups", "accuracy, %", logarithmic=False)
+    finish(axes, "accuracy of unseen tasks", "m, the number of groups", "accuracy, %")

@@ -14,6 +14,8 @@ from tabulate import tabulate
 from kshot.files import csv_text
 from kshot.registry import Registry
 
+Record = dict[str, float | int | str]  # a line of a table, by column
+
 _ROWS_SHOWN, _COLUMNS_SHOWN = 5, 8  # in the repr
 
 
@@ -63,6 +65,11 @@ class Findings:
         FigureCanvasAgg(figure)
         self.draw(figure)
         return figure
+
+
+def over_seeds(seeds: Sequence[int]) -> str:
+    """What the intervals of an experiment are over, for its verdict: ``95% intervals over 2 seeds (0 1)``."""
+    return f"95% intervals over {len(seeds)} seeds ({' '.join(map(str, seeds))})"
 
 
 def _cell(value: float | int | str) -> str:
