@@ -79,7 +79,7 @@ def draw(figure: Figure, rows: Sequence[Cells], protocol: str) -> None:
         axes[3, 0].plot(_column(of_learner, "steps"), values, color=colour, ls=_LARGER, lw=1.1)
     title = "logistic, Theorem 2: E$_T$ |E$_D$[grad L]|$^2$"
     _panel(axes[3, 0], of_family, title, "squared_expected_gradient", "theorem2")
-    axes[3, 0].set(yscale="log", ylim=(1e-5, 1e2))
+    axes[3, 0].set(yscale="log", ylim=(1e-4, 1e2))
     _draw_coins(axes[3, 1], rows)
     handles = [Line2D([], [], color=colour, marker="o", ms=3.5, label=name) for name, colour in _COLOURS.items()]
     handles += [Line2D([], [], color="black", ls=style, label=name) for name, style in _STYLES.items()]
@@ -153,7 +153,9 @@ def _looseness(rows: Sequence[Cells]) -> str:
     def times(bound: str) -> str:
         column = f"{bound}_over_risk"
         ends = (of_maml[0], of_maml[-1])
-        return " to ".join(f"{float(row[column]):.3g} ± {float(row[f'{column}_ci95']):.1g}" for row in ends)
+        # an exact ratio has no interval, but rounding errors of one
+        values = ((float(row[column]), float(row[f"{column}_ci95"])) for row in ends)
+        return " to ".join(f"{value:.3g} ± {ci95 if ci95 > 1e-9 * value else 0:.1g}" for value, ci95 in values)
 
     return f"{times('theorem1')}, in its convex form {times('convex')}"
 
