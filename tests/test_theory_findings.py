@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import importlib
 import inspect
@@ -62,6 +63,18 @@ def test_findings_show_their_verdict_and_the_head_of_their_table():
     assert shown[5].split() == ["0.1235"] * 8
     assert shown[-1] == "(2 more rows and 1 more columns in .rows)"
     assert len(shown) == 10
+
+
+def test_a_notebook_shows_verdict_table_and_picture():
+    findings = Findings([{"a": "<b>", "c": 0.123456}], "a < b", lambda figure: figure.subplots().plot([1, 2]))
+    shown = findings._repr_html_()
+    assert "a &lt; b" in shown
+    assert "&lt;b&gt;" in shown
+    assert "0.1235" in shown
+    picture = re.search(r'<img src="data:image/png;base64,([^"]+)">', shown)
+    assert picture is not None
+    assert base64.b64decode(picture[1]).startswith(b"\x89PNG")
+    assert "more" not in repr(findings)
 
 
 # Pictures

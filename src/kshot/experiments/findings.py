@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import io
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,18 +45,27 @@ class Findings:
     size: tuple[float, float] = (6.4, 4.0)
 
     def __repr__(self) -> str:
+        return "\n".join([self.verdict, "", self._head("simple"), *self._left_out()])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the verdict, the head of the table and the picture."""
+        with io.BytesIO() as image:
+            self.figure().savefig(image, format="png", dpi=90)
+            picture = base64.b64encode(image.getvalue()).decode()
+        texts = [f"<p>{html.escape(text)}</p>" for text in (self.verdict, *self._left_out())]
+        return "\n".join([texts[0], self._head("html"), *texts[1:], f'<img src="data:image/png;base64,{picture}">'])
+
+    def _head(self, layout: str) -> str:
+        """The first lines and columns of the table."""
         titles = list(self.rows[0])[:_COLUMNS_SHOWN]
         cells = [[_cell(row[title]) for title in titles] for row in self.rows[:_ROWS_SHOWN]]
-        lines = [self.verdict, "", tabulate(cells, titles, disable_numparse=True)]
-        left_out = [
-            f"{count - shown} more {name}"
-            for name, count, shown in (
-                ("rows", len(self.rows), len(cells)),
-                ("columns", len(self.rows[0]), len(titles)),
-            )
-            if count > shown
-        ]
-        return "\n".join([*lines, *([f"({' and '.join(left_out)} in .rows)"] if left_out else [])])
+        return tabulate(cells, titles, tablefmt=layout, disable_numparse=True)
+
+    def _left_out(self) -> list[str]:
+        """A line on what the head of the table leaves out, if anything."""
+        rows, columns = len(self.rows) - _ROWS_SHOWN, len(self.rows[0]) - _COLUMNS_SHOWN
+        parts = [f"{count} more {name}" for name, count in (("rows", rows), ("columns", columns)) if count > 0]
+        return [f"({' and '.join(parts)} in .rows)"] if parts else []
 
     def csv(self) -> str:
         """The rows as CSV, with all digits of every number."""
