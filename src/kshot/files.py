@@ -1,4 +1,4 @@
-"""Files that survive a kill: written beside their place, flushed to disk, then renamed over it."""
+"""Files that survive a kill: written next to their place, flushed to disk, then renamed to it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
-    """Call ``write(file)`` on a temporary file beside `path`, flush it to disk, and rename it to `path`.
+    """Call ``write(file)`` on a temporary file next to `path`, flush it to disk, and rename it to `path`.
 
     Whatever fails (a full disk, a kill) leaves the previous `path` as it was; OSError is passed on.
     """
@@ -28,7 +28,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
     except OSError as error:
         if error.errno is None:
             raise
-        # a failed write names no file, and a failed open one that nobody asked for
+        # a failed write names no file, and a failed open names the temporary one
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)

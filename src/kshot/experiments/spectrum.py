@@ -1,4 +1,4 @@
-"""How close are the matrices that MTL and ANIL invert? (W21, the lemma behind Theorem 1, and its corollary)."""
+"""How close are the matrices that MTL and ANIL invert? (W21, the lemma for Theorem 1, and its corollary)."""
 
 from __future__ import annotations
 

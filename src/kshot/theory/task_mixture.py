@@ -113,7 +113,7 @@ class Linear(Family):
         return scores + self.noise * (2 * uniform - 1)
 
     def lipschitz(self, distance: float, travel: float) -> float:
-        """The largest |x.(theta - w) - noise|: a step does not lengthen theta - w but by rate * noise at most."""
+        """The largest |x.(theta - w) - noise|: each step lengthens theta - w by at most rate * noise."""
         return distance + (travel + 1) * self.noise
 
     def excess_risk(self, theta: Tensor, optimum: Tensor) -> Tensor:
