@@ -1,5 +1,7 @@
 """Errors that a user can act on, and checks of options: a message says what is wrong, where, and what to do."""
 
+from collections.abc import Sequence
+
 
 class KshotError(Exception):
     """Base of every error that kshot raises on purpose; the command line prints it without a traceback."""
@@ -38,11 +40,18 @@ def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
         raise ConfigError(f"{option} is {value!r}; choose one of: {', '.join(choices)}")
 
 
-def check_positive(option: str, *values: int) -> None:
-    """ConfigError unless every one of `values` is at least 1."""
+def check_positive(option: str = "", *values: int, **options: float | Sequence[float]) -> None:
+    """ConfigError unless every one of `values` is at least 1, and every number in `options` is above 0."""
     for value in values:
         if value < 1:
             raise ConfigError(f"{option} is {value}, but must be at least 1")
+    for name, given in options.items():
+        numbers = given if isinstance(given, Sequence) else [given]
+        if not numbers:
+            raise ConfigError(f"{name} is empty; give at least one value")
+        for number in numbers:
+            if not number > 0:  # nor is nan
+                raise ConfigError(f"{name} is {number}, but must be positive")
 
 
 def check_above_zero(option: str, value: float) -> None:
