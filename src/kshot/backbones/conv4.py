@@ -43,7 +43,7 @@ class Conv4(Backbone):
     ) -> None:
         super().__init__()
         check_choice("pooling", pooling, ("flatten", "mean"))
-        check_positive("width", width)
+        check_positive(width=width)
         if blocks < HALVINGS:
             raise ConfigError(f"blocks is {blocks}, but must be at least {HALVINGS}")
         if image_size is None:

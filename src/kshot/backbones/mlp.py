@@ -32,10 +32,10 @@ class MLP(Backbone):
         super().__init__()
         if not widths:
             raise ConfigError("widths is empty; give one number of units for each layer")
-        check_positive("widths", *widths)
+        check_positive(widths=widths)
         if image_size is None:
             image_size = 28 if in_channels == 1 else 32
-        check_positive("image_size", image_size)
+        check_positive(image_size=image_size)
         self.feature_size = widths[-1]
         sizes = pairwise([in_channels * image_size**2, *widths])
         self.layers = nn.Sequential(*(nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in sizes))

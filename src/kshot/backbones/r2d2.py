@@ -42,8 +42,7 @@ class R2D2Network(Backbone):
         last_activation: bool = True,
     ) -> None:
         super().__init__()
-        for rate in drop_rates:
-            check_rate("drop_rates", rate)
+        check_rate(drop_rates=drop_rates)
         third, halved = image_size >> 3, map_side(image_size, halvings=4)
         sides = (third - 1, third - 1) if overlapping else (third, halved)
         self.feature_size = sum(width * side**2 for width, side in zip(WIDTHS[2:], sides))

@@ -44,13 +44,12 @@ class ResNet(Backbone):
     ) -> None:
         super().__init__()
         check_choice("pooling", pooling, ("mean", "none"))
-        check_rate("drop_rate", drop_rate)
+        check_rate(drop_rate=drop_rate)
         side = map_side(image_size, halvings=4)
         self.average = pooling == "mean"
         self.feature_size = widths[-1] if self.average else widths[-1] * side**2
         size = (5 if image_size >= 64 else 2) if drop_block_size is None else drop_block_size
-        for option, values in (("widths", widths), ("drop_block_size", (size,)), ("ramp_tasks", (ramp_tasks,))):
-            check_positive(option, *values)
+        check_positive(widths=widths, drop_block_size=size, ramp_tasks=ramp_tasks)
         blocks: list[nn.Module] = []
         for stage, (width, count) in enumerate(zip(widths, self.blocks_per_stage)):
             for position in range(count):

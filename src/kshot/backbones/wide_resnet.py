@@ -27,7 +27,7 @@ class WideResNet(Backbone):
 
     def __init__(self, in_channels: int = 3, image_size: int = 32, drop_rate: float = 0.0) -> None:
         super().__init__()
-        check_rate("drop_rate", drop_rate)
+        check_rate(drop_rate=drop_rate)
         map_side(image_size, halvings=2)
         self.stem = convolution(in_channels, 16)
         blocks: list[nn.Module] = []
