@@ -74,7 +74,10 @@ def test_a_learner_of_query_images_is_refused_without_any() -> None:
 
 
 def test_compiling_what_it_would_break_is_refused(tmp_path: Path) -> None:
-    for learner in (TADAM(Conv4(2, in_channels=1, image_size=16), num_classes=12), MAML(Conv4(2, in_channels=1, image_size=16), ways=4)):
+    for learner in (
+        TADAM(Conv4(2, in_channels=1, image_size=16), num_classes=12),
+        MAML(Conv4(2, in_channels=1, image_size=16), ways=4),
+    ):
         with pytest.raises(ConfigError, match=f"of which {type(learner).__name__} needs one; leave out compile"):
             toy_train(learner, toy_data_16(), ways=4, compile=True, run=tmp_path / "run")
         assert not (tmp_path / "run").exists()

@@ -60,7 +60,10 @@ def test_what_a_run_says_about_itself(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("which", ["best", "last"])
 def test_a_run_can_be_loaded(which: Any, tmp_path: Path, scripted_validation: Any) -> None:
-    data, learner = toy_data_16(), MultiTask(Conv4(2, in_channels=1, image_size=16), 12, ways=3, normalize_features=False)
+    data, learner = (
+        toy_data_16(),
+        MultiTask(Conv4(2, in_channels=1, image_size=16), 12, ways=3, normalize_features=False),
+    )
     scripted_validation([0.5, 0.4])
     toy_train(learner, data, run=tmp_path, max_epochs=2)
     loaded, same = load_run(tmp_path, data, checkpoint=which)

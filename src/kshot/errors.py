@@ -41,7 +41,7 @@ class DivergenceError(KshotError):
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """" (did you mean 'conv4'?)" if one of the `known` names is close to `name`, else an empty string."""
+    """ " (did you mean 'conv4'?)" if one of the `known` names is close to `name`, else an empty string."""
     by_lower = {each.lower(): each for each in known}
     close = difflib.get_close_matches(str(name).lower(), by_lower, n=1)
     return f" (did you mean {by_lower[close[0]]!r}?)" if close else ""
@@ -54,7 +54,7 @@ def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def check_positive(**options: float | Sequence[float]) -> None:
-    """ConfigError unless every number is above 0: ``check_positive(width=width, depths=depths)``, none of them empty."""
+    """ConfigError unless every number is above 0, and no sequence empty: ``check_positive(width=8, depths=[1, 2])``."""
     _check(options, lambda number: number > 0, "positive")
 
 
@@ -68,9 +68,7 @@ def check_rate(**options: float | Sequence[float]) -> None:
     _check(options, lambda number: 0 <= number < 1, "at least 0 and below 1")
 
 
-def _check(
-    options: Mapping[str, float | Sequence[float]], holds: Callable[[float], bool], requirement: str
-) -> None:
+def _check(options: Mapping[str, float | Sequence[float]], holds: Callable[[float], bool], requirement: str) -> None:
     """ConfigError for the first number that does not meet the requirement, which nan never does."""
     for option, value in options.items():
         numbers = value if isinstance(value, Sequence) else [value]

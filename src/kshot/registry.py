@@ -82,7 +82,7 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         return f"{self.kind}s: {', '.join(self)}"
 
     def name_of(self, instance: object) -> str:
-        """The registered name of an instance's class, or of the class that replaced it; ConfigError if there is none."""
+        """The name of an instance's class, or of the class that replaced it; ConfigError if there is none."""
         cls = type(instance)
         for known_as, known in self._classes.items():
             if known is cls:

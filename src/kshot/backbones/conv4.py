@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -38,7 +38,7 @@ class Conv4(Backbone):
     """
 
     threads_at_once = True
-    builds_small = {"width": 8}
+    builds_small: ClassVar = {"width": 8}
 
     def __init__(
         self,

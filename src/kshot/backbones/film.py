@@ -50,8 +50,8 @@ def modulated(network: nn.Module, modulations: Modulations) -> Iterator[None]:
     Parameters
     ----------
     network
-        Called as usual, or through `torch.func.functional_call`. Its leading axis, (B*M, ...), holds B tasks of M images
-        each, as within `batch_of_tasks`.
+        Called as usual, or through `torch.func.functional_call`. Its leading axis, (B*M, ...), holds B tasks of M
+        images each, as within `batch_of_tasks`.
     modulations
         For each modulated layer, by its name within `network`, scale and shift (B, C), or (C,) for all images.
         Gradients flow back to them. Under `torch.func.vmap` the mapped function enters the context, as in

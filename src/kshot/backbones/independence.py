@@ -50,7 +50,8 @@ def check_independence(network: nn.Module, images: Tensor, described: str) -> No
     if not all(_equal(network_as(batch, training=False)[:half], features[:half]) for batch in batches):
         raise ConfigError(
             f"in evaluation mode the features that {described} gives for an image change with the other images of the "
-            "batch; replace the layer that computes over the batch by one that looks at single images, such as GroupNorm"
+            "batch; replace the layer that computes over the batch by one that looks at single images, such as "
+            "GroupNorm"
         )
     features = network_as(images, training=True)
     if not all(_equal(network_as(batch, training=True)[:half], features[:half]) for batch in others):

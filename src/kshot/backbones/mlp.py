@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -30,7 +31,7 @@ class MLP(Backbone):
     """
 
     threads_at_once = True
-    builds_small = {"widths": (6, 5)}
+    builds_small: ClassVar = {"widths": (6, 5)}
 
     def __init__(
         self, widths: tuple[int, ...] = (40, 40), *, in_channels: int = 3, image_size: int | None = None

@@ -35,9 +35,9 @@ def backbone(
     to keep the positions instead, give ``nn.Sequential(module, nn.Flatten())``. Other shapes are refused: what a
     dimension of (M, A, B) means is for its author to say, by a last layer that averages or flattens.
 
-    A run whose backbone was made here says so in config.yaml, and is loaded by ``kshot.load_run(run, learner=...)`` with
-    a learner that is built as the first one was. To have a run build its backbone by itself, write a class and register
-    it: see the documentation on own backbones.
+    config.yaml cannot say how the module of a run was made, so that the run is loaded with a learner that is built as
+    the first one was: ``kshot.load_run(run, learner=...)``. A run builds its backbone by itself if you write a class
+    with `in_channels` and `image_size` as options and register it: ``@kshot.backbones.backbones.register("mine")``.
 
     Parameters
     ----------

@@ -39,7 +39,7 @@ class ResNet(Backbone):
     blocks_per_stage: ClassVar[tuple[int, int, int, int]]
 
     threads_at_once = True
-    builds_small = {"widths": (4, 6, 8, 10)}
+    builds_small: ClassVar = {"widths": (4, 6, 8, 10)}
 
     def __init__(
         self,

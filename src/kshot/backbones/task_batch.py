@@ -22,7 +22,7 @@ from kshot import seeding
 
 @dataclass
 class TaskBatch:
-    """The arguments of `batch_of_tasks`, `keys` as int64 bits, and `draws`, the number of masks drawn from them so far."""
+    """The arguments of `batch_of_tasks`, `keys` as int64 bits, and in `draws` the number of masks drawn from them."""
 
     count: int
     keys: Tensor | None

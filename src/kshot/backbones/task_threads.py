@@ -1,4 +1,4 @@
-"""Tasks on several threads of a CPU at the same time: one task is too small for a kernel to keep several threads busy."""
+"""Tasks on several threads of a CPU at the same time, since one task is too small to keep several threads busy."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _thread = _Thread()
 def map_on_threads(function: Callable[[Part], Result], parts: Sequence[Part]) -> Iterator[Result]:
     """`function` of each part, in their order; several parts at a time, each on a thread of its own.
 
-    There are `torch.get_num_threads` threads, or as many as parts if these are fewer, and every kernel runs on its share
-    of torch's threads. At most one result more than there are threads is held before the caller takes it. Recording of
-    gradients and autocast are as in the calling thread. After an exception no further part is begun.
+    There are `torch.get_num_threads` threads, or as many as parts if these are fewer, and every kernel runs on its
+    share of torch's threads. At most one result more than there are threads is held before the caller takes it.
+    Recording of gradients and autocast are as in the calling thread. After an exception no further part is begun.
 
     Parameters
     ----------

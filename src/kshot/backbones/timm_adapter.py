@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 from types import ModuleType
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -39,11 +40,9 @@ class Timm(Backbone):
         keep tasks apart.
     """
 
-    builds_small = {"model": "resnet10t"}
+    builds_small: ClassVar = {"model": "resnet10t"}
 
-    def __init__(
-        self, model: str, *, in_channels: int = 3, image_size: int = 84, pretrained: bool = False
-    ) -> None:
+    def __init__(self, model: str, *, in_channels: int = 3, image_size: int = 84, pretrained: bool = False) -> None:
         super().__init__()
         timm = _import_timm()
         if not timm.is_model(model):
@@ -65,7 +64,9 @@ def _import_timm() -> ModuleType:
         return importlib.import_module("timm")
     except ModuleNotFoundError as error:
         if error.name != "timm":
-            raise ConfigError(f"timm cannot be imported, since it lacks {error.name}: pip install kshot[timm]") from error
+            raise ConfigError(
+                f"timm cannot be imported, since it lacks {error.name}: pip install kshot[timm]"
+            ) from error
         raise ConfigError(f"the backbone 'timm' needs the timm library: pip install kshot[timm] ({error})") from error
     # a torchvision that was built for another torch ends in "operator torchvision::nms does not exist", a second import
     # in an error about a module that is half there

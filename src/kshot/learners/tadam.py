@@ -19,8 +19,8 @@ from kshot.data.episodes import Episodes, ImageSampler, IntArray, Sampler, TaskS
 from kshot.data.tasks import AnySplit
 from kshot.errors import check_not_negative, check_positive
 from kshot.learners.base import Learner, accuracy, learners, task_losses
-from kshot.solvers.prototypes import NearestCentroid
 from kshot.solvers.heads import class_means
+from kshot.solvers.prototypes import NearestCentroid
 from kshot.solvers.scaled import ScaledHead
 
 _COTRAINING_DRAW = 1 << 23  # of a task's key; apart from the draws of augmentation and dropout

@@ -31,7 +31,7 @@ class Attention(nn.Module, HeadAdaptation):
 
     @property
     def description(self) -> str:
-        """"attention" or "attention-full-context"."""
+        """ "attention" or "attention-full-context"."""
         return "attention" if self.context is None else "attention-full-context"
 
     def head(self, features: Tensor, labels: Tensor, ways: int) -> AttentionHead:

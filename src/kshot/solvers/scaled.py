@@ -35,7 +35,7 @@ class ScaledHead(nn.Module, HeadAdaptation):
 
     @property
     def description(self) -> str:
-        """"scaled-" and the description of the heads; the learnt numbers are no options."""
+        """ "scaled-" and the description of the heads; the learnt numbers are no options."""
         return f"scaled-{self.heads.description}"
 
     def head(self, features: Tensor, labels: Tensor, ways: int) -> LinearHead:
@@ -65,7 +65,7 @@ class LearntRidge(nn.Module, HeadAdaptation):
 
     @property
     def description(self) -> str:
-        """"ridge-l2=learnt": the penalty is no option."""
+        """ "ridge-l2=learnt": the penalty is no option."""
         return "ridge-l2=learnt"
 
     def head(self, features: Tensor, labels: Tensor, ways: int) -> LinearHead:

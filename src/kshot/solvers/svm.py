@@ -108,7 +108,7 @@ def _refuse_singular(kernel: Tensor) -> None:
     if not sound.all():
         raise DataError(
             f"the kernel of task {unsound_task(sound)} is singular to working precision: features of support images "
-            "are linearly dependent, or too long for this diagonal_shift; raise diagonal_shift, or normalise the features"
+            "are linearly dependent, or too long for this diagonal_shift; raise it, or normalise the features"
         )
 
 

@@ -94,7 +94,9 @@ def _check_scores(adaptation: Adaptation, learner: _LinearLearner, episodes: Epi
     before = copy.deepcopy(learner.state_dict())
     scores = adaptation.scores(learner, episodes).detach()
     expected = (_TASKS, _WAYS * _QUERIES, _WAYS)
-    assert scores.shape == expected, f"scores are {tuple(scores.shape)} instead of (tasks, query images, ways) {expected}"
+    assert scores.shape == expected, (
+        f"scores are {tuple(scores.shape)} instead of (tasks, query images, ways) {expected}"
+    )
     assert scores.dtype == torch.float64, f"scores of float64 features are {scores.dtype}"
     assert scores.isfinite().all(), "scores are not finite"
     right = float((scores.argmax(-1) == episodes.query_labels).double().mean())

@@ -97,7 +97,9 @@ def _check_evaluation(network: Backbone, images: Tensor) -> None:
     features = network(images)
     assert torch.equal(network(images), features), "a second pass in evaluation mode gives other features"
     with batch_of_tasks(_TASKS, np.arange(_TASKS, dtype=np.uint64)):
-        assert torch.equal(network(images), features), "in evaluation mode the features depend on the tasks of the batch"
+        assert torch.equal(network(images), features), (
+            "in evaluation mode the features depend on the tasks of the batch"
+        )
     network.train()
 
 
