@@ -247,7 +247,7 @@ def test_a_run_with_a_module_is_loaded_by_giving_the_learner(tmp_path: Path) -> 
     trained = learner()
     toy_train(trained, toy_data_16(), run=tmp_path, max_epochs=1)
     described = yaml.safe_load((tmp_path / "config.yaml").read_text())["backbone"]
-    assert set(described) == {"unregistered"}
+    assert described == {"unregistered": "Sequential"}
     with pytest.raises(ConfigError, match=r"load_run\(run, learner=...\)"):
         load_run(tmp_path, toy_data_16())
     loaded, _ = load_run(tmp_path, toy_data_16(), checkpoint="last", learner=learner())

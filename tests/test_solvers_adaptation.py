@@ -107,7 +107,7 @@ class Broken(HeadAdaptation):
         if self.fault == "tasks mix":
             weight = weight + weight.mean(0)
         if self.fault == "precision" and features.dtype == torch.float32:
-            weight = weight.bfloat16().float()
+            weight = 1.01 * weight
         if self.fault == "gradient":
             weight = weight.detach()
         if self.fault == "equal classes":

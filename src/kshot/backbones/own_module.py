@@ -103,7 +103,7 @@ class ModuleBackbone(Backbone):
         size = {"images": height if height == width else (height, width), "vectors": None, "series": width}[kind]
         self.options = {"in_channels": in_channels, "image_size": size, "kind": kind}
         self.module = module
-        self._name = type(module).__name__  # for messages
+        self.module_name = type(module).__name__  # for messages
         self._prepare()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ class ModuleBackbone(Backbone):
         inputs = self._as_taken(images)
         if inputs.shape[1:] != self._taken:
             raise ConfigError(
-                f"the backbone of {self._name} was built for {self.kind} of shape {_product(self._taken)}, but these "
+                f"the backbone of {self.module_name} was built for {self.kind} of shape {_product(self._taken)}, but these "
                 f"are {_product(tuple(inputs.shape[1:]))}; build it by kshot.backbone with the in_channels and the "
                 "image_size of the data"
             )
@@ -124,7 +124,7 @@ class ModuleBackbone(Backbone):
         return images.squeeze(2) if self.kind == "series" and images.dim() == 4 else images
 
     def _call(self) -> str:
-        return f"kshot.backbone({self._name})"
+        return f"kshot.backbone({self.module_name})"
 
     @torch.no_grad()
     def _prepare(self) -> None:
@@ -134,8 +134,8 @@ class ModuleBackbone(Backbone):
         images = torch.randn(_PROBES, *self.input_shape, generator=generator)
         images = images.to(like.device, like.dtype if like.is_floating_point() else torch.float32)
         self.feature_size = self._checked_outputs(images).shape[1]
-        replace_batch_norm(self, self._name)
-        check_independence(self, images, self._name)
+        replace_batch_norm(self, self.module_name)
+        check_independence(self, images, self.module_name)
 
     def _checked_outputs(self, images: Tensor) -> Tensor:
         """Features in evaluation mode; this first pass also gives torch's lazy layers their weights."""
@@ -145,7 +145,7 @@ class ModuleBackbone(Backbone):
             outputs = self.module(self._as_taken(images))
         except Exception as error:  # whatever a module of any origin may raise
             raise ConfigError(
-                f"{self._name} cannot take {self.kind} of {shape} ({type(error).__name__}: {error}); give the "
+                f"{self.module_name} cannot take {self.kind} of {shape} ({type(error).__name__}: {error}); give the "
                 "in_channels and the image_size of your data, and the kind that the module takes"
             ) from error
         finally:
@@ -153,17 +153,17 @@ class ModuleBackbone(Backbone):
                 layer.training = mode
         if not isinstance(outputs, Tensor):
             raise ConfigError(
-                f"{self._name} returns a {type(outputs).__name__} instead of a tensor of features (M, D); wrap it in a "
+                f"{self.module_name} returns a {type(outputs).__name__} instead of a tensor of features (M, D); wrap it in a "
                 "module that returns the features alone"
             )
         if outputs.dim() not in (2, 4, 5) or len(outputs) != len(images) or not outputs.is_floating_point():
             raise ConfigError(
-                f"{self._name} gives {outputs.dtype} {tuple(outputs.shape)} for {len(images)} {self.kind}, instead of "
+                f"{self.module_name} gives {outputs.dtype} {tuple(outputs.shape)} for {len(images)} {self.kind}, instead of "
                 f"features ({len(images)}, D) or maps ({len(images)}, C, H, W); add a last layer that averages or "
                 "flattens, such as nn.Flatten()"
             )
         if not outputs.isfinite().all():
-            raise ConfigError(f"{self._name} gives features that are not finite; look for NaN in its weights")
+            raise ConfigError(f"{self.module_name} gives features that are not finite; look for NaN in its weights")
         return _vectors(outputs)
 
 
