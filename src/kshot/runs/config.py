@@ -51,7 +51,7 @@ def _describe_backbone(backbone: nn.Module) -> dict[str, Any]:
     try:
         name = backbones.name_of(backbone)
     except ConfigError:
-        return {"unregistered": type(backbone).__qualname__}
+        return {"unregistered": getattr(backbone, "module_name", type(backbone).__qualname__)}
     options: Mapping[str, object] = backbone.options  # type: ignore[assignment]  # registered classes have them
     return {"name": name} | {option: _plain(value) for option, value in options.items()}
 
