@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
-from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -72,6 +71,7 @@ def _reference(room: str) -> str:
     return "\n\n".join(parts)
 
 
-def _module(path: str, **options: Any) -> str:
+def _module(path: str) -> str:
     """The directive that renders one module: its own text and its public members, without a heading of its own."""
-    return f"::: {path}\n    options:\n      show_root_heading: false\n      show_root_toc_entry: false\n      heading_level: 3\n"
+    options = {"show_root_heading": "false", "show_root_toc_entry": "false", "heading_level": 3}
+    return "\n".join([f"::: {path}", "    options:", *(f"      {name}: {value}" for name, value in options.items())])

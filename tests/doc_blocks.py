@@ -97,7 +97,9 @@ def _block_at(lines: list[str], start: int) -> tuple[Literal["python", "shell", 
         text = "\n".join(line.removeprefix(fence[1]) for line in lines[start + 1 : end])
         language = "python" if fence[2] in ("python", "py") else "shell" if _is_shell(text, fence[2]) else "text"
         return language, text, end + 1
-    if not lines[start].startswith("    ") or (start and lines[start - 1].strip() and not _COMMENT.match(lines[start - 1])):
+    if not lines[start].startswith("    ") or (
+        start and lines[start - 1].strip() and not _COMMENT.match(lines[start - 1])
+    ):
         return "text", "", start
     end = start
     while end < len(lines) and (lines[end].startswith("    ") or not lines[end].strip()):

@@ -1,7 +1,7 @@
 """Every command and every snippet of README.md and docs/ is run, in order, on small data and shortened.
 
-A dataset that has to be downloaded is replaced by a tiny one of the same name. tests/doc_blocks.py says how a page marks
-a block that cannot be run.
+A dataset that has to be downloaded is replaced by a tiny one of the same name. tests/doc_blocks.py says how a page
+marks a block that cannot be run.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import inspect
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +29,15 @@ REPOSITORY = Path(__file__).parents[1]
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 NOTEBOOKS = sorted((REPOSITORY / "examples").glob("*.ipynb"))
 SHORT_TRAINING = {"max_epochs": 1, "tasks_per_epoch": 1, "meta_batch": 1, "validation_tasks": 4, "progress": False}
-FEW_TASKS = 10
+FEW_TASKS = 6
 DATASETS = {"glyphs": (28, 1), "cifar-fs": (32, 3), "fc100": (32, 3)}  # pixels and channels
 
 
 @pytest.fixture(scope="session")
 def docs_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tiny prepared datasets under the names that the pages use: 24 + 6 + 6 classes of 20 images in two domains."""
+    """Tiny prepared datasets under the names that the pages use: 24 + 24 + 24 classes of 20 images in two domains."""
     root = tmp_path_factory.mktemp("docs-root")
-    parts = ["train"] * 24 + ["val"] * 12 + ["test"] * 12
+    parts = [part for part in ("train", "val", "test") for _ in range(24)]
     classes = [ClassInfo(f"class-{number}", "ab"[number % 2], part, 20) for number, part in enumerate(parts)]
     generator = np.random.default_rng(0)
     for name, (size, channels) in DATASETS.items():
@@ -74,14 +73,12 @@ def save_images(folder: Path, images: np.ndarray) -> None:
 
 
 @pytest.fixture
-def reader(
-    docs_root: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> Iterator[Reader]:
+def reader(docs_root: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Reader:
     root = shutil.copytree(docs_root, tmp_path / "root")
     monkeypatch.setenv("KSHOT_ROOT", str(root))
     monkeypatch.chdir(shutil.copytree(photographs, tmp_path / "reader"))
     shorten(monkeypatch)
-    yield Reader(capsys)
+    return Reader(capsys)
 
 
 def shorten(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,10 +107,14 @@ class OptionsRead(Exception):
 
 
 class Reader:
-    """Someone who types what the pages say, in an empty folder; remembers what was printed last."""
+    """Someone who types what the pages say, in an empty folder; remembers what was printed last.
 
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+    at_length: run the experiments of the theory, too, of which otherwise the options are read.
+    """
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], at_length: bool = False) -> None:
         self.capsys = capsys
+        self.at_length = at_length
         self.names: dict[str, Any] = {"__name__": "__main__"}
         self.printed = ""
         self.commands = 0
@@ -154,13 +155,16 @@ class Reader:
             if words == ["demo"]:
                 self.kshot(["demo"], block)
         elif program == "torchrun":
-            assert "--" in words and words[words.index("--") + 1] == "kshot", f"{block}: torchrun ... -m -- kshot ..."
-            self.kshot(words[words.index("--") + 2 :], block)
+            options = " ".join(words).partition(" -m -- kshot ")[2].split()
+            assert options, f"{block}: torchrun ... -m -- kshot ..., so that torchrun leaves the options alone"
+            self.kshot(options, block)
         elif program == "kshot":
             self.kshot(words, block)
 
     def kshot(self, words: list[str], block: Block) -> None:
-        if block.treatment == "parse" or (words[0] == "demo" and block.treatment != "slow"):
+        downloads = words[:2] == ["data", "prepare"] and words[2] in DATASETS
+        takes_long = words[0] in ("demo", "theory") and not self.at_length
+        if block.treatment == "parse" or downloads or takes_long:
             code = self.read_options(words)
         else:
             code = main([*words, *shorter(words)])
@@ -183,18 +187,26 @@ class Reader:
 
 
 def shorter(words: list[str]) -> list[str]:
-    """What is added to a command so that it takes seconds; what is given last counts."""
-    if "--help" in words:
-        return []
+    """What is added to a command so that it takes a second or so; what is given last counts."""
     training = [f"--{name.replace('_', '-')}={str(value).lower()}" for name, value in SHORT_TRAINING.items()]
-    if words[0] == "train":
-        return [] if "--resume" in words else training
-    if words[:2] == ["tsa", "train"]:
-        return [*training, "--solutions=8", "--learner.inner-steps=2"]
-    if words[0] == "demo":
-        return ["--epochs=1"]
-    tasks = {("evaluate",), ("compare",), ("regression",), *(("tsa", view) for view in ("steps", "usage", "map", "groups"))}
-    return [f"--tasks={FEW_TASKS}"] if tuple(words[: 1 + (words[0] == "tsa")]) in tasks else []
+    if "--help" in words or "--resume" in words:
+        return []
+    command = " ".join(words[:2]) if words[0] == "tsa" else words[0]
+    if command == "train":
+        functions = {"sinusoids", "quadratics", "maml-sinusoids"}
+        return training if functions & set(words) else [*training, "--backbone.width=8"]
+    few_tasks = [f"--tasks={FEW_TASKS}"]
+    return {
+        "demo": ["--epochs=1"],
+        "tsa train": [*training, "--backbone.width=8", "--solutions=8"],
+        "evaluate": few_tasks,
+        "compare": few_tasks,
+        "regression": few_tasks,
+        "tsa steps": few_tasks,
+        "tsa usage": few_tasks,
+        "tsa map": few_tasks,
+        "tsa groups": few_tasks,
+    }.get(command, [])
 
 
 def name_of(page: Path) -> str:
@@ -203,17 +215,21 @@ def name_of(page: Path) -> str:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_a_page_does_what_it_says(page, reader):
-    found = blocks(page)
-    slow = [block.line for block in found if block.treatment == "slow"]
-    for block in found:
-        after_slow = block.treatment == "output" and slow and max(slow) < block.line
-        if block.treatment not in ("skip", "slow") and not after_slow:
+    left_out = False
+    for block in blocks(page):
+        left_out = block.treatment in ("skip", "slow") or (left_out and block.treatment == "output")
+        if not left_out:
             reader.follow(block)
 
 
+def _takes_long(page: Path) -> bool:
+    return any(block.treatment == "slow" or "kshot theory" in block.text for block in blocks(page))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in PAGES if any(b.treatment == "slow" for b in blocks(page))], ids=name_of)
+@pytest.mark.parametrize("page", [page for page in PAGES if _takes_long(page)], ids=name_of)
 def test_a_page_does_what_it_says_at_length(page, reader):
+    reader.at_length = True
     for block in blocks(page):
         if block.treatment != "skip":
             reader.follow(block)
@@ -222,8 +238,8 @@ def test_a_page_does_what_it_says_at_length(page, reader):
 def test_blocks_are_found(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(
-        "Text\n\n    kshot data list   # a comment\n    WHAT=glyphs\n    kshot data verify $WHAT \\\n        --root here\n\n"
-        "<!-- test: skip: it downloads -->\n```python\nimport kshot\n```\n\n- item\n\n```yaml\na: 1\n```\n\n"
+        "Text\n\n    kshot data list   # comment\n    WHAT=glyphs\n    kshot data verify $WHAT \\\n        --root here\n"
+        "\n<!-- test: skip: it downloads -->\n```python\nimport kshot\n```\n\n- item\n\n```yaml\na: 1\n```\n\n"
         "    for seed in 0 1; do kshot train --seed $seed; done\n"
     )
     first, second, third, fourth = blocks(page)
@@ -250,16 +266,21 @@ def test_a_block_is_not_left_out_without_a_reason(tmp_path, text):
         ("    make damo", "no such target"),
         ("    python benchmarks/nothing.py", "there is no benchmarks/nothing"),
         ("```python\nkshot.trian\n```", "trian"),
-        ("```python\nimport kshot\nprint('1 mtl 3')\n```\n\n<!-- test: output: of the print -->\n    2 anil 4", "not printed"),
+        (
+            "```python\nimport kshot\nprint('1 mtl 3')\n```\n\n<!-- test: output: of the print -->\n    2 anil 4",
+            "not printed",
+        ),
     ],
 )
 def test_a_mistake_of_a_page_is_found(tmp_path, reader, text, error):
     page = tmp_path / "page.md"
     page.write_text(text + "\n")
     reader.names["kshot"] = kshot
+    *before, wrong = blocks(page)
+    for block in before:
+        reader.follow(block)
     with pytest.raises((AssertionError, AttributeError), match=error):
-        for block in blocks(page):
-            reader.follow(block)
+        reader.follow(wrong)
 
 
 @pytest.mark.parametrize("page", [*PAGES, REPOSITORY / "CHANGELOG.md"], ids=name_of)
