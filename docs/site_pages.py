@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
+from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -44,6 +45,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for page, text in contents.items():
         files.append(File.generated(config, page, content=text))
     return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Keep a number of a table on one line with its interval."""
+    lines = (line.replace(" ± ", "\u00a0±\u00a0") if line.startswith("|") else line for line in markdown.splitlines())
+    return "\n".join(lines)
 
 
 def _rooms() -> list[str]:

@@ -238,7 +238,7 @@ def test_a_page_does_what_it_says_at_length(page, reader):
 def test_blocks_are_found(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(
-        "Text\n\n    kshot data list   # comment\n    WHAT=glyphs\n    kshot data verify $WHAT \\\n        --root here\n"
+        "Text\n\n    kshot data list  # all\n    WHAT=glyphs\n    kshot data verify $WHAT \\\n        --root here\n"
         "\n<!-- test: skip: it downloads -->\n```python\nimport kshot\n```\n\n- item\n\n```yaml\na: 1\n```\n\n"
         "    for seed in 0 1; do kshot train --seed $seed; done\n"
     )
