@@ -11,8 +11,13 @@ import inspect
 import json
 import re
 import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -20,10 +25,15 @@ from doc_blocks import Block, blocks, form, words_of
 from PIL import Image
 
 import kshot
+from kshot.backbones import backbones
 from kshot.cli import COMMANDS, main
 from kshot.cli.options import Options
+from kshot.data.regression import FAMILIES
+from kshot.data.sources import SOURCES
 from kshot.data.store import ClassInfo
 from kshot.data.writing import Contents, write
+from kshot.learners import learners
+from kshot.solvers import adaptations
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -35,9 +45,9 @@ DATASETS = {"glyphs": (28, 1), "cifar-fs": (32, 3), "fc100": (32, 3)}  # pixels 
 
 @pytest.fixture(scope="session")
 def docs_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tiny prepared datasets under the names that the pages use: 24 + 24 + 24 classes of 20 images in two domains."""
+    """Tiny prepared datasets under the names that the pages use: 60 + 24 + 24 classes of 20 images in two domains."""
     root = tmp_path_factory.mktemp("docs-root")
-    parts = [part for part in ("train", "val", "test") for _ in range(24)]
+    parts = ["train"] * 60 + ["val"] * 24 + ["test"] * 24
     classes = [ClassInfo(f"class-{number}", "ab"[number % 2], part, 20) for number, part in enumerate(parts)]
     generator = np.random.default_rng(0)
     for name, (size, channels) in DATASETS.items():
@@ -73,12 +83,17 @@ def save_images(folder: Path, images: np.ndarray) -> None:
 
 
 @pytest.fixture
-def reader(docs_root: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Reader:
+def reader(
+    docs_root: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> Iterator[Reader]:
     root = shutil.copytree(docs_root, tmp_path / "root")
     monkeypatch.setenv("KSHOT_ROOT", str(root))
     monkeypatch.chdir(shutil.copytree(photographs, tmp_path / "reader"))
     shorten(monkeypatch)
-    return Reader(capsys)
+    with ExitStack() as kept:  # what a page registers is gone at its end
+        for registry in (learners._classes, backbones._classes, adaptations._classes, SOURCES, FAMILIES):
+            kept.enter_context(patch.dict(registry))
+        yield Reader(capsys)
 
 
 def shorten(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,8 +193,8 @@ class Reader:
             raise OptionsRead
 
         parse = Options.parse
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Options, "parse", only_read)
+        with pytest.MonkeyPatch.context() as changed:
+            changed.setattr(Options, "parse", only_read)
             try:
                 return main(words)
             except OptionsRead:
@@ -326,3 +341,11 @@ def test_a_notebook_is_kept_without_outputs(notebook):
 def code_cells(notebook: Path) -> list[str]:
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path):
+    pytest.importorskip("mkdocs", reason="pip install -e '.[docs]' brings the tools of `make docs`")
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    result = subprocess.run(build, cwd=REPOSITORY, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
