@@ -11,6 +11,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 REPOSITORY = Path(__file__).parents[1]
+PACKAGE = REPOSITORY / "src" / "kshot"
 COPIES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 ROOMS = [
     "learners",
@@ -26,12 +27,13 @@ ROOMS = [
     "theory",
     "report",
     "testing",
+    "errors",
 ]
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Put the reference pages into the navigation."""
-    pages: list[dict[str, str]] = [{f"kshot.{room}": f"reference/{room}.md"} for room in _rooms()]
+    pages = [{"kshot": "reference/kshot.md"}, *({f"kshot.{room}": f"reference/{room}.md"} for room in _rooms())]
     for entry in config.nav or []:
         if "Reference" in entry:
             entry["Reference"] = pages
@@ -42,6 +44,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that have no file of their own in docs/."""
     contents = {page: _moved((REPOSITORY / source).read_text(encoding="utf-8")) for source, page in COPIES.items()}
     contents |= {f"reference/{room}.md": _reference(room) for room in _rooms()}
+    contents["reference/kshot.md"] = _front_door()
     for page, text in contents.items():
         files.append(File.generated(config, page, content=text))
     return files
@@ -54,8 +57,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def _rooms() -> list[str]:
-    package = REPOSITORY / "src" / "kshot"
-    return [room for room in ROOMS if (package / room).is_dir() or (package / f"{room}.py").exists()]
+    return [room for room in ROOMS if (PACKAGE / room).is_dir() or (PACKAGE / f"{room}.py").exists()]
 
 
 def _moved(text: str) -> str:
@@ -67,15 +69,57 @@ def _moved(text: str) -> str:
 
 def _reference(room: str) -> str:
     """One page: the package's own text, then every module that says anything, in the order of the alphabet."""
-    folder = REPOSITORY / "src" / "kshot" / room
-    if not folder.is_dir():
-        return f"# kshot.{room}\n\n{_module(f'kshot.{room}')}"
-    modules = sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
-    summary = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))) or ""
-    parts = [f"# kshot.{room}", summary]
-    for module in modules:
-        parts += [f"## {module}", _module(f"kshot.{room}.{module}")]
+    parts = [f"# kshot.{room}"]
+    if (PACKAGE / room).is_dir():
+        parts.append(ast.get_docstring(_parsed(PACKAGE / room / "__init__.py")) or "")
+    for path in _modules(room):
+        module = path.relative_to(PACKAGE / room).with_suffix("") if (PACKAGE / room).is_dir() else Path(room)
+        parts += [f"## {'.'.join(module.parts)}"] if (PACKAGE / room).is_dir() else []
+        parts.append(_module(_dotted(path)))
     return "\n\n".join(parts)
+
+
+def _front_door() -> str:
+    """One line for each name that `import kshot` offers, out of the stub, with a link to its definition."""
+    homes: dict[str, str] = {}
+    for node in _parsed(PACKAGE / "__init__.pyi").body:
+        if isinstance(node, ast.ImportFrom) and node.module not in (None, "kshot"):
+            room = str(node.module).split(".")[1]
+            starred = node.names[0].name == "*"
+            names = _exported(PACKAGE / room) if starred else [alias.name for alias in node.names]
+            homes.update(dict.fromkeys(names, room))
+    rows = [_row(name, room) for name, room in sorted(homes.items(), key=lambda item: (item[1], item[0].lower()))]
+    text = "What `import kshot` offers, by the room that it comes from. The rooms themselves are offered, too."
+    return "\n".join(["# kshot", "", text, "", "| name | what it is | room |", "|---|---|---|", *rows])
+
+
+def _row(name: str, room: str) -> str:
+    for path in _modules(room):
+        for node in _parsed(path).body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
+                summary = (ast.get_docstring(node) or "").partition("\n")[0].replace("|", "\\|")
+                return f"| [`{name}`][{_dotted(path)}.{name}] | {summary} | `{room}` |"
+    return f"| `{name}` | | `{room}` |"
+
+
+def _exported(package: Path) -> list[str]:
+    for node in _parsed(package / "__init__.py").body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == "__all__":
+            return list(ast.literal_eval(node.value))
+    return []
+
+
+def _modules(room: str) -> list[Path]:
+    paths = (PACKAGE / room).rglob("*.py") if (PACKAGE / room).is_dir() else [PACKAGE / f"{room}.py"]
+    return sorted(path for path in paths if not path.stem.startswith("_"))
+
+
+def _dotted(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+
+
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def _module(path: str) -> str:
