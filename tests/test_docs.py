@@ -38,7 +38,7 @@ from kshot.solvers import adaptations
 REPOSITORY = Path(__file__).parents[1]
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 NOTEBOOKS = sorted((REPOSITORY / "examples").glob("*.ipynb"))
-SHORT_TRAINING = {"max_epochs": 1, "tasks_per_epoch": 1, "meta_batch": 1, "validation_tasks": 4, "progress": False}
+SHORT_TRAINING = {"max_epochs": 1, "tasks_per_epoch": 1, "meta_batch": 1, "validation_tasks": 2, "progress": False}
 FEW_TASKS = 6
 DATASETS = {"glyphs": (28, 1), "cifar-fs": (32, 3), "fc100": (32, 3)}  # pixels and channels
 
@@ -213,7 +213,7 @@ def shorter(words: list[str]) -> list[str]:
     few_tasks = [f"--tasks={FEW_TASKS}"]
     return {
         "demo": ["--epochs=1"],
-        "tsa train": [*training, "--backbone.width=8", "--solutions=8"],
+        "tsa train": [*training, "--backbone.width=8", "--solutions=6"],
         "evaluate": few_tasks,
         "compare": few_tasks,
         "regression": few_tasks,
