@@ -125,6 +125,8 @@ def test_a_recipe_sets_the_defaults_that_help_shows(say):
         (["train", "--set", "max_epochs=many"], "--max-epochs takes a whole number or null, not 'many'"),
         (["train", "--set", "max_epochs"], "--set takes key=value"),
         (["train", "--learner"], "--learner needs a value"),
+        (["train", "--factor"], "--factor needs a value"),
+        (["train", "--milestones", "--seed", "1"], "--milestones needs a value"),
         (["train", "--learning-rate", "fast"], "--learning-rate takes a number, not 'fast'"),
         (["train", "--data", "tiny", "--ways", "9"], "tiny/train has 8 classes, too few for 9 ways"),
         (["train", "--data", "tiny", "--shots", "9"], "9 shots + 5 queries need 14; choose fewer shots or queries"),

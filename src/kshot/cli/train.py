@@ -75,6 +75,7 @@ def run(arguments: Sequence[str]) -> None:
 def training_options(
     arguments: Sequence[str],
     options: Options | None = None,
+    *,
     default_names: Mapping[str, str] = DEFAULT_NAMES,
     sections: Sequence[str] = ("training",),
     choices: Collection[str] = learners,
@@ -172,9 +173,9 @@ def report(run: Run, command: str = "kshot train") -> None:
     minutes = result.seconds / 60
     print(f"\nrun                {run.path}")
     best, seen = None, "images"
-    if result.best_accuracy == result.best_accuracy:  # nan where nothing was held out
+    if not math.isnan(result.best_accuracy):  # as it is if nothing was held out
         best = f"{percent(result.best_accuracy, result.best_ci95)} %"
-    elif result.best_error == result.best_error:
+    elif not math.isnan(result.best_error):
         seen = "points"
         best = f"mean squared error {SQUARED_ERROR.text(result.best_error, result.best_ci95)}"
     if best is not None:

@@ -80,9 +80,13 @@ def _train(arguments: Sequence[str]) -> None:
         return
     options = Options("kshot tsa train", _TRAIN, [line.strip() for line in _HELP.splitlines() if "tsa train -" in line])
     options.add_signature(Stages, "stages before the groups are trained")
-    default_names = DEFAULT_NAMES | {"learner": "tsa-maml"}
-    sections = ("training", "stages")
-    names, options, defaults = training_options(arguments, options, default_names, sections, ["tsa-maml"])
+    names, options, defaults = training_options(
+        arguments,
+        options,
+        default_names=DEFAULT_NAMES | {"learner": "tsa-maml"},
+        sections=("training", "stages"),
+        choices=["tsa-maml"],
+    )
     given = options.parse(arguments, defaults)
     data = datasets.load_images(names["data"], given.root)
     recipe = given.recipe or f"tsa-maml-{data.name}-{names['backbone']}"

@@ -213,7 +213,7 @@ def load_pretrained(learner: TSAMAML, run: Path) -> None:
 
 
 def _start(learner: TSAMAML, folder: StageFolder) -> None:
-    """Put theta* and the groups where the earlier stages found them."""
+    """Start theta* and the groups from what the earlier stages left."""
     clusters = checkpoints.load(folder.clusters, describe_learner(learner))
     checkpoints.load_weights(learner, clusters["learner"], folder.clusters)
     learner.start_groups(clusters["centroids"].to(learner.centroids.device))
