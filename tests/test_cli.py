@@ -99,6 +99,8 @@ def test_a_recipe_sets_the_defaults_that_help_shows(say):
         (["train", "--lerner", "mtl"], "no option --lerner; did you mean --learner?"),
         (["train", "--learner", "mlt"], "no learner 'mlt'; choose one of"),
         (["train", "--backbone", "conv5"], "no backbone 'conv5'; choose one of"),
+        (["train", "--learner", "protonett"], "did you mean 'protonet'?"),
+        (["train", "--backbone", "resnet-12"], "did you mean 'resnet12'?"),
         (["train", "--data", "tinny"], "no dataset 'tinny'"),
         (["train", "--recipe", "mtl-cifar-fs-5-shot"], "did you mean mtl-cifar-fs-5shot?"),
         (["train", "--learner.statistic", "joint"], "did you mean --learner.statistics?"),

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 
 from kshot.data.dataset import Dataset
 from kshot.errors import CheckpointError, ConfigError
-from kshot.files import write_text
+from kshot.files import write_csv
 from kshot.learners import TSAMAML, InitializationLearner, learners
 from kshot.runs import checkpoints
 from kshot.runs.config import describe_data, describe_learner
@@ -143,7 +141,7 @@ def train_tsa_maml(
         trained = train(learner, data, run=folder.path, resume=resume, **options.plain())
     epoch = options.tasks_per_epoch or learner.tasks_per_epoch(data.split(options.train_on))
     groups = _groups(learner, checkpoints.load(folder.clusters)["sizes"], epoch)
-    _write_groups(folder.path / "groups.csv", groups)
+    write_csv(folder.path / "groups.csv", [asdict(group) for group in groups])
     return GroupTraining(trained, groups)
 
 
@@ -222,11 +220,3 @@ def _start(learner: TSAMAML, folder: StageFolder) -> None:
 def _groups(learner: TSAMAML, sizes: torch.Tensor, epoch: int) -> list[Group]:
     numbers = zip(sizes.tolist(), learner.usage.tolist(), learner.unused_for.tolist())
     return [Group(group, size, tasks, idle, idle >= epoch) for group, (size, tasks, idle) in enumerate(numbers)]
-
-
-def _write_groups(path: Path, groups: Sequence[Group]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(Group)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(group) for group in groups)
-    write_text(path, text.getvalue())
