@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
@@ -33,7 +34,8 @@ def forward_per_task(
     BatchNorm takes the statistics of each task's own images, in training and in evaluation, and tracks none.
 
     A single task goes through the network's ordinary kernels, so that a loop over tasks costs no more than a loop;
-    several go through `torch.func.vmap`. First and second derivatives are exact either way.
+    several go through `torch.func.vmap`, or one by one if vmap has no rule for one of the network's layers. First and
+    second derivatives are exact either way.
 
     Parameters
     ----------
@@ -56,7 +58,24 @@ def forward_per_task(
         with batch_of_tasks(groups, own_statistics=True):
             return _forward(network, weights, single, inputs[0]).unsqueeze(0)
     with batch_of_tasks(groups, own_statistics=True, traced=True):
-        return vmap(partial(_forward, network), randomness="different")(dict(parameters), modulations, inputs)
+        try:
+            return vmap(partial(_forward, network), randomness="different")(dict(parameters), modulations, inputs)
+        except RuntimeError as error:
+            if "atching rule" not in str(error):
+                raise
+    alone = [  # vmap has no rule for one of the layers, such as an LSTM
+        forward_per_task(
+            network,
+            {name: weight[task : task + 1] for name, weight in parameters.items()},
+            inputs[task : task + 1],
+            groups=groups,
+            modulations={
+                name: (scale[task : task + 1], shift[task : task + 1]) for name, (scale, shift) in modulations.items()
+            },
+        )
+        for task in range(len(inputs))
+    ]
+    return torch.cat(alone)
 
 
 def _forward(network: nn.Module, weights: Parameters, modulations: Modulations, images: Tensor) -> Tensor:
