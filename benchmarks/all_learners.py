@@ -187,7 +187,7 @@ def measure(name: str, options: argparse.Namespace) -> None:
     for statistics, shots in itertools.product(learner.statistics_offered, options.shots):
         if (statistics, shots) not in done:
             sizes = {"shots": shots, "queries": options.queries, "tasks": options.tasks}
-            result = evaluate(learner, data.test, 5, **sizes, statistics=statistics, progress=sys.stderr.isatty())
+            result = evaluate(learner, data.test, ways=5, **sizes, statistics=statistics, progress=sys.stderr.isatty())
             save_evaluation(run, result, weights_of(run))
 
 
