@@ -198,7 +198,7 @@ def test_the_command_trains_and_draws_every_view(say: Any, tmp_path: Path) -> No
 
 def test_an_interrupted_command_goes_on(say: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("kshot.tsa.train.cluster", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("kshot.tsa.train.cluster", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         assert say("tsa", "train", *TRAIN, "--run", "half")[0] == 130
     code, _, err = say("tsa", "usage", "half", *VIEW)
     assert code == 2
