@@ -26,7 +26,7 @@ from kshot.measures import Statistics
 from kshot.solvers.adaptation import Adaptation, HeadAdaptation, adaptations
 
 _CHUNK_BYTES = 1 << 27  # features or images that one chunk of tasks may gather: keeps memory flat, stays in fast caches
-_FEATURE_BYTES = 1 << 32  # per split; if there are more, each task computes its own: R2-D2's at 84 px are 200 kB an image
+_FEATURE_BYTES = 1 << 32  # of a split; above it each task computes its own: R2-D2's at 84 px are 200 kB per image
 
 
 def evaluate(
@@ -264,9 +264,7 @@ def _answering(
     if isinstance(sampler, EpisodeSampler):
         at_once = min(at_once, TASKS_AT_ONCE)
     if isinstance(learner, FeatureLearner) and adaptation is not None:
-        return _Answering(
-            sampler, split.normalization, lambda episodes: adaptation.scores(learner, episodes), at_once
-        )
+        return _Answering(sampler, split.normalization, lambda episodes: adaptation.scores(learner, episodes), at_once)
     return _Answering(sampler, split.normalization, learner.scores, at_once)
 
 

@@ -307,7 +307,9 @@ def _draw_map(figure: Figure, rows: Sequence[Record], protocol: str) -> None:
                 axes.scatter(
                     *zip(*points), s=16, alpha=0.75, lw=0, color=look["color"], marker=marker, label=str(domain)
                 )
-            axes.set_title(f"{name}: {kind}, {of_run[0]['method']} ({_share(rows, name, kind)} %)", loc="left", fontsize=9)
+            axes.set_title(
+                f"{name}: {kind}, {of_run[0]['method']} ({_share(rows, name, kind)} %)", loc="left", fontsize=9
+            )
             axes.set(xticks=[], yticks=[])
     handles, labels = line[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)), frameon=False, fontsize=8)
