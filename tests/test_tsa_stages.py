@@ -230,7 +230,7 @@ def test_damaged_solutions_are_told(pretrained: Path, tmp_path: Path, monkeypatc
 
 
 def test_a_full_disk_keeps_the_earlier_solutions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = SolutionFile(tmp_path, 4, 3, {"seed": 0})
+    file = SolutionFile(tmp_path, tasks=4, size=3, origin={"seed": 0})
     rows = np.arange(12, dtype=np.float32).reshape(4, 3)
     file.append(rows[:2])
 
@@ -241,7 +241,7 @@ def test_a_full_disk_keeps_the_earlier_solutions(tmp_path: Path, monkeypatch: py
         patch.setattr(kshot.tsa.solutions.os, "fsync", no_space)
         with pytest.raises(CheckpointError, match="its first 2 rows are kept: free some space"):
             file.append(rows[2:])
-    again = SolutionFile(tmp_path, 4, 3, {"seed": 0})
+    again = SolutionFile(tmp_path, tasks=4, size=3, origin={"seed": 0})
     assert again.done == 2
     again.append(rows[2:])
     assert again.complete

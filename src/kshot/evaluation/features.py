@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from kshot.data.augmentation import normalize
-from kshot.data.dataset import Split
+from kshot.data.dataset import Dataset, Split
 from kshot.data.episodes import Episodes, EpisodeSampler, IntArray
+from kshot.data.tasks import split_of
 from kshot.errors import ConfigError
 from kshot.learners.base import FeatureLearner, Learner
 from kshot.measures import Statistics
@@ -26,7 +27,7 @@ _PRECISIONS = ("float32", "bf16")
 
 @contextmanager
 def evaluating(
-    learner: Learner, precision: Literal["float32", "bf16"], statistics: Statistics | None = None
+    learner: Learner, precision: Literal["float32", "bf16"], *, statistics: Statistics | None = None
 ) -> Iterator[None]:
     """Put the learner into evaluation mode, in this precision and with these statistics; at the end it is as before.
 
@@ -72,7 +73,7 @@ def device_of(learner: nn.Module) -> torch.device:
 @torch.no_grad()
 def extract_features(
     learner: FeatureLearner,
-    split: Split,
+    split: Split | Dataset,
     *,
     precision: Literal["float32", "bf16"] = "float32",
     progress: bool = False,
@@ -84,7 +85,7 @@ def extract_features(
     learner
         A learner whose backbone is frozen while it learns a task.
     split
-        The images.
+        The images, such as ``data.test``; a dataset stands for its test split.
     precision
         What the backbone computes in.
     progress
@@ -94,16 +95,26 @@ def extract_features(
     -------
     Tensor
         Features (M, D), float32, of the M images in their order, on the learner's device.
+
+    Raises
+    ------
+    ConfigError
+        If the learner has no features since tasks change its network, or the split holds no images.
     """
+    split = split_of(split)
+    if not isinstance(learner, FeatureLearner):
+        raise ConfigError(f"{type(learner).__name__} changes its network for each task: images have no fixed features")
+    if not isinstance(split, Split):
+        raise ConfigError(f"{split.dataset} are tasks of regression and hold no images")
     count = len(split.images)
     if device_of(learner).type == "cpu":
         keep_freed_memory()
     with evaluating(learner, precision), tqdm(total=count, unit="img", desc="features", disable=not progress) as bar:
-        return features_at(learner, split, np.arange(count), bar.update)
+        return features_at(learner, split, np.arange(count), count=bar.update)
 
 
 def features_at(
-    learner: FeatureLearner, split: Split, rows: IntArray, count: Callable[[int], object] = lambda images: None
+    learner: FeatureLearner, split: Split, rows: IntArray, *, count: Callable[[int], object] = lambda images: None
 ) -> Tensor:
     """Features (M, D) of the images at these rows, some images at a time; `count` is told how many were done."""
     _, height, width = split.image_shape

@@ -1,38 +1,16 @@
-"""What is checked before anything is measured: the split, and whether its images fit the network."""
+"""Whether the images of a split fit a network, which is checked before anything is measured."""
 
 from __future__ import annotations
 
 import warnings
-from typing import overload
 
 import torch
 from torch import nn
 
-from kshot.data.dataset import Dataset, Split
-from kshot.data.regression import RegressionDataset, RegressionSplit
-from kshot.data.tasks import AnyDataset, AnySplit
+from kshot.data.tasks import AnySplit
 from kshot.errors import ConfigError
 from kshot.evaluation.features import device_of, evaluating
 from kshot.learners.base import Learner
-
-
-@overload
-def split_of(data: Split | Dataset) -> Split: ...
-@overload
-def split_of(data: AnySplit | AnyDataset) -> AnySplit: ...
-def split_of(data: AnySplit | AnyDataset) -> AnySplit:
-    """The split to measure on: the one that was given, or the test split of a dataset.
-
-    Raises
-    ------
-    ConfigError
-        If `data` is neither.
-    """
-    if isinstance(data, (Dataset, RegressionDataset)):
-        return data.test
-    if not isinstance(data, (Split, RegressionSplit)):
-        raise ConfigError(f"{type(data).__name__} is not a split of a dataset; give data.test, or data itself for it")
-    return data
 
 
 @torch.no_grad()

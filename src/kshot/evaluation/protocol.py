@@ -15,10 +15,10 @@ from torch import Tensor
 
 from kshot.data.dataset import Normalization, Split
 from kshot.data.episodes import Episodes, EpisodeSampler, IntArray, Sampler, TaskShape
-from kshot.data.tasks import AnyDataset, AnySplit, task_sampler
+from kshot.data.tasks import AnyDataset, AnySplit, split_of, task_sampler
 from kshot.errors import ConfigError
 from kshot.evaluation.features import FeatureSampler, check_mode, extract_features
-from kshot.evaluation.fit import check_images, split_of
+from kshot.evaluation.fit import check_images
 from kshot.evaluation.results import Evaluation, Protocol
 from kshot.evaluation.task_loop import TASKS_AT_ONCE, for_tasks
 from kshot.learners.base import FeatureLearner, Learner, learners, task_losses
@@ -116,9 +116,9 @@ def evaluate(
     values, classes = zip(
         *for_tasks(
             learner,
-            answering.sampler,
-            np.arange(tasks),
             lambda episodes: (_values(answering.scores(episodes), episodes.query_labels), _first_classes(episodes)),
+            sampler=answering.sampler,
+            numbers=np.arange(tasks),
             normalization=answering.normalization,
             at_once=answering.at_once,
             precision=precision,

@@ -24,10 +24,10 @@ TASKS_AT_ONCE = 16  # that go through the network image by image: they take long
 
 def for_tasks(
     learner: Learner,
-    sampler: Sampler,
-    numbers: IntArray,
     function: Callable[[Episodes], Result],
     *,
+    sampler: Sampler,
+    numbers: IntArray,
     normalization: Normalization | None,
     augmentation: PhotoAugmentation | None = None,
     at_once: int = TASKS_AT_ONCE,
@@ -44,12 +44,12 @@ def for_tasks(
     ----------
     learner
         The learner that the function measures.
+    function
+        Takes a batch of tasks as the learner sees them, in the order of `numbers`.
     sampler
         Draws the tasks.
     numbers
         Numbers (M,) of the tasks.
-    function
-        Takes a batch of tasks as the learner sees them, in the order of `numbers`.
     normalization
         Normalisation of the images, as the split has it; None if the tasks hold vectors or features.
     augmentation
@@ -78,7 +78,7 @@ def for_tasks(
         keep_freed_memory()
     results = []
     bar = tqdm(total=len(numbers), initial=done, unit="task", desc=progress, disable=progress is None)
-    with evaluating(learner, precision, statistics), bar:
+    with evaluating(learner, precision, statistics=statistics), bar:
         for start in range(done, len(numbers), at_once):
             batch = numbers[start : start + at_once]
             episodes = prepare_images(sampler.episodes(batch, device), normalization, augmentation)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from kshot.data.dataset import Dataset, Normalization, Split
 from kshot.data.episodes import Episodes, Sampler
+from kshot.data.tasks import split_of
 from kshot.errors import ConfigError
-from kshot.evaluation.fit import split_of
 from kshot.evaluation.protocol import departure, evaluate, plan_evaluation
 from kshot.evaluation.results import Protocol
 from kshot.evaluation.task_loop import for_tasks
@@ -148,7 +148,13 @@ def _curves(
         return torch.cat(learner.by_chunk(curve_of, episodes), 2)
 
     pieces = for_tasks(
-        learner, sampler, np.arange(tasks), curves_of, normalization=normalization, statistics=statistics, progress=bar
+        learner,
+        curves_of,
+        sampler=sampler,
+        numbers=np.arange(tasks),
+        normalization=normalization,
+        statistics=statistics,
+        progress=bar,
     )
     accuracies, losses = torch.cat(pieces, 2).double().cpu().numpy().transpose(1, 0, 2)
     return accuracies, losses

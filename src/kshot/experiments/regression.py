@@ -200,7 +200,7 @@ def _on_grid(
         scores = learner.scores(replace(episodes, query=inputs, query_labels=torch.zeros_like(inputs)))
         return scores[0, :, 0].double().cpu().numpy()
 
-    return for_tasks(learner, sampler, numbers, predict, normalization=None)[0]
+    return for_tasks(learner, predict, sampler=sampler, numbers=numbers, normalization=None)[0]
 
 
 @contextmanager

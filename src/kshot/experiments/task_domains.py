@@ -18,8 +18,9 @@ from torch import Tensor
 from kshot.backbones.task_weights import forward_per_task
 from kshot.data.dataset import Dataset, Split
 from kshot.data.episodes import Episodes, EpisodeSampler, IntArray, TaskShape
+from kshot.data.tasks import split_of
 from kshot.errors import ConfigError
-from kshot.evaluation.fit import check_images, split_of
+from kshot.evaluation.fit import check_images
 from kshot.evaluation.protocol import check_tasks
 from kshot.evaluation.task_loop import for_tasks
 from kshot.experiments.findings import Findings, check_positive
@@ -224,7 +225,7 @@ def _of_tasks(
         return torch.cat(learner.by_chunk(function, episodes))
 
     normalization = sampler.split.normalization
-    pieces = for_tasks(learner, sampler, numbers, of_batch, normalization=normalization, progress=bar)
+    pieces = for_tasks(learner, of_batch, sampler=sampler, numbers=numbers, normalization=normalization, progress=bar)
     return torch.cat(pieces).cpu().numpy()
 
 

@@ -27,7 +27,7 @@ from kshot.training.options import ResolvedOptions
 FloatArray = NDArray[np.float32]
 
 
-def solve_tasks(learner: TSAMAML, data: Dataset, options: ResolvedOptions, folder: Path, count: int) -> FloatArray:
+def solve_tasks(learner: TSAMAML, data: Dataset, *, options: ResolvedOptions, folder: Path, count: int) -> FloatArray:
     """Estimate the optima of the first `count` training tasks, as far as the files in `folder` lack them.
 
     Parameters
@@ -58,7 +58,7 @@ def solve_tasks(learner: TSAMAML, data: Dataset, options: ResolvedOptions, folde
         If the descent of a task diverges.
     """
     split = data.split(options.train_on)
-    file = SolutionFile(folder, count, learner.vector_size, _origin(learner, data, options))
+    file = SolutionFile(folder, tasks=count, size=learner.vector_size, origin=_origin(learner, data, options))
     learner.to(resolve_device(options.device))
     if options.channels_last:
         learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -71,9 +71,9 @@ def solve_tasks(learner: TSAMAML, data: Dataset, options: ResolvedOptions, folde
 
         for_tasks(
             learner,
-            learner.sampler(split, options.shape, options.seed, options.within_domain),
-            np.arange(count),
             solve,
+            sampler=learner.sampler(split, options.shape, options.seed, options.within_domain),
+            numbers=np.arange(count),
             normalization=split.normalization,
             augmentation=augmentation_for(split.normalization, split.image_shape[-1]) if options.augment else None,
             done=file.done,
@@ -115,7 +115,7 @@ class SolutionFile:
         If the folder holds rows of another origin, or fewer than it says.
     """
 
-    def __init__(self, folder: Path, tasks: int, size: int, origin: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, *, tasks: int, size: int, origin: Mapping[str, Any]) -> None:
         self.path, self.progress = folder / "solutions.npy", folder / "progress.json"
         self.shape, self._row_bytes = (tasks, size), 4 * size
         self.origin = json.loads(json.dumps(dict(origin) | {"tasks": tasks, "size": size}))  # as it is read back
