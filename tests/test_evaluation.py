@@ -20,6 +20,7 @@ from kshot.evaluation.protocol import evaluate
 from kshot.evaluation.results import Evaluation, Protocol, compare, over_seeds
 from kshot.intervals import interval
 from kshot.learners import MultiTask
+from kshot.measures import SQUARED_ERROR
 from kshot.solvers.adaptation import adaptations
 
 
@@ -179,6 +180,19 @@ def test_saved_result_is_read_back(tmp_path):
     path.write_text(path.read_text()[:40])
     with pytest.raises(DataError, match="evaluate the run again"):
         Evaluation.load(path)
+
+
+def test_a_result_shows_what_a_person_asks_first():
+    lines = repr(result([0.25, 0.5, 0.75, 1.0])).splitlines()
+    assert lines == [
+        "Evaluation of mtl: 62.50 ± 51.36 %, mean accuracy with 95% interval",
+        "  5-way 1-shot, 15 queries per class, 4 tasks of toy/test, running statistics, seed 0",
+    ]
+    departing = replace(result([0.5, 0.5]), own_adaptation=False, adaptation="ridge", precision="bf16")
+    assert repr(departing).splitlines()[2:] == ["  tasks learnt by ridge", "  computed in bf16"]
+    errors = replace(result([0.5, 0.5], ways=1), measure=SQUARED_ERROR)
+    assert "0.5000 ± 0.0000, mean squared error with 95% interval" in repr(errors)
+    assert len(repr(result(np.linspace(0, 1, 2000)))) < 250
 
 
 def test_a_full_disk_leaves_the_previous_result(tmp_path, full_disk):
