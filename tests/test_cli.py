@@ -141,7 +141,7 @@ def test_a_recipe_sets_the_defaults_that_help_shows(say):
         (["data", "prepare", "mixture", "--name", "x"], "required: parts; kshot data prepare mixture --help"),
         (["data", "lst"], "kshot data has no command 'lst'"),
         (["data", "show", "tiny", "--ways", "7"], "tiny/test has 6 classes, too few for 7 ways"),
-        (["data", "show", "tiny", "--tasks", "0"], "tasks is 0, but must be at least 1"),
+        (["data", "show", "tiny", "--tasks", "0"], "tasks is 0, but must be positive"),
         (["recipes", "nope"], "no recipe 'nope'"),
         (["classify", "nowhere", "nothing"], "nothing does not exist"),
     ],

@@ -17,7 +17,7 @@ from kshot.data.dataset import ImageForm
 from kshot.errors import CheckpointError, ConfigError, DataError
 from kshot.learners import MultiTask
 from kshot.photos.classifier import PhotoClassifier, images_at
-from kshot.runs.folder import load_learner, load_run
+from kshot.runs.run import Run
 from kshot.solvers import LogisticRegression, TuneAll
 from kshot.training import train
 
@@ -154,13 +154,12 @@ def test_an_older_run_needs_its_dataset(toy_data, tmp_path, monkeypatch):
     learner = MultiTask(Conv4(8, in_channels=1, image_size=16), num_classes=12)
     settings = {"max_epochs": 1, "tasks_per_epoch": 4, "meta_batch": 2, "validation_tasks": 4}
     train(learner, toy_data, run=tmp_path / "run", progress=False, **settings)
-    _, told = load_learner(tmp_path / "run")
+    told = Run(tmp_path / "run").image_form
     forget_form(tmp_path / "run" / "checkpoints" / "best.pt")
-    assert load_run(tmp_path / "run", toy_data)[1] is toy_data
     with pytest.raises(CheckpointError, match=r"does not say how its images have to look.*no dataset 'toy'"):
-        load_learner(tmp_path / "run", root=tmp_path)
-    monkeypatch.setattr("kshot.runs.folder.datasets.load_images", lambda name, root: toy_data)
-    assert load_learner(tmp_path / "run")[1] == told
+        _ = Run(tmp_path / "run", root=tmp_path).image_form
+    monkeypatch.setattr("kshot.runs.run.datasets.load_images", lambda name, root: toy_data)
+    assert Run(tmp_path / "run").image_form == told
     assert told == ImageForm("toy", toy_data.train.image_shape, toy_data.train.normalization)
 
 

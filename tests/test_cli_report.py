@@ -5,9 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from cli_toys import MEASURE
-
-from kshot.cli.report import page_of
+from cli_toys import MEASURE, page_of
 
 
 def test_report_is_one_page_with_everything_in_it(say, runs):

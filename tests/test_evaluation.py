@@ -18,7 +18,7 @@ from kshot.errors import ConfigError, DataError
 from kshot.evaluation.features import extract_features
 from kshot.evaluation.protocol import evaluate
 from kshot.evaluation.results import Evaluation, Protocol, compare, over_seeds
-from kshot.intervals import interval
+from kshot.intervals import mean_interval
 from kshot.learners import MultiTask
 from kshot.measures import SQUARED_ERROR
 from kshot.solvers.adaptation import adaptations
@@ -107,9 +107,9 @@ def test_tune_all_runs_and_leaves_the_weights_alone(learner, toy_data):
 def test_interval_covers_the_mean_as_often_as_it_says():
     generator = np.random.default_rng(0)
     samples = generator.normal(3.0, 2.0, (4000, 12))
-    covered = [abs(sample.mean() - 3.0) <= interval(sample) for sample in samples]
+    covered = [abs(sample.mean() - 3.0) <= mean_interval(sample).ci95 for sample in samples]
     assert 0.94 < np.mean(covered) < 0.96
-    assert np.isnan(interval(np.ones(1)))
+    assert np.isnan(mean_interval(np.ones(1)).ci95)
 
 
 def test_paired_difference_is_that_of_the_tasks():

@@ -150,7 +150,10 @@ def test_label_smoothing_gives_each_other_class_an_equal_share() -> None:
 
 @pytest.mark.parametrize(
     ("learner", "plain"),
-    [(lambda: MetaOptNet(backbone()), SupportVectorMachine()), (lambda: MetaOptNet(backbone(), "ridge"), Ridge(50.0))],
+    [
+        (lambda: MetaOptNet(backbone()), SupportVectorMachine()),
+        (lambda: MetaOptNet(backbone(), "ridge"), Ridge(l2=50.0)),
+    ],
     ids=["svm", "ridge"],
 )
 def test_evaluation_sees_what_was_learnt(toy_data, learner, plain) -> None:
@@ -193,7 +196,7 @@ def test_r2d2_learns_its_three_numbers(toy_data) -> None:
         ({"head": "ridge", "l2": 0.0}, "l2 is 0.0"),
         ({"head": "svm", "l2": -5.0}, "l2 is -5.0"),
         ({"head": "ridge", "c": -5.0}, "the C of a support vector machine is -5.0"),
-        ({"scale": 0.0}, "scale is 0.0, but must be above 0"),
+        ({"scale": 0.0}, "scale is 0.0, but must be positive"),
         ({"scale": float("nan")}, "scale is nan"),
     ],
 )

@@ -23,8 +23,7 @@ from kshot.experiments.regression import step_errors, task_fits
 from kshot.learners import InitializationLearner, learners
 from kshot.measures import SQUARED_ERROR
 from kshot.report.curves import learning_curves
-from kshot.runs.folder import load_learner, load_run
-from kshot.runs.readers import read_metrics
+from kshot.runs.run import Run
 from kshot.training import train
 
 DATA = kshot.load("sinusoids")
@@ -132,12 +131,12 @@ def test_metrics_name_what_they_are(run):
         rows = list(csv.DictReader(file))
     names = {"epoch", "tasks", "loss", "validation_squared_error", "validation_ci95", "learning_rate"}
     assert set(rows[0]) == names
-    learner, data = load_run(run)
+    learner, data = Run(run).learner, Run(run).data
     assert data == DATA
     errors = [float(row["validation_squared_error"]) for row in rows]
     best = evaluate(learner, data.val, shots=10, queries=15, tasks=20)
     assert best.mean == pytest.approx(min(errors), rel=1e-5)
-    figure = learning_curves(read_metrics(run), "maml")
+    figure = learning_curves(Run(run).metrics(), "maml")
     best_text = figure.legends[0].get_texts()[-1].get_text()
     assert best_text == f"best {min(errors):.3f}, epoch {1 + errors.index(min(errors))}"
     np.testing.assert_allclose(figure.axes[0].lines[1].get_ydata(), errors)
@@ -159,7 +158,7 @@ def test_a_resumed_run_repeats_the_numbers(run, tmp_path):
     again = build("maml", inner_rate=0.01, inner_steps=1)
     train(again, DATA, run=tmp_path / "cut", resume=True, **SHORT)
     assert (tmp_path / "cut" / "metrics.csv").read_bytes() == (run / "metrics.csv").read_bytes()
-    for ours, theirs in zip(again.parameters(), load_run(run)[0].parameters()):
+    for ours, theirs in zip(again.parameters(), Run(run).learner.parameters()):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
@@ -191,7 +190,7 @@ def test_what_cannot_be_is_refused(act: Callable[[], object], message: str):
 
 def test_a_run_of_regression_classifies_no_photographs(run):
     with pytest.raises(ConfigError, match="sinusoids are tasks of regression and hold no images"):
-        load_learner(run)
+        _ = Run(run).image_form
 
 
 def test_an_mlp_learns_classes_of_images_too(toy_data):
@@ -255,7 +254,7 @@ def test_errors_and_pictures_by_the_number_of_steps(say, run, tmp_path):
         ("two", "5", "3"),
     ]
     assert [row["difference"] for row in rows[:4]] == ["", "", "0.0", "0.0"]
-    learner, data = load_run(run)
+    learner, data = Run(run).learner, Run(run).data
     assert isinstance(learner, InitializationLearner)
     learner.test_inner_steps = 3
     expected = evaluate(learner, data.test, shots=5, queries=7, tasks=20)
@@ -267,7 +266,7 @@ def test_errors_and_pictures_by_the_number_of_steps(say, run, tmp_path):
 
 
 def test_predictions_are_the_adapted_network_on_a_grid(run):
-    learner, data = load_run(run)
+    learner, data = Run(run).learner, Run(run).data
     found = task_fits({"maml": learner}, data, shots=5, steps=(0, 2), task=3)[0]
     assert isinstance(learner, InitializationLearner)
     assert learner.test_inner_steps == 10, "as it was"

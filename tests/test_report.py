@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from kshot.recipes import Published
 from kshot.report.published import published_for, row_of
 from kshot.report.tables import Row, percent, seeds_line, table
 from kshot.runs.config import read_config
-from kshot.runs.readers import groups_by_seed, read_metrics
+from kshot.runs.pages import seed_groups
+from kshot.runs.run import Run
 
 HOW = {"adaptation", "own_adaptation"}  # fields of an evaluation, all others are of its protocol
 
@@ -170,26 +172,30 @@ def run_with(tmp_path):
     return run
 
 
+def groups_of(runs: Sequence[Path]) -> list[list[int]]:
+    return seed_groups([Run(run).content() for run in runs])
+
+
 def test_runs_that_differ_in_their_seed_alone_are_one_group(run_with):
     first, other = run_with("mtl"), run_with("protonet", learner="protonet")
     second, shots = run_with("mtl-1", seed=1), run_with("shots", seed=2, shots=1)
-    assert groups_by_seed([first, other, second, shots]) == [[0, 2]]
-    assert groups_by_seed([other, run_with("protonet-1", "protonet", seed=1), second, first]) == [[0, 1], [2, 3]]
-    assert groups_by_seed([first, other, shots]) == []
+    assert groups_of([first, other, second, shots]) == [[0, 2]]
+    assert groups_of([other, run_with("protonet-1", "protonet", seed=1), second, first]) == [[0, 1], [2, 3]]
+    assert groups_of([first, other, shots]) == []
 
 
 def test_what_a_continued_run_may_change_is_no_other_training(run_with):
     first, continued = run_with("a"), run_with("b", seed=1, max_epochs=60, device="auto", progress=False)
-    assert groups_by_seed([first, continued]) == [[0, 1]]
+    assert groups_of([first, continued]) == [[0, 1]]
     cosine = [run_with(f"cosine-{epochs}", seed=epochs, schedule="cosine", max_epochs=epochs) for epochs in (40, 60)]
-    assert groups_by_seed(cosine) == [], "the rates of a cosine depend on the number of epochs"
+    assert groups_of(cosine) == [], "the rates of a cosine depend on the number of epochs"
 
 
 def test_one_seed_given_twice_is_one_seed(run_with):
     first, second = run_with("a"), run_with("b", seed=1)
-    assert groups_by_seed([first, first]) == []
-    assert groups_by_seed([first, first.parent / "." / "a", second]) == [[0, 2]]
-    assert groups_by_seed([first, run_with("copy"), second]) == [[0, 2]]
+    assert groups_of([first, first]) == []
+    assert groups_of([first, first.parent / "." / "a", second]) == [[0, 2]]
+    assert groups_of([first, run_with("copy"), second]) == [[0, 2]]
 
 
 def test_seeds_line_has_the_interval_over_trainings():
@@ -204,10 +210,10 @@ def test_missing_and_damaged_run_folders(tmp_path):
     with pytest.raises(CheckpointError, match="no run folder"):
         read_config(tmp_path)
     with pytest.raises(DataError, match="train the run first"):
-        read_metrics(tmp_path)
+        Run(tmp_path).metrics()
     (tmp_path / "metrics.csv").write_text("epoch,accuracy\n")
     with pytest.raises(DataError, match="no epoch yet"):
-        read_metrics(tmp_path)
+        Run(tmp_path).metrics()
     (tmp_path / "config.yaml").write_text("a: [")
     with pytest.raises(CheckpointError, match="damaged"):
         read_config(tmp_path)

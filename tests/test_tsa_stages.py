@@ -22,7 +22,7 @@ from kshot.data.augmentation import prepare_images
 from kshot.data.episodes import EpisodeSampler, TaskShape
 from kshot.errors import CheckpointError, ConfigError, DivergenceError
 from kshot.learners import MAML, ProtoNet
-from kshot.runs.folder import load_run
+from kshot.runs.run import Run
 from kshot.training import TrainingInterrupted, TrainingOptions, train
 from kshot.tsa.clustering import cluster
 from kshot.tsa.solutions import SolutionFile
@@ -58,8 +58,8 @@ def weights_of(run: Path) -> dict[str, torch.Tensor]:
 
 
 def test_the_stages_leave_a_run_with_everything_that_led_to_it(finished: Path) -> None:
-    learner, _ = load_run(finished, domains_data())
-    maml, _ = load_run(finished / "pretraining", domains_data())
+    learner = Run(finished).learner
+    maml = Run(finished / "pretraining").learner
     assert isinstance(maml, MAML)
     torch.testing.assert_close(dict(learner.network.state_dict()), dict(maml.network.state_dict()), rtol=0, atol=0)
     solutions = np.load(finished / "solutions" / "solutions.npy", mmap_mode="r")

@@ -24,7 +24,7 @@ from kshot.errors import ConfigError
 from kshot.evaluation.protocol import evaluate
 from kshot.experiments.findings import Findings
 from kshot.experiments.task_domains import neighbours_of_domain, tasks_of_domains, two_dimensions
-from kshot.intervals import interval
+from kshot.intervals import mean_interval
 from kshot.learners import ProtoNet
 
 SMALL: dict[str, Any] = {"ways": 3, "shots": 2, "tasks": 20, "seed": 4}
@@ -60,8 +60,11 @@ def test_steps_agree_with_an_evaluation_after_as_many_steps(statistics: Any) -> 
         assert (row["statistics"], row["seed"], row["split"]) == (statistics, "4", "test")
     difference = results["tsa", 2].accuracies - results["maml", 2].accuracies
     assert float(rows["tsa", 2]["difference"]) == pytest.approx(difference.mean(), abs=1e-6)
-    assert float(rows["tsa", 2]["difference_ci95"]) == pytest.approx(interval(difference), abs=1e-6)
-    assert f"tsa less maml {100 * difference.mean():+.2f} ± {100 * interval(difference):.2f} points" in findings.verdict
+    assert float(rows["tsa", 2]["difference_ci95"]) == pytest.approx(mean_interval(difference).ci95, abs=1e-6)
+    assert (
+        f"tsa less maml {100 * difference.mean():+.2f} ± {100 * mean_interval(difference).ci95:.2f} points"
+        in findings.verdict
+    )
     assert f"{statistics} statistics, seed 4" in findings.verdict
 
 
@@ -73,7 +76,7 @@ def test_the_loss_is_that_of_the_query_images() -> None:
     scores = learner.eval().scores(episodes)
     losses = torch.nn.functional.cross_entropy(scores.mT, episodes.query_labels, reduction="none").mean(1)
     assert float(row["loss"]) == pytest.approx(float(losses.mean()), rel=1e-5)
-    assert float(row["loss_ci95"]) == pytest.approx(interval(losses.double().numpy()), rel=1e-5)
+    assert float(row["loss_ci95"]) == pytest.approx(mean_interval(losses.double().numpy()).ci95, rel=1e-5)
 
 
 def test_tasks_of_a_domain_are_the_first_ones_of_that_domain() -> None:
@@ -133,7 +136,7 @@ def test_the_map_has_a_place_for_every_task_by_both_measures(method: Any) -> Non
     vectors = torch.cat(learner.eval().by_chunk(learner.task_vectors, episodes)).numpy()
     near = neighbours_of_domain(vectors, np.asarray([row["domain"] for row in rows]))
     assert [row["parameters_neighbour_of_domain"] for row in rows] == [str(int(each)) for each in near]
-    share = f"{100 * near.mean():.2f} ± {100 * interval(near.astype(np.float64)):.2f} %"
+    share = f"{100 * near.mean():.2f} ± {100 * mean_interval(near.astype(np.float64)).ci95:.2f} %"
     assert f"by parameters {share}" in findings.verdict
     assert "48.7 % by chance" in findings.verdict, "19 of the 39 others"
 

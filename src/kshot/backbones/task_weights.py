@@ -1,4 +1,4 @@
-"""A network with other weights for every task: what learners that adapt weights call instead of the network itself."""
+"""A network with different weights for each task, which learners that adapt weights call instead of the network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Parameters = Mapping[str, Tensor]
 
 
 def shared_weights(network: nn.Module, tasks: int) -> dict[str, Tensor]:
-    """The parameters of a network as (B, ...) tensors that are the same for each of B tasks; gradients add up."""
+    """The parameters of a network as tensors (B, ...) that are the same for each of B tasks; gradients add up."""
     return {name: weight.expand(tasks, *weight.shape) for name, weight in network.named_parameters()}
 
 
@@ -24,6 +24,7 @@ def forward_per_task(
     network: nn.Module,
     parameters: Parameters,
     inputs: Tensor,
+    *,
     groups: int = 1,
     modulations: Modulations | None = None,
 ) -> Tensor:
@@ -31,24 +32,33 @@ def forward_per_task(
 
     BatchNorm takes the statistics of each task's own images, in training and in evaluation, and tracks none.
 
-    parameters: all parameters of the network by name, (B, ...) each.
-    groups: G, how many parts the M inputs of a task fall into, one after the other and of equal size, each of which is
-        normalised by itself.
-    modulations: FiLM's scale and shift (B, C) of layers by their names, as for `modulated`; None for no modulation.
-
     A single task goes through the network's ordinary kernels, so that a loop over tasks costs no more than a loop;
     several go through `torch.func.vmap`. First and second derivatives are exact either way.
+
+    Parameters
+    ----------
+    network
+        The network.
+    parameters
+        All parameters of the network by name, (B, ...) each.
+    inputs
+        (B, M, ...).
+    groups
+        G, the number of consecutive parts of equal size among the M inputs of a task, each of which is normalised by
+        its own statistics.
+    modulations
+        FiLM's scale and shift (B, C) of layers by their names, as for `modulated`; None for no modulation.
     """
     network, modulations = in_this_thread(network), dict(modulations or {})
     if len(inputs) == 1:  # squeezed: the gradient of an indexed tensor would be written into zeros
-        own = {name: weight.squeeze(0) for name, weight in parameters.items()}
-        its = {name: (scale[0], shift[0]) for name, (scale, shift) in modulations.items()}
+        weights = {name: weight.squeeze(0) for name, weight in parameters.items()}
+        single = {name: (scale[0], shift[0]) for name, (scale, shift) in modulations.items()}
         with batch_of_tasks(groups, own_statistics=True):
-            return _forward(network, own, its, inputs[0]).unsqueeze(0)
+            return _forward(network, weights, single, inputs[0]).unsqueeze(0)
     with batch_of_tasks(groups, own_statistics=True, traced=True):
         return vmap(partial(_forward, network), randomness="different")(dict(parameters), modulations, inputs)
 
 
-def _forward(network: nn.Module, own: Parameters, modulations: Modulations, images: Tensor) -> Tensor:
+def _forward(network: nn.Module, weights: Parameters, modulations: Modulations, images: Tensor) -> Tensor:
     with modulated(network, modulations):
-        return functional_call(network, dict(own), (images,))
+        return functional_call(network, dict(weights), (images,))

@@ -11,7 +11,7 @@ from kshot.cli.options import ROOT_TEXT, Options
 from kshot.errors import ConfigError
 from kshot.photos.classifier import PhotoClassifier, Predictions, images_at
 from kshot.report import pictures
-from kshot.runs.folder import load_learner
+from kshot.runs.run import Run
 from kshot.training.distributed import resolve_device
 
 _SHOWN = 40
@@ -41,7 +41,8 @@ def run(arguments: Sequence[str]) -> None:
     given = options.parse(arguments)
     paths = images_at(given.images)  # a name that does not exist is said before any work
     folder = given.run or _newest_run(Path("runs"))
-    learner, form = load_learner(folder, root=given.root)
+    trained = Run(folder, root=given.root)
+    learner, form = trained.learner, trained.image_form
     learner.to(resolve_device(given.device))
     print(f"features by {folder}, trained on {form.dataset}")
     classifier = PhotoClassifier(learner, form).fit(given.examples, progress=True)

@@ -117,7 +117,7 @@ def _show(arguments: Sequence[str]) -> None:
     options.add("--out", Path | None, None, "the picture; by default NAME-SPLIT.png")
     options.add("--root", Path | None, None, ROOT_TEXT)
     given = options.parse(arguments)
-    check_positive("tasks", given.tasks)
+    check_positive(tasks=given.tasks)
     from kshot.report import pictures
 
     split = data.load_images(given.name, given.root).split(given.split)

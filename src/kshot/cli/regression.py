@@ -11,7 +11,7 @@ from kshot.errors import ConfigError
 from kshot.experiments import regression, regression_output
 from kshot.files import write_text
 from kshot.report import pictures
-from kshot.runs.folder import load_run
+from kshot.runs.run import Run
 from kshot.training.distributed import resolve_device
 
 
@@ -35,11 +35,11 @@ def run(arguments: Sequence[str]) -> None:
     options.add("--device", str, "auto", 'where to compute: "auto" for a GPU if there is one, "cpu", "cuda:1"')
     given = options.parse(arguments)
     alike = len({folder.name for folder in given.runs}) < len(given.runs)
-    loaded = {str(folder) if alike else folder.name: load_run(folder) for folder in given.runs}
-    if len({data.name for _, data in loaded.values()}) > 1:
+    loaded = {str(folder) if alike else folder.name: Run(folder) for folder in given.runs}
+    if len({run.data.name for run in loaded.values()}) > 1:
         raise ConfigError("the runs were trained on different data; name runs of one family of functions")
-    learners = {name: learner.to(resolve_device(given.device)) for name, (learner, _) in loaded.items()}
-    data = next(iter(loaded.values()))[1]
+    learners = {name: run.learner.to(resolve_device(given.device)) for name, run in loaded.items()}
+    data = next(iter(loaded.values())).data
     shared = {"steps": given.steps, "split": given.split, "seed": given.seed}
     errors = regression.step_errors(
         learners, data, shots=given.shots, queries=given.queries, tasks=given.tasks, progress=True, **shared

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from kshot.errors import ConfigError, DataError
 from kshot.files import write_json
-from kshot.intervals import interval
+from kshot.intervals import mean_interval
 from kshot.measures import ACCURACY, MEASURES, Measure, Statistics
 
 
@@ -121,7 +121,7 @@ class Evaluation:
     @property
     def ci95(self) -> float:
         """Half-width of the 95% confidence interval of the mean over tasks."""
-        return interval(self.values)
+        return mean_interval(self.values).ci95
 
     def by_domain(self) -> dict[str, Evaluation]:
         """The tasks of each domain as a separate result, in the order of names; empty if tasks mix domains."""
@@ -217,10 +217,9 @@ def compare(first: Evaluation, second: Evaluation) -> Difference:
             f"{', '.join(differing)}); evaluate both with the same options"
         )
     difference = first.values - second.values
-    return Difference(float(difference.mean()), interval(difference), first.measure)
+    return Difference(*mean_interval(difference), first.measure)
 
 
 def over_seeds(results: Sequence[Evaluation]) -> tuple[float, float]:
     """Mean and half-width of the 95% interval over trainings of one learner: each training's mean is one value."""
-    means = np.asarray([result.mean for result in results])
-    return float(means.mean()), interval(means)
+    return mean_interval([result.mean for result in results])

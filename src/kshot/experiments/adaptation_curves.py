@@ -15,13 +15,13 @@ from torch import Tensor
 from kshot.data.dataset import Dataset, Normalization, Split
 from kshot.data.episodes import Episodes, Sampler
 from kshot.data.tasks import split_of
-from kshot.errors import ConfigError
+from kshot.errors import ConfigError, check_positive
 from kshot.evaluation.protocol import departure, evaluate, plan_evaluation
 from kshot.evaluation.results import Protocol
 from kshot.evaluation.task_loop import for_tasks
-from kshot.experiments.findings import Findings, check_positive
+from kshot.experiments.findings import Findings
 from kshot.experiments.plots import curve, finish
-from kshot.intervals import interval
+from kshot.intervals import mean_interval
 from kshot.learners import MAML, TSAMAML, Learner
 from kshot.learners.base import learners as known_learners
 from kshot.learners.base import task_losses
@@ -234,7 +234,7 @@ def _means(numbers: Mapping[str, NDArray[np.float64]]) -> Record:
     return {
         column: value
         for name, values in numbers.items()
-        for column, value in ((name, float(values.mean())), (f"{name}_ci95", interval(values)))
+        for column, value in ((name, float(values.mean())), (f"{name}_ci95", mean_interval(values).ci95))
     }
 
 
@@ -263,7 +263,7 @@ def _draw_steps(figure: Figure, rows: list[Record], protocol: Protocol) -> None:
                 [scale * float(row[column]) for row in of_run] for column in (quantity, f"{quantity}_ci95")
             )
             curve(axes, [row["steps"] for row in of_run], values, margins, str(name), style)
-        finish(axes, quantity, "gradient steps on the support set", label, logarithmic=False)
+        finish(axes, quantity, "gradient steps on the support set", label)
         axes.xaxis.get_major_locator().set_params(integer=True)
 
 
@@ -288,4 +288,4 @@ def _draw_groups(figure: Figure, rows: list[Record], protocol: Protocol) -> None
         color="#0072B2", label="one training, with its 95% interval over tasks",
     )  # fmt: skip
     axes.set_xticks(list(by_groups))
-    finish(axes, "accuracy of unseen tasks", "m, the number of groups", "accuracy, %", logarithmic=False)
+    finish(axes, "accuracy of unseen tasks", "m, the number of groups", "accuracy, %")

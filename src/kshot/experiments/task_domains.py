@@ -19,13 +19,13 @@ from kshot.backbones.task_weights import forward_per_task
 from kshot.data.dataset import Dataset, Split
 from kshot.data.episodes import Episodes, EpisodeSampler, IntArray, TaskShape
 from kshot.data.tasks import split_of
-from kshot.errors import ConfigError
+from kshot.errors import ConfigError, check_positive
 from kshot.evaluation.fit import check_images
 from kshot.evaluation.protocol import check_tasks
 from kshot.evaluation.task_loop import for_tasks
-from kshot.experiments.findings import Findings, check_positive
+from kshot.experiments.findings import Findings
 from kshot.experiments.plots import STYLES
-from kshot.intervals import interval
+from kshot.intervals import mean_interval
 from kshot.learners import TSAMAML, Learner
 from kshot.report.tables import percent
 
@@ -291,7 +291,7 @@ def _map_verdict(rows: Sequence[Record], protocol: str) -> str:
 
 def _share(rows: Sequence[Record], name: Any, kind: str) -> str:
     hits = np.asarray([row[f"{kind}_neighbour_of_domain"] for row in rows if row["run"] == name], np.float64)
-    return percent(float(hits.mean()), interval(hits))
+    return percent(*mean_interval(hits))
 
 
 def _draw_map(figure: Figure, rows: Sequence[Record], protocol: str) -> None:

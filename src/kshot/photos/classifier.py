@@ -98,7 +98,7 @@ class PhotoClassifier:
     learner
         A trained feature learner; its training classes may be quite unlike those to recognise.
     trained_on
-        How images have to look, as `load_learner` returns it, or a split of the dataset.
+        How images have to look, as `Run.image_form` says, or a split of the dataset.
 
     Raises
     ------

@@ -79,6 +79,18 @@ def sections(contents: Sequence[RunContent], seed_groups: Sequence[Sequence[int]
     return [section for _, section in sorted(made, key=lambda pair: pair[0])]
 
 
+def shared_rows(contents: Sequence[RunContent]) -> list[Row]:
+    """The rows of the one table that shows all runs; DataError, with what to type, if no tasks are shared by all."""
+    check_measured(contents)
+    by_key = [_by_key(content.evaluations) for content in contents]
+    everybody = range(len(contents))
+    shared = set.intersection(*(set(results) for results in by_key))
+    if not shared:
+        lines = remarks(contents, sections(contents, ()))
+        raise DataError(f"the runs share no evaluation on the same tasks. {' '.join(lines)}")
+    return list(_rows(contents, by_key, everybody, _best_key(by_key, everybody)).values())
+
+
 def remarks(contents: Sequence[RunContent], shown: Sequence[Section]) -> list[str]:
     """What keeps the runs from standing in one table, and what to do about it; nothing if they do."""
     lines = [
