@@ -102,6 +102,36 @@ def test_what_cannot_be_learnt_is_refused(learner, photos, toy_split):
         PhotoClassifier(learner, split)
 
 
+def test_what_cannot_be_predicted_is_refused(learner, classifier, photos, toy_split):
+    for nothing in ([], [photos / "none"], ["nowhere.png"], photos / "examples" / "none"):
+        (photos / "none").mkdir(exist_ok=True)
+        with pytest.raises(DataError, match=r"there are no images|does not exist.*; name"):
+            classifier.predict(nothing)
+    fresh = PhotoClassifier(learner, toy_split([2, 2], size=16, channels=3))
+    for use in (lambda: fresh.predict([photos / "new"]), fresh.leave_one_out):
+        with pytest.raises(ConfigError, match="has learnt no classes yet; call fit with a folder of examples first"):
+            use()
+    (photos / "examples" / "cat" / "no.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"no\.png"):
+        fresh.fit(photos / "examples")
+    with pytest.raises((ConfigError, DataError)):
+        fresh.predict([photos / "new"])
+
+
+def test_paths_may_be_strings_and_folders(classifier, photos, tmp_path):
+    files = sorted((photos / "new").iterdir())
+    expected = classifier.predict(files)
+    for places in (photos / "new", str(photos / "new"), [str(path) for path in files], tuple(files)):
+        predictions = classifier.predict(places)
+        assert predictions.paths == files
+        np.testing.assert_array_equal(predictions.probabilities, expected.probabilities)
+    one = classifier.predict(str(files[0]))
+    assert len(one.probabilities) == 1
+    expected.save(tmp_path / "path.csv")
+    expected.save(str(tmp_path / "string.csv"))
+    assert (tmp_path / "path.csv").read_bytes() == (tmp_path / "string.csv").read_bytes()
+
+
 def test_command_line(photos, toy_data, monkeypatch, capsys):
     monkeypatch.chdir(photos)
     assert main(["classify", "examples", "new"]) == 2

@@ -166,10 +166,12 @@ def test_evaluation_sees_what_was_learnt(toy_data, learner, plain) -> None:
     torch.testing.assert_close(head.scores(query.view(6, 15, -1)), trained.scores(episodes))
     unscaled = plain.head(support.view(6, 12, -1), episodes.support_labels, 3)
     torch.testing.assert_close(head.weight, 2.5 * unscaled.weight)
-    own = evaluation.evaluate(trained.float(), toy_data.test, 3, 2, 4, tasks=8)
+    own = evaluation.evaluate(trained.float(), toy_data.test, ways=3, shots=2, queries=4, tasks=8)
     assert own.own_adaptation
     assert own.adaptation == f"scaled-{plain.description}"
-    assert not evaluation.evaluate(trained, toy_data.test, 3, 2, 4, tasks=8, adaptation=plain).own_adaptation
+    assert not evaluation.evaluate(
+        trained, toy_data.test, ways=3, shots=2, queries=4, tasks=8, adaptation=plain
+    ).own_adaptation
 
 
 def test_r2d2_learns_its_three_numbers(toy_data) -> None:

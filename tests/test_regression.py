@@ -19,7 +19,7 @@ from kshot.data.tasks import task_sampler
 from kshot.errors import ConfigError
 from kshot.evaluation.protocol import evaluate
 from kshot.evaluation.results import Evaluation, compare
-from kshot.experiments.regression import predictions, step_errors
+from kshot.experiments.regression import step_errors, task_fits
 from kshot.learners import InitializationLearner, learners
 from kshot.measures import SQUARED_ERROR
 from kshot.report.curves import learning_curves
@@ -198,7 +198,7 @@ def test_an_mlp_learns_classes_of_images_too(toy_data):
     learner = learners["protonet"](MLP(in_channels=1, image_size=16))
     sizes = {"ways": 3, "shots": 2, "queries": 3, "tasks_per_epoch": 30, "max_epochs": 1, "validation_tasks": 5}
     train(learner, toy_data, progress=False, **sizes)
-    assert evaluate(learner, toy_data.test, 3, 2, 5, tasks=50).mean > 0.8
+    assert evaluate(learner, toy_data.test, ways=3, shots=2, queries=5, tasks=50).mean > 0.8
 
 
 # The commands.
@@ -267,7 +267,7 @@ def test_errors_and_pictures_by_the_number_of_steps(say, run, tmp_path):
 
 def test_predictions_are_the_adapted_network_on_a_grid(run):
     learner, data = Run(run).learner, Run(run).data
-    found = predictions({"maml": learner}, data, shots=5, steps=(0, 2), task=3)[0]
+    found = task_fits({"maml": learner}, data, shots=5, steps=(0, 2), task=3)[0]
     assert isinstance(learner, InitializationLearner)
     assert learner.test_inner_steps == 10, "as it was"
     episodes = task_sampler(data.test, TaskShape(1, 5, 0), 0).episodes(np.asarray([3]))
@@ -291,7 +291,7 @@ def test_pictures_are_refused_where_there_is_nothing_to_draw(toy_data):
     quadratics = kshot.load("quadratics")
     learner = learners["maml"](MLP((8,), in_channels=10, image_size=1), ways=1, inner_rate=1e-3)
     with pytest.raises(ConfigError, match="functions of 10 variables"):
-        predictions({"maml": learner}, quadratics)
+        task_fits({"maml": learner}, quadratics)
     assert len(step_errors({"maml": learner}, quadratics, shots=[5], steps=[0, 1], tasks=5)) == 2
     with pytest.raises(ConfigError, match="holds classes and no functions"):
         step_errors({"maml": learner}, toy_data)

@@ -90,8 +90,10 @@ def write_table(measured: Sequence[Contestant], *, seed: int, path: Path) -> str
 def draw_task(learner: FeatureLearner, data: Dataset, *, seed: int, path: Path) -> Path:
     """Draw the task of median accuracy among 101 at one shot, which has more mistakes to look at than at five."""
     shape = TaskShape(5, 1, 10)
-    accuracies = evaluate(learner, data.test, shape.ways, shape.shots, shape.queries, tasks=101, seed=seed).accuracies
-    median = np.argsort(accuracies, kind="stable")[50:51]
+    measured = evaluate(
+        learner, data.test, ways=shape.ways, shots=shape.shots, queries=shape.queries, tasks=101, seed=seed
+    )
+    median = np.argsort(measured.accuracies, kind="stable")[50:51]
     episodes = EpisodeSampler(data.test, shape, seed).episodes(median, device_of(learner))
     with evaluating(learner, "float32"):
         scores = learner.scores(prepare_images(episodes, data.test.normalization))

@@ -111,7 +111,7 @@ class Measurement:
         if progress is not None:
             print(f"evaluating {progress} on {split.dataset}/{split.name}", file=sys.stderr)
         shown = progress is not None
-        features = shared_features(learner, split, self.adaptation, self.precision, progress=shown)
+        features = shared_features(learner, split, adaptation=self.adaptation, precision=self.precision, progress=shown)
         shared = self._task_options() | {"features": features, "statistics": statistics, "progress": shown}
         return [evaluate(learner, split, shots=count, **shared) for count in shots]
 

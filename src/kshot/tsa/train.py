@@ -131,8 +131,8 @@ def train_tsa_maml(
                 _pretrain(learner, data, folder, stages, options, resume)
             with _naming_stage("the task solutions", folder):
                 resolved = options.resolved(learner, data.split(options.train_on))
-                vectors = solve_tasks(learner, data, resolved, folder.solutions, stages.solutions)
-            centroids, sizes = cluster(vectors, learner.groups, stages.clustering, options.seed)
+                vectors = solve_tasks(learner, data, options=resolved, folder=folder.solutions, count=stages.solutions)
+            centroids, sizes = cluster(vectors, learner.groups, method=stages.clustering, seed=options.seed)
             clusters = {"centroids": torch.from_numpy(centroids), "sizes": torch.from_numpy(sizes)}
             start = {"config": describe_learner(learner), "learner": learner.state_dict()}
             checkpoints.save(folder.clusters, start | clusters)
