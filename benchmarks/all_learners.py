@@ -28,12 +28,10 @@ from pathlib import Path
 from common import describe_machine
 from tabulate import tabulate
 
-from kshot import evaluate
 from kshot.evaluation.results import Evaluation, compare
 from kshot.files import write_text
 from kshot.measures import ACCURACY
-from kshot.runs.folder import load_run
-from kshot.runs.readers import read_evaluations, save_evaluation, weights_of
+from kshot.runs.run import Run
 
 VALIDATION_TASKS, SECONDS_OF_A_TRIAL = 50, 8
 
@@ -181,21 +179,19 @@ def call(words: Sequence[str], log: Path) -> tuple[float, float]:
 
 def measure(name: str, options: argparse.Namespace) -> None:
     """Evaluate the run with every kind of statistics and shots, but for what was done before."""
-    run = options.out / name
+    run = Run(options.out / name)
     done = measured(name, options)
-    learner, data = load_run(run)
-    for statistics, shots in itertools.product(learner.statistics_offered, options.shots):
+    for statistics, shots in itertools.product(run.learner.statistics_offered, options.shots):
         if (statistics, shots) not in done:
-            sizes = {"shots": shots, "queries": options.queries, "tasks": options.tasks}
-            result = evaluate(learner, data.test, 5, **sizes, statistics=statistics, progress=sys.stderr.isatty())
-            save_evaluation(run, result, weights_of(run))
+            sizes = {"ways": 5, "shots": shots, "queries": options.queries, "tasks": options.tasks}
+            run.evaluate(**sizes, statistics=statistics, progress=sys.stderr.isatty())
 
 
 def measured(name: str, options: argparse.Namespace) -> dict[tuple[str, int], Evaluation]:
     """The evaluations of a run on the tasks of the table, by statistics and shots."""
     return {
         (at.statistics, at.shots): result
-        for result in read_evaluations(options.out / name)
+        for result in Run(options.out / name).evaluations
         if ((at := result.protocol).queries, at.tasks, at.seed) == (options.queries, options.tasks, 0)
     }
 

@@ -59,7 +59,9 @@ def main() -> None:
     ours, theirs = [], []
     for _ in range(arguments.repeats):
         start = time.perf_counter()
-        result = evaluate(learner, split, 5, arguments.shots, arguments.queries, arguments.tasks)
+        result = evaluate(
+            learner, split, ways=5, shots=arguments.shots, queries=arguments.queries, tasks=arguments.tasks
+        )
         ours.append(time.perf_counter() - start)
         start = time.perf_counter()
         reference = task_by_task(learner, split, shape, arguments.baseline_tasks)

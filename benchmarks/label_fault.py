@@ -20,7 +20,7 @@ from torch import Tensor
 import kshot
 from kshot.data.episodes import Episodes
 from kshot.evaluation.results import compare
-from kshot.intervals import interval
+from kshot.intervals import mean_interval
 from kshot.learners import MultiTask, learners
 
 
@@ -101,7 +101,8 @@ def main() -> None:
     if len(arguments.seeds) > 1:
         for shots, of_seeds in differences.items():
             values = 100 * np.asarray(of_seeds)
-            print(f"{shots}-shot, over {len(values)} trainings: {values.mean():+.2f} ± {interval(values):.2f} points")
+            mean, ci95 = mean_interval(values)
+            print(f"{shots}-shot, over {len(values)} trainings: {mean:+.2f} ± {ci95:.2f} points")
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     keep_freed_memory()
     points = np.random.default_rng(0).standard_normal((options.points, options.dimension))
-    network = ReLUNetwork(options.dimension, options.width, options.depth + 1, dtype=torch.float32)
+    network = ReLUNetwork(options.dimension, width=options.width, depth=options.depth + 1, dtype=torch.float32)
     exact, single = torch.from_numpy(points), torch.from_numpy(points).float()
     ours: dict[str, Callable[[], object]] = {
         "closed form": lambda: kernels(exact, depth=options.depth + 1),

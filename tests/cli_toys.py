@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from kshot.data.classes import ClassInfo
 from kshot.data.writing import Contents, write
+from kshot.report.page import page
+from kshot.runs.pages import seed_groups
+from kshot.runs.run import Run
 
 TINY = shlex.split(
     "--data tiny --backbone.width 8 --max-epochs 2 --tasks-per-epoch 6 --meta-batch 3 --validation-tasks 10 "
@@ -27,3 +31,9 @@ def prepare_tiny(root: Path) -> None:
     images = (prototypes[:, None] + noise).clip(0, 255).astype(np.uint8)
     batches = [(images[number], np.full(12, number)) for number in range(len(parts))]
     write("tiny", Contents(classes, (16, 16, 1), batches=batches, origin="random", augment="none"), root)
+
+
+def page_of(runs: Sequence[Path]) -> str:
+    """The page about run folders, as HTML."""
+    contents = [Run(run).content() for run in runs]
+    return page(contents, seed_groups=seed_groups(contents))

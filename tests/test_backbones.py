@@ -9,9 +9,10 @@ from torch.nn import functional
 
 from kshot.backbones import MLP, Conv4, R2D2Network, ResNet12, WideResNet, backbones, batch_of_tasks
 from kshot.errors import ConfigError
+from kshot.testing import check_backbone
 
-OPTIONS = {"conv4": {"width": 8}, "mlp": {"widths": (6, 5)}, "r2d2": {}, "wrn-28-10": {}}
-OPTIONS |= {name: {"widths": (4, 6, 8, 10)} for name in ("resnet12", "resnet18", "resnet24", "resnet50")}
+OPTIONS = {name: cls.builds_small for name, cls in backbones.items() if name != "timm"}
+LARGE = {"wrn-28-10"}  # whatever its options
 
 
 def parameters(network: torch.nn.Module) -> int:
@@ -45,7 +46,7 @@ def test_deeper_resnets_add_identity_blocks(name, blocks):
         assert parameters(backbones[name]()) == expected
 
 
-@pytest.mark.parametrize("name", [name for name in OPTIONS if name != "wrn-28-10"])
+@pytest.mark.parametrize("name", sorted(OPTIONS.keys() - LARGE))
 @pytest.mark.parametrize("image_size", [28, 32, 84])
 @pytest.mark.parametrize("in_channels", [1, 3])
 def test_feature_size(name, image_size, in_channels):
@@ -53,6 +54,61 @@ def test_feature_size(name, image_size, in_channels):
     features = network(torch.randn(2, in_channels, image_size, image_size))
     assert features.shape == (2, network.feature_size)
     assert features.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else []) for name in OPTIONS]
+)
+def test_every_backbone_keeps_the_contract(name):
+    check_backbone(backbones[name], **OPTIONS[name])
+
+
+class Broken(Conv4):
+    """Breaks one promise of the contract at a time."""
+
+    def __init__(self, *, fault: str, in_channels: int, image_size: int) -> None:
+        super().__init__(4, in_channels=in_channels, image_size=image_size)
+        self.fault = fault
+        self.register_buffer("passes", torch.zeros(()), persistent=False)
+        if fault == "feature_size":
+            self.feature_size += 1
+        if fault == "input_shape":
+            self.input_shape = (in_channels, image_size, image_size + 1)
+        if fault == "torch's BatchNorm":
+            self.blocks[0][1] = torch.nn.BatchNorm2d(4)
+
+    def forward(self, images):
+        features = super().forward(images)
+        if self.fault == "buffer" and self.training:
+            self.passes += 1
+        if self.fault == "buffer":
+            return features * (1 + self.passes)
+        if self.fault == "mixing":
+            return features - features.mean(0)
+        if self.fault == "detached":
+            return features + (features.square() - features.square().detach())
+        return features.float() if self.fault == "dtype" else features
+
+    def __repr__(self):
+        return "Broken" if self.fault == "repr" else super().__repr__()
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("feature_size", "feature_size says"),
+        ("input_shape", "input_shape is"),
+        ("torch's BatchNorm", "training mode .* other tasks"),
+        ("buffer", "state_dict does not hold all"),
+        ("mixing", "in evaluation mode .* other images"),
+        ("detached", "derivatives of the second order are wrong"),
+        ("dtype", "features of torch.float64 images are torch.float32"),
+        ("repr", "repr does not say the number of features"),
+    ],
+)
+def test_the_contract_finds_what_breaks_it(fault, message):
+    with pytest.raises(AssertionError, match=message):
+        check_backbone(Broken, fault=fault)
 
 
 def test_feature_size_of_the_wide_resnet():
@@ -119,18 +175,7 @@ def test_resnet_convolutions_start_from_he():
     assert weight.std().item() == pytest.approx((2 / (640 * 9)) ** 0.5, rel=0.01)
 
 
-@pytest.mark.parametrize("name", [name for name in OPTIONS if name != "wrn-28-10"])
-def test_evaluation_is_deterministic_and_knows_no_tasks(name):
-    torch.manual_seed(0)
-    network = backbones[name](image_size=16, **OPTIONS[name]).double().eval()
-    images = torch.randn(6, 3, 16, 16, dtype=torch.float64)
-    features = network(images)
-    with batch_of_tasks(3, np.arange(3, dtype=np.uint64)):
-        assert torch.equal(network(images), features)
-    torch.testing.assert_close(network(images[:1]), features[:1])
-
-
-@pytest.mark.parametrize("name", [name for name in OPTIONS if name != "wrn-28-10"])
+@pytest.mark.parametrize("name", sorted(OPTIONS.keys() - LARGE))
 def test_channels_last_changes_nothing(name):
     torch.manual_seed(0)
     network = backbones[name](image_size=16, **OPTIONS[name]).double()

@@ -13,7 +13,7 @@ KEYS = np.array([7, 2**64 - 1, 3, 7], np.uint64)
 
 
 def full_ramp(rate: float, size: int) -> DropBlock:
-    layer = DropBlock(rate, size, ramp_tasks=10)
+    layer = DropBlock(rate, size=size, ramp_tasks=10)
     layer.training_tasks.fill_(1000)
     return layer
 
@@ -71,7 +71,7 @@ def test_a_task_that_lost_everything_is_zero_and_not_nan():
 
 
 def test_ramp_rises_linearly_and_counts_tasks():
-    layer = DropBlock(0.1, 5, ramp_tasks=32_000)
+    layer = DropBlock(0.1, size=5, ramp_tasks=32_000)
     assert layer.drop_probability() == 0
     for seen, expected in ((16_000, 0.05), (32_000, 0.1), (1_000_000, 0.1)):
         layer.training_tasks.fill_(seen)
@@ -153,7 +153,7 @@ def test_learners_that_adapt_weights_count_a_task_once_and_drop_alike_for_any_nu
     found = []
     for tasks_at_once in (1, 4):
         torch.manual_seed(0)
-        network = ResNet12((4, 4, 4, 4), drop_rate=0.3, in_channels=1, image_size=16)
+        network = ResNet12(widths=(4, 4, 4, 4), drop_rate=0.3, in_channels=1, image_size=16)
         learner = MAML(network, ways=3, tasks_at_once=tasks_at_once)
         learner.accumulate_gradients(episodes)
         found.append([parameter.grad for parameter in learner.parameters()])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kshot.backbones import MLP, Backbone, Conv4, R2D2Network, ResNet12, WideResNet, batch_of_tasks
+from kshot.backbones import MLP, Backbone, Conv4, R2D2Network, ResNet12, WideResNet, backbone, batch_of_tasks
 from kshot.backbones.film import Modulations, modulated, modulated_layers
 from kshot.backbones.task_weights import forward_per_task, shared_weights
 from kshot.errors import ConfigError
@@ -80,15 +80,15 @@ def test_networks_with_weights_of_their_own_are_modulated_in_both_strategies(net
         name: (weight + 0.1 * torch.randn_like(weight)).detach().requires_grad_()
         for name, weight in shared_weights(network, 3).items()
     }
-    both = forward_per_task(network, weights, images, groups, modulations)
+    both = forward_per_task(network, weights, images, groups=groups, modulations=modulations)
     one_by_one = torch.cat(
         [
             forward_per_task(
                 network,
                 {name: weight[task : task + 1] for name, weight in weights.items()},
                 images[task : task + 1],
-                groups,
-                {
+                groups=groups,
+                modulations={
                     name: (scale[task : task + 1], shift[task : task + 1])
                     for name, (scale, shift) in modulations.items()
                 },
@@ -139,9 +139,8 @@ def test_modulations_that_do_not_fit_are_refused(network):
 
 @pytest.mark.parametrize("build", [lambda network: MMAML(network, ways=3), lambda network: TADAM(network, 12)])
 def test_learners_refuse_a_network_without_layers_to_modulate(build):
-    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    network.feature_size = 2
-    with pytest.raises(ConfigError, match="Sequential has no layer that FiLM could modulate; choose conv4"):
+    network = backbone(nn.Conv2d(1, 2, 3), in_channels=1, image_size=16)
+    with pytest.raises(ConfigError, match="ModuleBackbone has no layer that FiLM could modulate; choose conv4"):
         build(network)
 
 

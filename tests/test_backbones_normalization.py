@@ -128,7 +128,7 @@ def test_contexts_nest_and_end_with_an_error():
 
 @pytest.mark.parametrize(("shape", "count"), [((7, 3, 4, 4), 2), ((4, 3, 1, 1), 4)])
 def test_refuses_tasks_of_unequal_size_and_single_values(shape, count):
-    with pytest.raises(ValueError, match="at least 2 values a channel"), batch_of_tasks(count):
+    with pytest.raises(ValueError, match="at least 2 values per channel"), batch_of_tasks(count):
         BatchNorm2d(3)(torch.randn(shape))
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from kshot.backbones import BatchNorm2d, Timm, batch_of_tasks
+from kshot.backbones.timm_adapter import _torchvision_advice
 from kshot.errors import ConfigError
 from kshot.runs.config import build_learner, describe_learner
 
@@ -112,6 +113,49 @@ def test_refuses_unknown_models_and_images_too_small(fake_timm):
 def test_says_how_to_install_timm(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ConfigError, match=r"pip install kshot\[timm\]"):
+        Timm("resnet18")
+
+
+@pytest.mark.parametrize(
+    ("torch_version", "torchvision_version", "expected"),
+    [
+        ("2.13.0+cpu", "0.22.1", r"torchvision==0.28.*' --index-url https://download.pytorch.org/whl/cpu"),
+        ("2.6.0+cu124", "0.20.0+cpu", r"torchvision==0.21.*' --index-url https://download.pytorch.org/whl/cu124"),
+        ("2.7.1", "0.21.0", "torchvision==0.22.*'"),
+        ("2.7.1", None, "pip install torchvision"),
+    ],
+)
+def test_names_the_torchvision_that_fits(torch_version, torchvision_version, expected):
+    advice = _torchvision_advice(torch_version, torchvision_version)
+    assert advice.endswith(expected)
+    assert torchvision_version is None or torchvision_version in advice
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("operator torchvision::nms does not exist"),
+        AttributeError("partially initialized module 'torchvision' has no attribute 'extension'"),
+        ImportError("libcudart.so.12: cannot open shared object file"),
+        OSError("undefined symbol: _ZN5torch3jit"),
+    ],
+)
+def test_a_torchvision_for_another_torch_is_named(error, monkeypatch):
+    def import_module(name):
+        raise error
+
+    monkeypatch.setattr("kshot.backbones.timm_adapter._version_of", {"torchvision": "0.1.2"}.get)
+    monkeypatch.setattr("kshot.backbones.timm_adapter.importlib.import_module", import_module)
+    with pytest.raises(ConfigError, match=r"timm cannot be imported .*torchvision 0.1.2 was most likely built for"):
+        Timm("resnet18")
+
+
+def test_a_library_that_timm_lacks_is_named(monkeypatch):
+    def import_module(name):
+        raise ModuleNotFoundError("No module named 'safetensors'", name="safetensors")
+
+    monkeypatch.setattr("kshot.backbones.timm_adapter.importlib.import_module", import_module)
+    with pytest.raises(ConfigError, match="timm cannot be imported, since it lacks safetensors"):
         Timm("resnet18")
 
 

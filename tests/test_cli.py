@@ -13,10 +13,12 @@ from kshot.backbones import backbones
 from kshot.cli import COMMANDS
 from kshot.cli.options import Options, parameters
 from kshot.cli.train import training_options
+from kshot.cli.tsa import VIEWS
 from kshot.data import prepare
 from kshot.data.sources import SOURCES
 from kshot.errors import ConfigError
 from kshot.evaluation.protocol import evaluate
+from kshot.experiments.findings import experiments
 from kshot.learners import learners
 from kshot.solvers import adaptations
 from kshot.training import TrainingOptions
@@ -45,6 +47,33 @@ def test_every_option_of_every_part_has_a_text():
     assert [name for name in silent if name.split(".")[1] not in skipped] == []
 
 
+COMMANDS_WITH_OPTIONS = [
+    *[[name] for name in COMMANDS if name not in ("data", "tsa", "theory")],
+    *[["train", "--learner", name] for name in learners if name != "tsa-maml"],
+    *[["train", "--backbone", name] for name in backbones],
+    *[["evaluate", "--adaptation", name] for name in adaptations],
+    *[["data", name] for name in ("list", "prepare", "verify", "show")],
+    *[["data", "prepare", name] for name in SOURCES],
+    *[["tsa", name] for name in ("train", *VIEWS)],
+    *[["theory", name] for name in experiments],
+]
+
+
+@pytest.mark.parametrize("words", COMMANDS_WITH_OPTIONS, ids=" ".join)
+def test_every_option_of_every_command_has_a_text(say, words, monkeypatch):
+    """The options of the parser that prints the help."""
+    shown = []
+
+    def list_options(options: Options, *_: object) -> None:
+        shown.extend(options.parser._actions)
+        raise SystemExit(0)
+
+    monkeypatch.setattr(Options, "parse", list_options)
+    assert say(*words)[0] == 0
+    assert [action.dest for action in shown if not (action.help or "").strip()] == []
+    assert shown
+
+
 def test_help_shows_the_options_of_the_chosen_parts(say):
     _, own, _ = say("train", "--learner", "mtl", "--help")
     _, other, _ = say("train", "--learner=protonet", "--help")
@@ -70,6 +99,8 @@ def test_a_recipe_sets_the_defaults_that_help_shows(say):
         (["train", "--lerner", "mtl"], "no option --lerner; did you mean --learner?"),
         (["train", "--learner", "mlt"], "no learner 'mlt'; choose one of"),
         (["train", "--backbone", "conv5"], "no backbone 'conv5'; choose one of"),
+        (["train", "--learner", "protonett"], "did you mean 'protonet'?"),
+        (["train", "--backbone", "resnet-12"], "did you mean 'resnet12'?"),
         (["train", "--data", "tinny"], "no dataset 'tinny'"),
         (["train", "--recipe", "mtl-cifar-fs-5-shot"], "did you mean mtl-cifar-fs-5shot?"),
         (["train", "--learner.statistic", "joint"], "did you mean --learner.statistics?"),
@@ -96,6 +127,8 @@ def test_a_recipe_sets_the_defaults_that_help_shows(say):
         (["train", "--set", "max_epochs=many"], "--max-epochs takes a whole number or null, not 'many'"),
         (["train", "--set", "max_epochs"], "--set takes key=value"),
         (["train", "--learner"], "--learner needs a value"),
+        (["train", "--factor"], "--factor needs a value"),
+        (["train", "--milestones", "--seed", "1"], "--milestones needs a value"),
         (["train", "--learning-rate", "fast"], "--learning-rate takes a number, not 'fast'"),
         (["train", "--data", "tiny", "--ways", "9"], "tiny/train has 8 classes, too few for 9 ways"),
         (["train", "--data", "tiny", "--shots", "9"], "9 shots + 5 queries need 14; choose fewer shots or queries"),
@@ -106,13 +139,13 @@ def test_a_recipe_sets_the_defaults_that_help_shows(say):
         (["evaluate", "nowhere", "--adaptation", "magic"], "no adaptation 'magic'; choose one of"),
         (["compare", "nowhere"], "nowhere is no run folder"),
         (["report", "nowhere"], "nowhere is no run folder"),
-        (["data", "prepare", "cifar"], "no dataset 'cifar'; did you mean cifar-fs? choose one of"),
+        (["data", "prepare", "cifar"], "no dataset 'cifar' (did you mean 'cifar-fs'?); choose one of"),
         (["data", "prepare", "cifar-fs", "--size", "3"], "no option --size; kshot data prepare cifar-fs --help"),
         (["data", "prepare", "--name", "x", "folder", "--size", "big"], "--size takes a whole number, not 'big'"),
         (["data", "prepare", "mixture", "--name", "x"], "required: parts; kshot data prepare mixture --help"),
         (["data", "lst"], "kshot data has no command 'lst'"),
         (["data", "show", "tiny", "--ways", "7"], "tiny/test has 6 classes, too few for 7 ways"),
-        (["data", "show", "tiny", "--tasks", "0"], "tasks is 0, but must be at least 1"),
+        (["data", "show", "tiny", "--tasks", "0"], "tasks is 0, but must be positive"),
         (["recipes", "nope"], "no recipe 'nope'"),
         (["classify", "nowhere", "nothing"], "nothing does not exist"),
     ],

@@ -17,7 +17,7 @@ from kshot.data.dataset import ImageForm
 from kshot.errors import CheckpointError, ConfigError, DataError
 from kshot.learners import MultiTask
 from kshot.photos.classifier import PhotoClassifier, images_at
-from kshot.runs.folder import load_learner, load_run
+from kshot.runs.run import Run
 from kshot.solvers import LogisticRegression, TuneAll
 from kshot.training import train
 
@@ -102,6 +102,36 @@ def test_what_cannot_be_learnt_is_refused(learner, photos, toy_split):
         PhotoClassifier(learner, split)
 
 
+def test_what_cannot_be_predicted_is_refused(learner, classifier, photos, toy_split):
+    for nothing in ([], [photos / "none"], ["nowhere.png"], photos / "examples" / "none"):
+        (photos / "none").mkdir(exist_ok=True)
+        with pytest.raises(DataError, match=r"there are no images|does not exist.*; name"):
+            classifier.predict(nothing)
+    fresh = PhotoClassifier(learner, toy_split([2, 2], size=16, channels=3))
+    for use in (lambda: fresh.predict([photos / "new"]), fresh.leave_one_out):
+        with pytest.raises(ConfigError, match="has learnt no classes yet; call fit with a folder of examples first"):
+            use()
+    (photos / "examples" / "cat" / "no.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"no\.png"):
+        fresh.fit(photos / "examples")
+    with pytest.raises((ConfigError, DataError)):
+        fresh.predict([photos / "new"])
+
+
+def test_paths_may_be_strings_and_folders(classifier, photos, tmp_path):
+    files = sorted((photos / "new").iterdir())
+    expected = classifier.predict(files)
+    for places in (photos / "new", str(photos / "new"), [str(path) for path in files], tuple(files)):
+        predictions = classifier.predict(places)
+        assert predictions.paths == files
+        np.testing.assert_array_equal(predictions.probabilities, expected.probabilities)
+    one = classifier.predict(str(files[0]))
+    assert len(one.probabilities) == 1
+    expected.save(tmp_path / "path.csv")
+    expected.save(str(tmp_path / "string.csv"))
+    assert (tmp_path / "path.csv").read_bytes() == (tmp_path / "string.csv").read_bytes()
+
+
 def test_command_line(photos, toy_data, monkeypatch, capsys):
     monkeypatch.chdir(photos)
     assert main(["classify", "examples", "new"]) == 2
@@ -124,13 +154,12 @@ def test_an_older_run_needs_its_dataset(toy_data, tmp_path, monkeypatch):
     learner = MultiTask(Conv4(8, in_channels=1, image_size=16), num_classes=12)
     settings = {"max_epochs": 1, "tasks_per_epoch": 4, "meta_batch": 2, "validation_tasks": 4}
     train(learner, toy_data, run=tmp_path / "run", progress=False, **settings)
-    _, told = load_learner(tmp_path / "run")
+    told = Run(tmp_path / "run").image_form
     forget_form(tmp_path / "run" / "checkpoints" / "best.pt")
-    assert load_run(tmp_path / "run", toy_data)[1] is toy_data
     with pytest.raises(CheckpointError, match=r"does not say how its images have to look.*no dataset 'toy'"):
-        load_learner(tmp_path / "run", root=tmp_path)
-    monkeypatch.setattr("kshot.runs.folder.datasets.load_images", lambda name, root: toy_data)
-    assert load_learner(tmp_path / "run")[1] == told
+        _ = Run(tmp_path / "run", root=tmp_path).image_form
+    monkeypatch.setattr("kshot.runs.run.datasets.load_images", lambda name, root: toy_data)
+    assert Run(tmp_path / "run").image_form == told
     assert told == ImageForm("toy", toy_data.train.image_shape, toy_data.train.normalization)
 
 

@@ -9,7 +9,7 @@ import pytest
 from kshot import demo
 from kshot.cli import main
 from kshot.evaluation.results import Evaluation
-from kshot.runs.readers import read_evaluations
+from kshot.runs.run import Run
 
 
 @pytest.fixture
@@ -29,8 +29,8 @@ def test_demo_prints_a_table_and_draws_a_picture(small, tmp_path, capsys):
     out = capsys.readouterr().out
     for name in ("mtl", "supervised", "protonet", "untrained", "minus mtl", "training"):
         assert name in out
-    assert "5 ways, 1 and 5 shots, 15 queries a class, 20 tasks of toy/test" in out
-    assert len(read_evaluations(tmp_path / "mtl")) == 2
+    assert "5 ways, 1 and 5 shots, 15 queries per class, 20 tasks of toy/test" in out
+    assert len(Run(tmp_path / "mtl").evaluations) == 2
     assert (tmp_path / "task.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "table.txt").read_text().strip() in out
     with open(tmp_path / "mtl" / "metrics.csv") as file:

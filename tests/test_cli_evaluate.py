@@ -8,23 +8,21 @@ import shutil
 
 import numpy as np
 import pytest
-from cli_toys import MEASURE
+from cli_toys import MEASURE, page_of
 
 from kshot.evaluation.protocol import evaluate
 from kshot.evaluation.results import Evaluation, compare
-from kshot.report.page import page
-from kshot.runs.folder import load_run
-from kshot.runs.readers import read_evaluations
+from kshot.runs.run import Run
 
 
 def test_evaluate_saves_every_task_and_prints_intervals(say, runs):
     code, out, _ = say("evaluate", runs / "mtl-0", runs / "mtl-1", "--shots", 1, 2, *MEASURE)
     assert code == 0
-    assert "5 ways, 1 and 2 shots, 4 queries a class, 30 tasks of tiny/test" in out
+    assert "5 ways, 1 and 2 shots, 4 queries per class, 30 tasks of tiny/test" in out
     assert "Over 2 training seeds (mtl-0, mtl-1): 1-shot" in out
     saved = [Evaluation.load(path) for path in (runs / "mtl-0" / "evaluation").glob("*30tasks*.json")]
     assert sorted(result.protocol.shots for result in saved) == [1, 2]
-    learner, data = load_run(runs / "mtl-0", root=None)
+    learner, data = Run(runs / "mtl-0").learner, Run(runs / "mtl-0").data
     for result in saved:
         assert f"{100 * result.mean:.2f} ± {100 * result.ci95:.2f}" in out
         direct = evaluate(learner, data.test, shots=result.protocol.shots, queries=4, tasks=30)
@@ -79,12 +77,12 @@ def test_compare_prints_paired_differences_and_evaluates_only_what_is_missing(sa
     assert f"{100 * difference.mean:+.2f} ± {100 * difference.ci95:.2f}" in out
     assert "2-shot, minus mtl-0" in out
     assert err.count("evaluating") == 2
-    monkeypatch.setattr("kshot.runs.measurement.Measurement.of", None)
+    monkeypatch.setattr("kshot.runs.measurement.Measurement.evaluations_of", None)
     assert say(*words)[:2] == (0, out)
 
 
 def test_one_run_is_compared_with_nothing(say, runs, monkeypatch):
-    monkeypatch.setattr("kshot.runs.measurement.Measurement.of", None)
+    monkeypatch.setattr("kshot.runs.measurement.Measurement.evaluations_of", None)
     code, _, err = say("compare", runs / "mtl-0", "--tasks", 44)
     assert code == 2
     assert "kshot compare needs two runs or more" in err
@@ -97,13 +95,13 @@ def test_results_of_other_weights_are_not_used_again_and_copies_keep_theirs(say,
         shutil.copytree(runs / name, tmp_path / name, copy_function=shutil.copyfile)
         os.utime(tmp_path / name / "checkpoints" / "best.pt", (2e9, 2e9))
     with monkeypatch.context() as patch:
-        patch.setattr("kshot.runs.measurement.Measurement.of", None)
+        patch.setattr("kshot.runs.measurement.Measurement.evaluations_of", None)
         assert say("compare", "mtl-0", "proto", *words)[0] == 0
     shutil.copyfile(runs / "mtl-1" / "checkpoints" / "best.pt", tmp_path / "mtl-0" / "checkpoints" / "best.pt")
     os.utime(tmp_path / "mtl-0" / "checkpoints" / "best.pt", (0, 0))
-    assert read_evaluations(tmp_path / "mtl-0") == []
+    assert Run(tmp_path / "mtl-0").evaluations == []
     assert say("compare", "mtl-0", "proto", *words)[2].count("evaluating") == 1
-    assert [result.protocol.tasks for result in read_evaluations(tmp_path / "mtl-0")] == [42]
+    assert [result.protocol.tasks for result in Run(tmp_path / "mtl-0").evaluations] == [42]
 
 
 def test_evaluation_under_torchrun_waits_for_nobody(say, runs, monkeypatch):
@@ -114,7 +112,7 @@ def test_evaluation_under_torchrun_waits_for_nobody(say, runs, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     code, out, _ = say("evaluate", runs / "mtl-0", "--tasks", 5, "--queries", 4)
     assert code == 0
-    assert "5 ways, 5 shots, 4 queries a class, 5 tasks of tiny/test" in out
+    assert "5 ways, 5 shots, 4 queries per class, 5 tasks of tiny/test" in out
 
 
 def test_precisions_do_not_mix(say, runs, monkeypatch):
@@ -126,9 +124,9 @@ def test_precisions_do_not_mix(say, runs, monkeypatch):
     assert code == 0
     assert "Precision: bf16." in other
     assert err.count("evaluating") == 2
-    monkeypatch.setattr("kshot.runs.measurement.Measurement.of", None)
+    monkeypatch.setattr("kshot.runs.measurement.Measurement.evaluations_of", None)
     assert say(*words)[:2] == (0, out)
-    assert "Precision: float32." in page([runs / "mtl-0", runs / "proto"])
+    assert "Precision: float32." in page_of([runs / "mtl-0", runs / "proto"])
 
 
 def test_tasks_within_domain_do_not_mix_with_others(say, runs, monkeypatch):
@@ -139,8 +137,8 @@ def test_tasks_within_domain_do_not_mix_with_others(say, runs, monkeypatch):
     assert code == 0
     assert "43 tasks of tiny/test, each within one domain" in other
     assert err.count("evaluating") == 2
-    page([runs / "mtl-0", runs / "proto"])
-    monkeypatch.setattr("kshot.runs.measurement.Measurement.of", None)
+    page_of([runs / "mtl-0", runs / "proto"])
+    monkeypatch.setattr("kshot.runs.measurement.Measurement.evaluations_of", None)
     assert say(*words)[:2] == (0, out)
     assert say(*words, "--within-domain", "false")[:2] == (0, out)
     assert "true,43" in say(*words, "--within-domain", "--style", "csv")[1]
@@ -152,11 +150,11 @@ def test_learners_that_adapt_weights_get_a_row_for_each_kind_of_statistics(say, 
     assert code == 0
     assert "maml, transductive" in out
     assert "maml, inductive" in out
-    assert "Protocol of maml, inductive: 5 ways, 1 shot, 2 queries a class, 3 tasks of tiny/test, inductive" in out
+    assert "Protocol of maml, inductive: 5 ways, 1 shot, 2 queries per class, 3 tasks of tiny/test, inductive" in out
     code, out, _ = say("compare", tmp_path / "maml", "--shots", 1, "--tasks", 3, "--queries", 2)
     assert code == 0
     assert "1-shot, minus maml, transductive" in out
-    shown = page([tmp_path / "maml"])
+    shown = page_of([tmp_path / "maml"])
     assert "maml, transductive" in shown
     assert "maml, inductive" in shown
     code, out, _ = say("evaluate", tmp_path / "maml", "--statistics", "inductive", "--tasks", 3, "--queries", 2)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from cli_toys import MEASURE
-
-from kshot.report.page import page
+from cli_toys import MEASURE, page_of
 
 
 def test_report_is_one_page_with_everything_in_it(say, runs):
@@ -28,11 +26,23 @@ def test_report_prefers_the_learners_own_adaptation(say, runs, tmp_path):
     measure = ["--shots", 5, "--tasks", 30, "--queries", 3]
     assert say("compare", "mtl-0", "proto", *measure)[0] == 0
     assert say("compare", "mtl-0", "mtl-1", "proto", *measure, "--adaptation", "ridge")[0] == 0
-    own = page([Path("mtl-0"), Path("proto")])
+    own = page_of([Path("mtl-0"), Path("proto")])
     assert "Adaptation of mtl-0: logistic-c=3.0." in own
     assert "Adaptation of proto: centroid." in own
-    assert "<h2>Time</h2>" not in page([Path("mtl-0")]), "there is nothing to compare"
-    assert "Adaptation: ridge-" in page([Path("mtl-0"), Path("mtl-1")]), "the only one that both were measured with"
+    assert "<h2>Time</h2>" not in page_of([Path("mtl-0")]), "there is nothing to compare"
+    assert "Adaptation: ridge-" in page_of([Path("mtl-0"), Path("mtl-1")]), "the only one that both were measured with"
+
+
+def test_runs_on_two_datasets_share_a_page(say, runs, tmp_path):
+    assert say("evaluate", runs / "mtl-0", "--shots", 2, *MEASURE)[0] == 0
+    shutil.copytree(runs / "mtl-0", tmp_path / "elsewhere")
+    for path in [tmp_path / "elsewhere" / "config.yaml", *(tmp_path / "elsewhere" / "evaluation").iterdir()]:
+        path.write_text(path.read_text().replace("tiny", "other"))
+    assert say("report", runs / "mtl-0", "elsewhere")[0] == 0
+    text = Path("report.html").read_text()
+    assert "different datasets (tiny, other)" in text
+    assert "kshot compare" not in text
+    assert [text.count(f"30 tasks of {name}/test</h2>") for name in ("tiny", "other")] == [1, 1]
 
 
 def test_a_place_that_cannot_be_written_is_named(say, runs, tmp_path, monkeypatch):

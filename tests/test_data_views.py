@@ -72,21 +72,21 @@ def test_every_view_of_prepared_data_is_short(tmp_path: Path) -> None:
 def test_unknown_names_are_answered_with_near_ones(tmp_path: Path) -> None:
     prepare_part(tmp_path, "photos", (8, 8, 3), 0)
     for use in (data.load, data.load_images, data.verify):
-        with pytest.raises(DataError, match=r"no dataset 'glyhps' in .*; did you mean glyphs\? choose one of"):
+        with pytest.raises(DataError, match=r"no dataset 'glyhps' in .* \(did you mean 'glyphs'\?\); choose one of"):
             use("glyhps", tmp_path)
-        with pytest.raises(DataError, match=r"did you mean photos\?"):
+        with pytest.raises(DataError, match=r"did you mean 'photos'\?"):
             use("phtos", tmp_path)
-    with pytest.raises(ConfigError, match=r"no dataset 'ominglot'; did you mean omniglot\?"):
+    with pytest.raises(ConfigError, match=r"no dataset 'ominglot' \(did you mean 'omniglot'\?\)"):
         data.prepare("ominglot", root=tmp_path)
-    with pytest.raises(ConfigError, match=r"no option 'sise'; did you mean size\? its options: size, fractions"):
+    with pytest.raises(ConfigError, match=r"no option 'sise' \(did you mean 'size'\?\); its options: size, fractions"):
         data.prepare("folder", tmp_path, name="x", root=tmp_path, sise=3)
 
 
 def test_commands_suggest_names(say) -> None:
-    assert "no command 'shwo'; did you mean show?" in say("data", "shwo", "tiny")[2]
-    assert "did you mean tiny?" in say("data", "show", "tinny")[2]
-    assert "did you mean tiny?" in say("data", "verify", "tinny")[2]
-    assert "did you mean glyphs?" in say("data", "prepare", "glyph")[2]
+    assert "no command 'shwo' (did you mean 'show'?)" in say("data", "shwo", "tiny")[2]
+    assert "did you mean 'tiny'?" in say("data", "show", "tinny")[2]
+    assert "did you mean 'tiny'?" in say("data", "verify", "tinny")[2]
+    assert "did you mean 'glyphs'?" in say("data", "prepare", "glyph")[2]
 
 
 # Pictures -----------------------------------------------------------------------------------------------------------

@@ -18,8 +18,9 @@ from kshot.errors import ConfigError, DataError
 from kshot.evaluation.features import extract_features
 from kshot.evaluation.protocol import evaluate
 from kshot.evaluation.results import Evaluation, Protocol, compare, over_seeds
-from kshot.intervals import interval
+from kshot.intervals import mean_interval
 from kshot.learners import MultiTask
+from kshot.measures import SQUARED_ERROR
 from kshot.solvers.adaptation import adaptations
 
 
@@ -57,7 +58,7 @@ def test_equals_scikit_learn_on_each_task_alone(learner, toy_data, toy_split):
 @pytest.mark.parametrize("adaptation", ["logistic", "centroid", "ridge", "cosine"])
 def test_cached_features_give_what_the_images_give(learner, toy_data, adaptation):
     chosen = adaptations[adaptation]()
-    cached = evaluate(learner, toy_data.test, 4, 2, 5, tasks=10, adaptation=adaptation)
+    cached = evaluate(learner, toy_data.test, ways=4, shots=2, queries=5, tasks=10, adaptation=adaptation)
     sampler = EpisodeSampler(toy_data.test, TaskShape(4, 2, 5), seed=0)
     episodes = prepare_images(sampler.episodes(np.arange(10)), toy_data.test.normalization)
     correct = chosen.scores(learner.eval(), episodes).argmax(-1) == episodes.query_labels
@@ -67,9 +68,9 @@ def test_cached_features_give_what_the_images_give(learner, toy_data, adaptation
 
 
 def test_a_task_does_not_depend_on_how_many_are_asked_for(learner, toy_data, monkeypatch):
-    many = evaluate(learner, toy_data.test, 4, 2, 5, tasks=30, seed=1)
+    many = evaluate(learner, toy_data.test, ways=4, shots=2, queries=5, tasks=30, seed=1)
     monkeypatch.setattr("kshot.evaluation.protocol._CHUNK_BYTES", 1)
-    few = evaluate(learner, toy_data.test, 4, 2, 5, tasks=7, seed=1)
+    few = evaluate(learner, toy_data.test, ways=4, shots=2, queries=5, tasks=7, seed=1)
     np.testing.assert_array_equal(many.accuracies[:7], few.accuracies)
 
 
@@ -78,23 +79,27 @@ def test_features_may_be_shared_and_leave_the_learner_as_it_was(learner, toy_dat
     before = {name: value.clone() for name, value in learner.state_dict().items()}
     features = extract_features(learner, toy_data.test)
     assert features.shape == (144, 8)
-    shared = evaluate(learner, toy_data.test, 3, 1, 5, tasks=10, features=features)
-    np.testing.assert_array_equal(shared.accuracies, evaluate(learner, toy_data.test, 3, 1, 5, tasks=10).accuracies)
+    shared = evaluate(learner, toy_data.test, ways=3, shots=1, queries=5, tasks=10, features=features)
+    np.testing.assert_array_equal(
+        shared.accuracies, evaluate(learner, toy_data.test, ways=3, shots=1, queries=5, tasks=10).accuracies
+    )
     assert learner.training
     assert learner.precision == "float32"
     assert all(torch.equal(before[name], value) for name, value in learner.state_dict().items())
 
 
 def test_features_too_many_to_keep_are_computed_for_each_task(learner, toy_data, monkeypatch):
-    kept = evaluate(learner, toy_data.test, 3, 2, 5, tasks=40)
+    kept = evaluate(learner, toy_data.test, ways=3, shots=2, queries=5, tasks=40)
     monkeypatch.setattr("kshot.evaluation.protocol._FEATURE_BYTES", 144 * 8 * 4 - 1)
     monkeypatch.setattr("kshot.evaluation.protocol.extract_features", None)
-    np.testing.assert_array_equal(evaluate(learner, toy_data.test, 3, 2, 5, tasks=40).accuracies, kept.accuracies)
+    np.testing.assert_array_equal(
+        evaluate(learner, toy_data.test, ways=3, shots=2, queries=5, tasks=40).accuracies, kept.accuracies
+    )
 
 
 def test_tune_all_runs_and_leaves_the_weights_alone(learner, toy_data):
     before = {name: value.clone() for name, value in learner.state_dict().items()}
-    tuned = evaluate(learner, toy_data.test, 3, 2, 5, tasks=3, adaptation="tune-all")
+    tuned = evaluate(learner, toy_data.test, ways=3, shots=2, queries=5, tasks=3, adaptation="tune-all")
     assert tuned.mean > 0.5
     assert all(torch.equal(before[name], value) for name, value in learner.state_dict().items())
 
@@ -102,9 +107,9 @@ def test_tune_all_runs_and_leaves_the_weights_alone(learner, toy_data):
 def test_interval_covers_the_mean_as_often_as_it_says():
     generator = np.random.default_rng(0)
     samples = generator.normal(3.0, 2.0, (4000, 12))
-    covered = [abs(sample.mean() - 3.0) <= interval(sample) for sample in samples]
+    covered = [abs(sample.mean() - 3.0) <= mean_interval(sample).ci95 for sample in samples]
     assert 0.94 < np.mean(covered) < 0.96
-    assert np.isnan(interval(np.ones(1)))
+    assert np.isnan(mean_interval(np.ones(1)).ci95)
 
 
 def test_paired_difference_is_that_of_the_tasks():
@@ -134,16 +139,18 @@ def test_tasks_within_domain_are_another_protocol(within_domain, learner, toy_sp
     """The split's own way counts as no choice, so that a result is paired with those that were saved without it."""
     split = toy_split([24] * 8, name="test", size=16, domains=["a"] * 4 + ["b"] * 4)
     split = replace(split, tasks_within_domain=not within_domain)
-    own = evaluate(learner, split, 4, 1, 5, tasks=9)
-    chosen = evaluate(learner, split, 4, 1, 5, tasks=9, within_domain=within_domain)
-    same = evaluate(learner, split, 4, 1, 5, tasks=9, within_domain=not within_domain)
+    own = evaluate(learner, split, ways=4, shots=1, queries=5, tasks=9)
+    chosen = evaluate(learner, split, ways=4, shots=1, queries=5, tasks=9, within_domain=within_domain)
+    same = evaluate(learner, split, ways=4, shots=1, queries=5, tasks=9, within_domain=not within_domain)
     np.testing.assert_array_equal(own.accuracies, same.accuracies)
     assert own.protocol == same.protocol
     assert own.protocol.within_domain is None
     assert chosen.protocol.within_domain is within_domain
     assert ("within one domain" if within_domain else "across domains") in str(chosen)
     other = replace(split, tasks_within_domain=within_domain)
-    np.testing.assert_array_equal(chosen.accuracies, evaluate(learner, other, 4, 1, 5, tasks=9).accuracies)
+    np.testing.assert_array_equal(
+        chosen.accuracies, evaluate(learner, other, ways=4, shots=1, queries=5, tasks=9).accuracies
+    )
     with pytest.raises(ConfigError, match=r"different tasks \(they differ in within_domain\)"):
         compare(own, chosen)
     assert own.save(tmp_path) != chosen.save(tmp_path)
@@ -175,6 +182,19 @@ def test_saved_result_is_read_back(tmp_path):
         Evaluation.load(path)
 
 
+def test_a_result_shows_what_a_person_asks_first():
+    lines = repr(result([0.25, 0.5, 0.75, 1.0])).splitlines()
+    assert lines == [
+        "Evaluation of mtl: 62.50 ± 51.36 %, mean accuracy with 95% interval",
+        "  5-way 1-shot, 15 queries per class, 4 tasks of toy/test, running statistics, seed 0",
+    ]
+    departing = replace(result([0.5, 0.5]), own_adaptation=False, adaptation="ridge", precision="bf16")
+    assert repr(departing).splitlines()[2:] == ["  tasks learnt by ridge", "  computed in bf16"]
+    errors = replace(result([0.5, 0.5], ways=1), measure=SQUARED_ERROR)
+    assert "0.5000 ± 0.0000, mean squared error with 95% interval" in repr(errors)
+    assert len(repr(result(np.linspace(0, 1, 2000)))) < 250
+
+
 def test_a_full_disk_leaves_the_previous_result(tmp_path, full_disk):
     path = result([0.25, 0.5, 0.75, 1.0]).save(tmp_path)
     before = path.read_bytes()
@@ -189,18 +209,18 @@ def test_impossible_requests_are_refused_before_any_feature_is_computed(learner,
     with pytest.raises(DataError, match="too few for 7 ways"):
         evaluate(learner, toy_data.test, ways=7)
     with pytest.raises(ConfigError, match="there is no adaptation 'magic'; choose one of: centroid"):
-        evaluate(learner, toy_data.test, 3, 1, 5, adaptation="magic")
+        evaluate(learner, toy_data.test, ways=3, shots=1, queries=5, adaptation="magic")
     for tasks in (0, 1):
         with pytest.raises(ConfigError, match=f"tasks is {tasks}, but must be at least 2: one task alone has no conf"):
-            evaluate(learner, toy_data.test, 3, 1, 5, tasks=tasks)
+            evaluate(learner, toy_data.test, ways=3, shots=1, queries=5, tasks=tasks)
     with pytest.raises(ConfigError, match="queries is 0, but must be at least 1"):
-        evaluate(learner, toy_data.test, 3, 1, 0)
+        evaluate(learner, toy_data.test, ways=3, shots=1, queries=0)
     with pytest.raises(ConfigError, match="no precision 'fp8'; choose one of: float32, bf16"):
-        evaluate(learner, toy_data.test, 3, 1, 5, precision="fp8")
+        evaluate(learner, toy_data.test, ways=3, shots=1, queries=5, precision="fp8")
     with pytest.raises(ConfigError, match="not trained for inductive statistics"):
-        evaluate(learner, toy_data.test, 3, 1, 5, statistics="inductive")
+        evaluate(learner, toy_data.test, ways=3, shots=1, queries=5, statistics="inductive")
     with pytest.raises(ConfigError, match="288 features were given, but toy/test has 144 images"):
-        evaluate(learner, toy_data.test, 3, 1, 5, features=extract_features(learner, toy_data.train))
+        evaluate(learner, toy_data.test, ways=3, shots=1, queries=5, features=extract_features(learner, toy_data.train))
 
 
 @pytest.mark.parametrize(("size", "batches"), [(32, [250] * 4 + [40]), (84, [36] * 28 + [32]), (8, [250] * 4 + [40])])

@@ -37,7 +37,7 @@ def plain_conv4(weights: dict[str, torch.Tensor], images: torch.Tensor) -> torch
 
 @pytest.mark.parametrize("statistics", ["transductive", "inductive"])
 def test_equals_a_plain_loop_over_tasks_and_query_images(maml, toy_data, statistics):
-    measured = evaluate(maml, toy_data.test, 4, 2, 3, tasks=4, statistics=statistics)
+    measured = evaluate(maml, toy_data.test, ways=4, shots=2, queries=3, tasks=4, statistics=statistics)
     episodes = prepare_images(
         EpisodeSampler(toy_data.test, TaskShape(4, 2, 3), seed=0).episodes(np.arange(4)), toy_data.test.normalization
     )
@@ -61,19 +61,19 @@ def test_equals_a_plain_loop_over_tasks_and_query_images(maml, toy_data, statist
 
 
 def test_the_usual_statistics_are_each_learner_s_own_and_others_are_refused(maml, toy_data):
-    assert evaluate(maml, toy_data.test, 4, 1, 2, tasks=2).protocol.statistics == "transductive"
+    assert evaluate(maml, toy_data.test, ways=4, shots=1, queries=2, tasks=2).protocol.statistics == "transductive"
     multi_task = MultiTask(Conv4(8, in_channels=1, image_size=16), num_classes=12)
-    assert evaluate(multi_task, toy_data.test, 4, 1, 2, tasks=2).protocol.statistics == "running"
+    assert evaluate(multi_task, toy_data.test, ways=4, shots=1, queries=2, tasks=2).protocol.statistics == "running"
     for learner, statistics in ((maml, "running"), (multi_task, "inductive")):
         with pytest.raises(ConfigError, match=f"not trained for {statistics} statistics; choose one of"):
-            evaluate(learner, toy_data.test, 4, 1, 2, tasks=2, statistics=statistics)
+            evaluate(learner, toy_data.test, ways=4, shots=1, queries=2, tasks=2, statistics=statistics)
     assert maml.statistics_at_test == "transductive"
 
 
 def test_a_task_that_diverges_is_named_by_its_number(maml, toy_data, tmp_path):
     maml.inner_rate = 1e30
     with pytest.raises(DivergenceError, match=r"task 0: the inner loop diverged: the loss was .* lower the inner rate"):
-        evaluate(maml, toy_data.test, 4, 1, 2, tasks=5)
+        evaluate(maml, toy_data.test, ways=4, shots=1, queries=2, tasks=5)
     with pytest.raises(DivergenceError, match=r"training failed \(task 0: the inner loop diverged"):
         train(maml, toy_data, ways=4, shots=1, queries=2, run=tmp_path, max_epochs=1, tasks_per_epoch=8, progress=False)
     assert not (tmp_path / "checkpoints" / "best.pt").exists()
@@ -82,13 +82,13 @@ def test_a_task_that_diverges_is_named_by_its_number(maml, toy_data, tmp_path):
 def test_tasks_within_domain_are_shown_by_group(maml, toy_split):
     split = toy_split([24] * 8, name="test", size=16, domains=["a"] * 4 + ["b"] * 4)
     data = Dataset("toy", train=split, val=split, test=split, train_val=split)
-    result = evaluate(maml, data.test, 4, 1, 2, tasks=9, within_domain=True)
+    result = evaluate(maml, data.test, ways=4, shots=1, queries=2, tasks=9, within_domain=True)
     parts = result.by_domain()
     assert list(parts) == ["a", "b"]
     assert sum(part.protocol.tasks for part in parts.values()) == 9
     assert sum(part.accuracies.sum() for part in parts.values()) == pytest.approx(result.accuracies.sum())
-    assert f"run, 1-shot by domain (tasks): a {100 * parts['a'].mean:.2f} ±" in table([Row("run", [result])])
-    assert evaluate(maml, data.test, 4, 1, 2, tasks=9).by_domain() == {}
+    assert f"run, 1-shot by domain (tasks): a {100 * parts['a'].mean:.2f} ±" in str(table([Row("run", [result])]))
+    assert evaluate(maml, data.test, ways=4, shots=1, queries=2, tasks=9).by_domain() == {}
 
 
 def test_the_number_of_ways_is_the_learner_s_own_where_nobody_says(maml, toy_data):

@@ -258,7 +258,7 @@ def test_tasks_without_support_images_are_refused(name, unseen_episodes):
 def test_no_training_classes_are_refused(name):
     if "num_classes" not in inspect.signature(kind_of(name)).parameters:
         pytest.skip("does not ask for their number")
-    with pytest.raises(ConfigError, match="num_classes is 0, but must be at least 1"):
+    with pytest.raises(ConfigError, match="num_classes is 0, but must be positive"):
         build(name, num_classes=0)
 
 

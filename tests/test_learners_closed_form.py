@@ -150,7 +150,10 @@ def test_label_smoothing_gives_each_other_class_an_equal_share() -> None:
 
 @pytest.mark.parametrize(
     ("learner", "plain"),
-    [(lambda: MetaOptNet(backbone()), SupportVectorMachine()), (lambda: MetaOptNet(backbone(), "ridge"), Ridge(50.0))],
+    [
+        (lambda: MetaOptNet(backbone()), SupportVectorMachine()),
+        (lambda: MetaOptNet(backbone(), "ridge"), Ridge(l2=50.0)),
+    ],
     ids=["svm", "ridge"],
 )
 def test_evaluation_sees_what_was_learnt(toy_data, learner, plain) -> None:
@@ -163,10 +166,12 @@ def test_evaluation_sees_what_was_learnt(toy_data, learner, plain) -> None:
     torch.testing.assert_close(head.scores(query.view(6, 15, -1)), trained.scores(episodes))
     unscaled = plain.head(support.view(6, 12, -1), episodes.support_labels, 3)
     torch.testing.assert_close(head.weight, 2.5 * unscaled.weight)
-    own = evaluation.evaluate(trained.float(), toy_data.test, 3, 2, 4, tasks=8)
+    own = evaluation.evaluate(trained.float(), toy_data.test, ways=3, shots=2, queries=4, tasks=8)
     assert own.own_adaptation
     assert own.adaptation == f"scaled-{plain.description}"
-    assert not evaluation.evaluate(trained, toy_data.test, 3, 2, 4, tasks=8, adaptation=plain).own_adaptation
+    assert not evaluation.evaluate(
+        trained, toy_data.test, ways=3, shots=2, queries=4, tasks=8, adaptation=plain
+    ).own_adaptation
 
 
 def test_r2d2_learns_its_three_numbers(toy_data) -> None:
@@ -191,7 +196,7 @@ def test_r2d2_learns_its_three_numbers(toy_data) -> None:
         ({"head": "ridge", "l2": 0.0}, "l2 is 0.0"),
         ({"head": "svm", "l2": -5.0}, "l2 is -5.0"),
         ({"head": "ridge", "c": -5.0}, "the C of a support vector machine is -5.0"),
-        ({"scale": 0.0}, "scale is 0.0, but must be above 0"),
+        ({"scale": 0.0}, "scale is 0.0, but must be positive"),
         ({"scale": float("nan")}, "scale is nan"),
     ],
 )

@@ -57,7 +57,7 @@ def outcomes(
 ) -> tuple[Weights, list[Weights], list[list[float]]]:
     """Theta, the weights of each task after so many steps, and the losses that each task met on the way."""
     theta, l2 = weights_of(learner), getattr(learner, "l2", 0.0)
-    plan = draw_minibatches(episodes.keys, episodes.support.shape[1], size, steps)
+    plan = draw_minibatches(episodes.keys, images=episodes.support.shape[1], size=size, steps=steps)
     how = (learner.inner_optimizer, learner.inner_rate, l2)
     tasks = zip(episodes.support, episodes.support_labels, plan)
     reached, losses = zip(*(optimised(theta, images, labels, batches, *how) for images, labels, batches in tasks))
@@ -239,15 +239,15 @@ def test_imaml_is_evaluated_on_the_proximal_problem(at_once: int) -> None:
 @pytest.mark.parametrize(
     ("cls", "options", "message"),
     [
-        (Reptile, {"inner_steps": 0}, "inner_steps is 0, but must be at least 1"),
-        (Reptile, {"inner_batch": 0}, "inner_batch is 0, but must be at least 1"),
-        (Reptile, {"test_inner_batch": 0}, "test_inner_batch is 0, but must be at least 1"),
-        (Reptile, {"inner_rate": 0.0}, "inner_rate is 0.0, but must be above 0"),
+        (Reptile, {"inner_steps": 0}, "inner_steps is 0, but must be positive"),
+        (Reptile, {"inner_batch": 0}, "inner_batch is 0, but must be positive"),
+        (Reptile, {"test_inner_batch": 0}, "test_inner_batch is 0, but must be positive"),
+        (Reptile, {"inner_rate": 0.0}, "inner_rate is 0.0, but must be positive"),
         (Reptile, {"inner_optimizer": "radam"}, "inner_optimizer is 'radam'; choose one of: adam, sgd"),
         (MinibatchProx, {"l2": 0.0}, "l2 is 0.0, but must be above 0; without it, this is the learner reptile"),
-        (IMAML, {"l2": -1.0}, "l2 is -1.0, but must be above 0"),
+        (IMAML, {"l2": -1.0}, "l2 is -1.0, but must be positive"),
         (IMAML, {"inner_rate": 1.0, "l2": 2.0}, "lower inner_rate below 1"),
-        (IMAML, {"cg_steps": 0}, "cg_steps is 0, but must be at least 1"),
+        (IMAML, {"cg_steps": 0}, "cg_steps is 0, but must be positive"),
         (IMAML, {"damping": -1.0}, "damping is -1.0, but must be at least 0"),
     ],
 )

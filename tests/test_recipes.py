@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
+import published_values
 import pytest
 import torch
+from tabulate import tabulate
 
 from kshot import recipes
 from kshot.cli.options import Options
@@ -84,11 +88,11 @@ def test_published_value_is_that_of_the_paper(name):
 
 
 def test_every_cell_of_the_paper_has_a_recipe_that_shows_its_values():
-    """Of Z21's tables 1 to 3: the values of the recipes are those of the tables' rows, each row once."""
+    """Of Z21's tables 1 to 3 and its text: the values of the recipes are those of published.csv, each row once."""
     shown = [value for name in recipes.names() for value in recipes.load(name).published if value.paper == "Z21"]
     rows = [row for row in recipes.published_rows() if row["paper"] == "Z21"]
-    expected = [(row["table"], float(row["accuracy"]), float(row["ci95"])) for row in rows]
-    assert sorted((value.table, value.accuracy, value.ci95) for value in shown) == sorted(expected)
+    expected = [(row["table"], float(row["accuracy"]), row["ci95"] and float(row["ci95"])) for row in rows]
+    assert sorted((value.table, value.accuracy, value.ci95 or "") for value in shown) == sorted(expected)
 
 
 @pytest.mark.parametrize("name", [name for name in recipes.names() if name.startswith(("maml-l-", "fomaml-"))])
@@ -98,7 +102,7 @@ def test_variants_of_maml_differ_from_it_in_one_thing(name):
     if name.startswith("maml-l-"):
         assert sections == ["backbone"]
         assert own.options["backbone"] == maml.options["backbone"] | {"width": 40, "blocks": 7}
-        assert recipes.backbone_in_papers(own.options["backbone"]) == "conv7-40", "which no table has"
+        assert recipes.backbone_in_papers(own.options["backbone"]) == "conv7-40", "which only a text has"
     else:
         assert own.options["learner"] == maml.options["learner"] | {"first_order": True}
         assert sections == ["learner"]
@@ -171,12 +175,118 @@ cells:
 
 
 def test_published_rows():
-    assert len(recipes.published_rows()) == 192
+    assert len(recipes.published_rows()) == 195
     assert str(recipes.published("cifar-fs", 5, 5, "mtl", "resnet12")) == "84.1 ± 0.1"
     assert recipes.published("cifar-fs", 5, 1, "maml", "conv4-32", "transductive").paper == "Z21"
     assert str(recipes.published("mini-imagenet", 5, 1, "maml", "conv4-32", "transductive")) == "48.7 ± 1.84"
     assert recipes.published("mini-imagenet", 5, 1, "maml", "conv4-32", "inductive") is None
     assert recipes.published("cifar-fs", 5, 5, "mtl", "conv4-64") is None
+
+
+def printed(paper: str, table: str, dataset: str, head: list[str]) -> list[list[str]]:
+    """The rows of published.csv as the lines of a table with these columns."""
+    lines: dict[tuple[str, ...], dict[str, str]] = {}
+    for row in recipes.published_rows():
+        name, _, domain = row["dataset"].partition("/")
+        if (row["paper"], row["table"], name) == (paper, table, dataset):
+            kind = (row["learner"], row["backbone"], row["statistics"] or "-")
+            column = f"{domain} {row['ways']}-way {row['shots']}-shot".strip()
+            cells = lines.setdefault(kind, {})
+            assert column in head, f"{column} is a column that the paper does not have"
+            assert column not in cells, f"{kind} has two values for {column}"
+            cells[column] = row["accuracy"] + (f" ± {row['ci95']}" if row["ci95"] else "")
+    return [[*kind, *(cells.get(column, "-") for column in head[3:])] for kind, cells in lines.items()]
+
+
+@pytest.mark.parametrize("key", published_values.TABLES)
+def test_published_values_are_those_of_the_paper_cell_by_cell(key):
+    text = published_values.TABLES[key].strip()
+    head, *typed = (re.split(r"\s{2,}", line) for line in text.splitlines())
+    shipped = printed(*key, head)
+    wrong = [
+        f"{' '.join(mine[:3])}, {column}: {mine[position]} in published.csv, {theirs[position]} in the paper"
+        for mine, theirs in zip(sorted(shipped), sorted(typed))
+        for position, column in enumerate(head)
+        if mine[position] != theirs[position]
+    ]
+    assert sorted(shipped) == sorted(typed), "\n".join(
+        [*wrong, "", "published.csv:", tabulate(shipped, head, "plain", disable_numparse=True), "", "paper:", text]
+    )
+
+
+def test_every_published_value_is_held_against_the_second_list():
+    tables = {(row["paper"], row["table"], row["dataset"].partition("/")[0]) for row in recipes.published_rows()}
+    assert tables == published_values.TABLES.keys()
+
+
+def test_mtl_validates_with_thirty_queries_and_tsa_maml_has_the_steps_of_the_paper():
+    for name in MTL_CELLS:
+        assert recipes.load(name).options["training"]["validation_queries"] == 30
+    steps = {"tsa-maml-cifar-fs": 40_000, "tsa-maml-tiered-imagenet": 80_000, "tsa-maml-group": 40_000}
+    for name in (name for name in recipes.names() if name.startswith("tsa-maml")):
+        options = recipes.load(name).options["training"]
+        tasks = options["tasks_per_epoch"] * options["max_epochs"]
+        assert tasks / options["meta_batch"] == next(steps[family] for family in steps if name.startswith(family))
+
+
+def test_values_of_a_mixture_say_how_many_tasks_of_which_domain():
+    values = recipes.load("maml-l-group-aircraft-bird-fungi").published
+    assert [(str(value), value.source) for value in values] == [
+        ("72.68", "Z21 text"),
+        ("69.73", "Z21 text"),
+        ("54.18", "Z21 text"),
+    ]
+    assert values[0].protocol == "maml with conv7-40, 5-way 5-shot, 600 tasks of aircraft, transductive statistics"
+    assert recipes.load("maml-l-group-car-bird-fungi").published == ()
+
+
+GOOD = "data: {name: cifar-fs}\nbackbone: {name: conv4}\nlearner: {name: mtl}\ntraining: {ways: 5, shots: 5}\n"
+DAMAGED = {
+    "cut off": GOOD + "stages: [",
+    "no mapping": "- a list",
+    "empty": "",
+    "no section": GOOD.replace("data: {name: cifar-fs}", ""),
+    "no name": GOOD.replace("{name: cifar-fs}", "{root: here}"),
+    "name is a list": GOOD.replace("cifar-fs", "[cifar-fs]"),
+    "section is text": GOOD.replace("{name: conv4}", "conv4"),
+    "unknown section": GOOD + "trainings: {}",
+    "section without a name": GOOD + "3: {}",
+    "cells is a list": GOOD + "cells: [5way]",
+    "cell is a number": GOOD + "cells: {5way: 3}",
+    "cell breaks a section": GOOD + "cells: {5way: {learner: maml}}",
+    "published of another form": GOOD + "published: {value: 3}",
+    "published text": GOOD + "published: W21 table 3",
+    "published number": GOOD + "published: 84.1",
+    "published is no number": GOOD + 'published: {paper: W21, table: "3", accuracy: x, ci95: 1, protocol: ""}',
+    "published without ways": GOOD.replace("{ways: 5, shots: 5}", "{shots: 5}") + "published: [W21 table 3]",
+    "tag": GOOD + "stages: !!python/object/apply:os.getcwd []",
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_a_damaged_recipe_is_listed_with_its_error_and_the_others_work(kind, tmp_path, say, monkeypatch):
+    (tmp_path / "good.yaml").write_text(GOOD)
+    (tmp_path / "broken-one.yaml").write_text(DAMAGED[kind])
+    known, wrong = recipes.read_folder(tmp_path)
+    assert (list(known), list(wrong)) == (["good"], ["broken-one"])
+    assert wrong["broken-one"].startswith("recipe broken-one")
+    monkeypatch.setattr(recipes, "_shipped", lambda: (known, wrong))
+    code, out, err = say("recipes")
+    assert (code, err) == (0, "")
+    assert "good " in out
+    assert f"damaged: {wrong['broken-one']}" in out
+    for name in ("broken-one", "broken-one-5way"):
+        code, _, err = say("train", "--recipe", name)
+        assert (code, err) == (2, f"error: {wrong['broken-one']}\n")
+
+
+def test_a_recipe_that_is_no_utf8_is_damaged(tmp_path):
+    (tmp_path / "latin.yaml").write_bytes(b"# \xe4\n" + GOOD.encode())
+    assert list(recipes.read_folder(tmp_path)[1]) == ["latin"]
+
+
+def test_all_shipped_recipes_can_be_read():
+    assert recipes.damaged() == {}
 
 
 def test_unknown_recipe_names_the_nearest():

@@ -19,12 +19,11 @@ from kshot.data.tasks import task_sampler
 from kshot.errors import ConfigError
 from kshot.evaluation.protocol import evaluate
 from kshot.evaluation.results import Evaluation, compare
-from kshot.experiments.regression import predictions, step_errors
+from kshot.experiments.regression import step_errors, task_fits
 from kshot.learners import InitializationLearner, learners
 from kshot.measures import SQUARED_ERROR
-from kshot.report.pictures import learning_curves
-from kshot.runs.folder import load_learner, load_run
-from kshot.runs.readers import read_metrics
+from kshot.report.curves import learning_curves
+from kshot.runs.run import Run
 from kshot.training import train
 
 DATA = kshot.load("sinusoids")
@@ -132,13 +131,14 @@ def test_metrics_name_what_they_are(run):
         rows = list(csv.DictReader(file))
     names = {"epoch", "tasks", "loss", "validation_squared_error", "validation_ci95", "learning_rate"}
     assert set(rows[0]) == names
-    learner, data = load_run(run)
+    learner, data = Run(run).learner, Run(run).data
     assert data == DATA
     errors = [float(row["validation_squared_error"]) for row in rows]
     best = evaluate(learner, data.val, shots=10, queries=15, tasks=20)
     assert best.mean == pytest.approx(min(errors), rel=1e-5)
-    figure = learning_curves(read_metrics(run), "maml")
-    assert [text.get_text() for text in figure.axes[0].texts] == [f"best {min(errors):.3f}"]
+    figure = learning_curves(Run(run).metrics(), "maml")
+    best_text = figure.legends[0].get_texts()[-1].get_text()
+    assert best_text == f"best {min(errors):.3f}, epoch {1 + errors.index(min(errors))}"
     np.testing.assert_allclose(figure.axes[0].lines[1].get_ydata(), errors)
     assert figure.axes[0].get_ylabel() == "mean squared error"
 
@@ -158,7 +158,7 @@ def test_a_resumed_run_repeats_the_numbers(run, tmp_path):
     again = build("maml", inner_rate=0.01, inner_steps=1)
     train(again, DATA, run=tmp_path / "cut", resume=True, **SHORT)
     assert (tmp_path / "cut" / "metrics.csv").read_bytes() == (run / "metrics.csv").read_bytes()
-    for ours, theirs in zip(again.parameters(), load_run(run)[0].parameters()):
+    for ours, theirs in zip(again.parameters(), Run(run).learner.parameters()):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
@@ -190,7 +190,7 @@ def test_what_cannot_be_is_refused(act: Callable[[], object], message: str):
 
 def test_a_run_of_regression_classifies_no_photographs(run):
     with pytest.raises(ConfigError, match="sinusoids are tasks of regression and hold no images"):
-        load_learner(run)
+        _ = Run(run).image_form
 
 
 def test_an_mlp_learns_classes_of_images_too(toy_data):
@@ -198,7 +198,7 @@ def test_an_mlp_learns_classes_of_images_too(toy_data):
     learner = learners["protonet"](MLP(in_channels=1, image_size=16))
     sizes = {"ways": 3, "shots": 2, "queries": 3, "tasks_per_epoch": 30, "max_epochs": 1, "validation_tasks": 5}
     train(learner, toy_data, progress=False, **sizes)
-    assert evaluate(learner, toy_data.test, 3, 2, 5, tasks=50).mean > 0.8
+    assert evaluate(learner, toy_data.test, ways=3, shots=2, queries=5, tasks=50).mean > 0.8
 
 
 # The commands.
@@ -254,7 +254,7 @@ def test_errors_and_pictures_by_the_number_of_steps(say, run, tmp_path):
         ("two", "5", "3"),
     ]
     assert [row["difference"] for row in rows[:4]] == ["", "", "0.0", "0.0"]
-    learner, data = load_run(run)
+    learner, data = Run(run).learner, Run(run).data
     assert isinstance(learner, InitializationLearner)
     learner.test_inner_steps = 3
     expected = evaluate(learner, data.test, shots=5, queries=7, tasks=20)
@@ -266,8 +266,8 @@ def test_errors_and_pictures_by_the_number_of_steps(say, run, tmp_path):
 
 
 def test_predictions_are_the_adapted_network_on_a_grid(run):
-    learner, data = load_run(run)
-    found = predictions({"maml": learner}, data, shots=5, steps=(0, 2), task=3)[0]
+    learner, data = Run(run).learner, Run(run).data
+    found = task_fits({"maml": learner}, data, shots=5, steps=(0, 2), task=3)[0]
     assert isinstance(learner, InitializationLearner)
     assert learner.test_inner_steps == 10, "as it was"
     episodes = task_sampler(data.test, TaskShape(1, 5, 0), seed=0).episodes(np.asarray([3]))
@@ -291,7 +291,7 @@ def test_pictures_are_refused_where_there_is_nothing_to_draw(toy_data):
     quadratics = kshot.load("quadratics")
     learner = learners["maml"](MLP((8,), in_channels=10, image_size=1), ways=1, inner_rate=1e-3)
     with pytest.raises(ConfigError, match="functions of 10 variables"):
-        predictions({"maml": learner}, quadratics)
+        task_fits({"maml": learner}, quadratics)
     assert len(step_errors({"maml": learner}, quadratics, shots=[5], steps=[0, 1], tasks=5)) == 2
     with pytest.raises(ConfigError, match="holds classes and no functions"):
         step_errors({"maml": learner}, toy_data)

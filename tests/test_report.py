@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,17 +12,14 @@ import numpy as np
 import pytest
 import yaml
 
-from kshot.data.episodes import EpisodeSampler, TaskShape
 from kshot.errors import CheckpointError, ConfigError, DataError
 from kshot.evaluation.results import Evaluation, Protocol, compare, over_seeds
 from kshot.recipes import Published
-from kshot.report import pictures
-from kshot.report.pictures import save
 from kshot.report.published import published_for, row_of
-from kshot.report.race import paces_of, race_picture, time_columns
 from kshot.report.tables import Row, percent, seeds_line, table
 from kshot.runs.config import read_config
-from kshot.runs.readers import groups_by_seed, read_metrics
+from kshot.runs.pages import seed_groups
+from kshot.runs.run import Run
 
 HOW = {"adaptation", "own_adaptation"}  # fields of an evaluation, all others are of its protocol
 
@@ -39,11 +37,11 @@ def test_percent():
     assert percent(-0.012, 0.0034, signed=True) == "-1.20 ± 0.34"
 
 
-@pytest.mark.parametrize("style", ["text", "markdown"])
+@pytest.mark.parametrize("style", ["text", "markdown", "latex"])
 def test_table_has_every_number_with_its_interval(style):
     first = Row("a", [result(0, 1), result(1, 5)], [None, Published("W21", "3", 84.1, 0.1, "")], seconds=61.2)
     second = Row("b", [result(2, 1), result(3, 5)])
-    text = table([first, second], paired=True, style=style)
+    text = table([first, second], paired=True).render(style).replace(r"\(\pm\)", "±")
     for row in (first, second):
         for one in row.results:
             assert percent(one.mean, one.ci95) in text
@@ -53,13 +51,12 @@ def test_table_has_every_number_with_its_interval(style):
     assert "84.1 ± 0.1" in text
     assert "W21 table 3" in text
     assert "61 s" in text
-    assert (
-        "5 ways, 1 and 5 shots, 15 queries a class, 50 tasks of cifar-fs/test, running statistics, task seed 0" in text
-    )
+    shape = "5 ways, 1 and 5 shots, 15 queries per class, 50 tasks of cifar-fs/test"
+    assert f"{shape}, running statistics, task seed 0" in text
 
 
 def test_csv_is_for_programs():
-    rows = list(csv.DictReader(io.StringIO(table([Row("a", [result(0)]), Row("b", [result(1)])], True, "csv"))))
+    rows = list(csv.DictReader(io.StringIO(table([Row("a", [result(0)]), Row("b", [result(1)])], paired=True).csv())))
     assert float(rows[1]["accuracy"]) == pytest.approx(result(1).mean, abs=1e-6)
     assert float(rows[1]["difference"]) == pytest.approx(result(1).mean - result(0).mean, abs=2e-6)
 
@@ -67,8 +64,8 @@ def test_csv_is_for_programs():
 def test_table_refuses_results_of_different_tasks():
     with pytest.raises(ConfigError, match="different tasks"):
         table([Row("a", [result(0)]), Row("b", [result(0, seed=1)])], paired=True)
-    with pytest.raises(ConfigError, match="no table style 'latex'"):
-        table([Row("a", [result(0)])], style="latex")
+    with pytest.raises(ConfigError, match="no table style 'plain'"):
+        table([Row("a", [result(0)])]).render("plain")
     with pytest.raises(ConfigError, match="different numbers of shots"):
         table([Row("a", [result(0)]), Row("b", [result(0, shots=1)])])
 
@@ -76,12 +73,12 @@ def test_table_refuses_results_of_different_tasks():
 @pytest.mark.parametrize("style", ["text", "markdown"])
 def test_table_says_of_each_row_what_it_was_measured_on(style):
     others = [Row("b", [result(1, dataset="fc100", tasks=20)]), Row("c", [result(2, adaptation="ridge-penalty=1.0")])]
-    text = table([Row("a", [result(0)]), *others], style=style)
-    assert "Protocol of a, c: 5 ways, 5 shots, 15 queries a class, 50 tasks of cifar-fs/test" in text
-    assert "Protocol of b: 5 ways, 5 shots, 15 queries a class, 20 tasks of fc100/test" in text
+    text = table([Row("a", [result(0)]), *others]).render(style)
+    assert "Protocol of a, c: 5 ways, 5 shots, 15 queries per class, 50 tasks of cifar-fs/test" in text
+    assert "Protocol of b: 5 ways, 5 shots, 15 queries per class, 20 tasks of fc100/test" in text
     assert "Adaptation of a, b: logistic-c=3.0." in text
     assert "Adaptation of c: ridge-penalty=1.0." in text
-    assert "\nAdaptation: logistic-c=3.0.\n" in table([Row("a", [result(0)])], style=style)
+    assert "\nAdaptation: logistic-c=3.0.\n" in table([Row("a", [result(0)])]).render(style)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +149,7 @@ def test_published_values_of_domains_stand_beside_the_accuracy_on_their_tasks():
     config["learner"] = {"name": "maml"}
     domains = ["car", "bird", "fungi", "dogs"] * 12 + ["car"] * 2
     measured = replace(result(0, dataset="group-car-bird-fungi", statistics="transductive"), domains=domains)
-    text = table([row_of("run", config, [measured])])
+    text = str(table([row_of("run", config, [measured])]))
     cars = measured.by_domain()["car"]
     assert f"car {percent(cars.mean, cars.ci95)} (14), published 47.67 ± 0.7," in text
     assert "(12), published 68.64 ± 0.82," in text
@@ -175,26 +172,30 @@ def run_with(tmp_path):
     return run
 
 
+def groups_of(runs: Sequence[Path]) -> list[list[int]]:
+    return seed_groups([Run(run).content() for run in runs])
+
+
 def test_runs_that_differ_in_their_seed_alone_are_one_group(run_with):
     first, other = run_with("mtl"), run_with("protonet", learner="protonet")
     second, shots = run_with("mtl-1", seed=1), run_with("shots", seed=2, shots=1)
-    assert groups_by_seed([first, other, second, shots]) == [[0, 2]]
-    assert groups_by_seed([other, run_with("protonet-1", "protonet", seed=1), second, first]) == [[0, 1], [2, 3]]
-    assert groups_by_seed([first, other, shots]) == []
+    assert groups_of([first, other, second, shots]) == [[0, 2]]
+    assert groups_of([other, run_with("protonet-1", "protonet", seed=1), second, first]) == [[0, 1], [2, 3]]
+    assert groups_of([first, other, shots]) == []
 
 
 def test_what_a_continued_run_may_change_is_no_other_training(run_with):
     first, continued = run_with("a"), run_with("b", seed=1, max_epochs=60, device="auto", progress=False)
-    assert groups_by_seed([first, continued]) == [[0, 1]]
+    assert groups_of([first, continued]) == [[0, 1]]
     cosine = [run_with(f"cosine-{epochs}", seed=epochs, schedule="cosine", max_epochs=epochs) for epochs in (40, 60)]
-    assert groups_by_seed(cosine) == [], "the rates of a cosine depend on the number of epochs"
+    assert groups_of(cosine) == [], "the rates of a cosine depend on the number of epochs"
 
 
 def test_one_seed_given_twice_is_one_seed(run_with):
     first, second = run_with("a"), run_with("b", seed=1)
-    assert groups_by_seed([first, first]) == []
-    assert groups_by_seed([first, first.parent / "." / "a", second]) == [[0, 2]]
-    assert groups_by_seed([first, run_with("copy"), second]) == [[0, 2]]
+    assert groups_of([first, first]) == []
+    assert groups_of([first, first.parent / "." / "a", second]) == [[0, 2]]
+    assert groups_of([first, run_with("copy"), second]) == [[0, 2]]
 
 
 def test_seeds_line_has_the_interval_over_trainings():
@@ -205,76 +206,14 @@ def test_seeds_line_has_the_interval_over_trainings():
         assert f"{shots}-shot {percent(*over_seeds([row.results[position] for row in rows]))}" in line
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_pictures_of_tasks(toy_split, tmp_path, channels):
-    split = toy_split([12] * 6, channels=channels)
-    episodes = EpisodeSampler(split, TaskShape(3, 2, 4), seed=0).episodes(np.arange(5))
-    predicted = np.asarray([0, 0, 0, 0, 1, 2, 1, 1, 2, 2, 2, 0])
-    task = pictures.task_picture(episodes, ["one", "two", "three"], predicted, "a task")
-    texts = [text.get_text() for text in task.axes[0].texts]
-    assert any(text.startswith("query: 10 of 12 recognised") for text in texts)
-    assert texts[-2:] == ["C", "A"]
-    assert len(task.axes[0].images) == 3 * (2 + 4)
-    sheet = pictures.contact_sheet(episodes, "tasks")
-    assert len(sheet.axes[0].images) == 5 * 3 * (2 + 4)
-    for name, figure in (("task", task), ("sheet", sheet)):
-        assert pictures.save(figure, tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_learning_curves_show_the_best_epoch(tmp_path):
-    (tmp_path / "metrics.csv").write_text(
-        "epoch,tasks,loss,accuracy,validation_accuracy,validation_ci95,learning_rate\n"
-        "1,10,1.5,0.4,0.35,0.02,0.001\n2,20,1.2,0.6,0.55,0.02,0.001\n3,30,1.1,0.7,0.5,0.02,0.001\n"
-    )
-    figure = pictures.learning_curves(read_metrics(tmp_path), "run")
-    assert [text.get_text() for text in figure.axes[0].texts] == ["best 55.0 %"]
-    np.testing.assert_allclose(figure.axes[0].lines[1].get_ydata(), [35, 55, 50])
-
-
 def test_missing_and_damaged_run_folders(tmp_path):
     with pytest.raises(CheckpointError, match="no run folder"):
         read_config(tmp_path)
     with pytest.raises(DataError, match="train the run first"):
-        read_metrics(tmp_path)
+        Run(tmp_path).metrics()
     (tmp_path / "metrics.csv").write_text("epoch,accuracy\n")
     with pytest.raises(DataError, match="no epoch yet"):
-        read_metrics(tmp_path)
+        Run(tmp_path).metrics()
     (tmp_path / "config.yaml").write_text("a: [")
     with pytest.raises(CheckpointError, match="damaged"):
         read_config(tmp_path)
-
-
-def test_pace_is_the_best_accuracy_by_the_end_of_each_epoch(tmp_path):
-    for name, accuracies, seconds in (("quick", (0.41, 0.39, 0.52), (30, 30, 60)), ("slow", (0.4, 0.6), (300, 300))):
-        rows = [f"{epoch},{accuracy}" for epoch, accuracy in enumerate(accuracies, 1)]
-        times = [f"{epoch},{time},{1000 * epoch}" for epoch, time in enumerate(seconds, 1)]
-        (tmp_path / name).mkdir()
-        training = {"ways": 20, "shots": 5, "queries": 5, "within_domain": None}
-        training |= {"validation_ways": 5, "validation_shots": None, "validation_queries": 15}
-        config = {"data": {"name": "toy"}, "backbone": {}, "learner": {"name": "mtl"}, "training": training}
-        (tmp_path / name / "config.yaml").write_text(yaml.safe_dump(config))
-        (tmp_path / name / "metrics.csv").write_text("\n".join(["epoch,validation_accuracy", *rows]))
-        (tmp_path / name / "timing.csv").write_text("\n".join(["epoch,seconds,images_per_second", *times]))
-    runs = [tmp_path / name for name in ("quick", "slow")]
-    paces = paces_of(runs)
-    assert paces[0].best.tolist() == [41, 41, 52]
-    assert paces[0].seconds.tolist() == [30, 60, 120]
-    columns = time_columns(paces)
-    assert columns.pop("ms an image") == ["0.500", "0.667"]
-    assert columns == {
-        "": ["quick", "slow"],
-        "min to 40 %": ["0.5", "5.0"],
-        "min to 45 %": ["2.0", "10.0"],
-        "min to 50 %": ["2.0", "10.0"],
-        "min to 55 %": ["-", "10.0"],
-        "min to 60 %": ["-", "10.0"],
-    }
-    assert save(race_picture(paces), tmp_path / "race.png").stat().st_size > 10_000
-    config = (tmp_path / "slow" / "config.yaml").read_text()
-    (tmp_path / "slow" / "config.yaml").write_text(config.replace("validation_ways: 5", "validation_ways: 20"))
-    assert [pace.name for pace in paces_of(runs)] == ["quick"], "the other was validated on tasks of another kind"
-    (tmp_path / "slow" / "config.yaml").write_text(config)
-    (tmp_path / "slow" / "metrics.csv").write_text("epoch,validation_accuracy\n1,")
-    assert [pace.name for pace in paces_of(runs)] == ["quick"], "the other was not validated"
-    (tmp_path / "quick" / "stages.yaml").write_text("")
-    assert paces_of(runs) == []

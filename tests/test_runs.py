@@ -30,7 +30,7 @@ def test_a_run_reads_what_training_wrote(copied: tuple[Run, Run]) -> None:
     assert isinstance(run.learner, MultiTask)
     assert not run.learner.training
     assert (run.name, run.data.name, run.config["learner"]["name"]) == ("mtl-0", "tiny", "mtl")
-    assert list(run.metrics()["epoch"]) == [1.0]
+    assert list(run.metrics()["epoch"]) == [1.0, 2.0]
     assert set(run.timing()) >= {"seconds", "images_per_second"}
     assert run.image_form.image_shape == run.data.test.image_shape
     assert run.learner is run.learner
@@ -51,7 +51,7 @@ def test_saved_results_are_used_again_only_on_request(copied: tuple[Run, Run], m
     run = copied[0]
     first = run.evaluate(shots=1, **FEW)
     with monkeypatch.context() as patch:
-        patch.setattr("kshot.runs.measurement.Measurement.of", None)
+        patch.setattr("kshot.runs.measurement.Measurement.evaluations_of", None)
         np.testing.assert_array_equal(run.evaluate(shots=1, reuse=True, **FEW)[0].values, first[0].values)
     with pytest.raises(DataError, match="too few"):
         run.evaluate(shots=1, reuse=True, **FEW | {"ways": 50})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,24 @@ from torch.nn.functional import cross_entropy, normalize
 
 from kshot.data.episodes import Episodes
 from kshot.errors import ConfigError
-from kshot.solvers import LogisticRegression, TuneAll, adaptations, logistic_regression
+from kshot.solvers import (
+    Adaptation,
+    Attention,
+    HeadAdaptation,
+    LearntRidge,
+    LinearHead,
+    LogisticRegression,
+    ScaledHead,
+    SupportVectorMachine,
+    TuneAll,
+    adaptations,
+    logistic_regression,
+    nearest_centroid,
+    ridge,
+    svm,
+)
+from kshot.solvers.heads import class_means
+from kshot.testing import check_adaptation
 
 
 class Toy(nn.Module):
@@ -59,12 +77,87 @@ def test_the_names_are_known() -> None:
     assert adaptations["tune-all"]().options == {"learning_rate": 1e-3, "steps": 10}
 
 
-@pytest.mark.parametrize("name", ["logistic", "centroid", "ridge", "cosine", "svm", "tune-all"])
-def test_learns_separable_tasks(name: str, learner: Toy) -> None:
+@pytest.mark.parametrize("name", adaptations)
+def test_every_adaptation_keeps_the_contract(name: str) -> None:
+    check_adaptation(adaptations[name])
+
+
+@pytest.mark.parametrize(
+    ("cls", "options"),
+    [(Attention, {}), (LearntRidge, {"l2": 2.0}), (ScaledHead, {"heads": SupportVectorMachine(), "scale": 3.0})],
+)
+def test_the_adaptations_of_learners_keep_the_contract(cls: type[Adaptation], options: dict[str, Any]) -> None:
+    check_adaptation(cls, **options)
+
+
+class Broken(HeadAdaptation):
+    """Breaks one promise of the contract at a time."""
+
+    description = "broken"
+
+    def __init__(self, *, fault: str) -> None:
+        self.fault = fault
+        self.passes_gradients = fault != "no gradients"
+
+    def head(self, features: Tensor, labels: Tensor, ways: int) -> LinearHead:
+        head = (_unchecked if self.fault == "no checks" else nearest_centroid)(features, labels, ways)
+        weight, bias = head.weight, head.bias
+        if self.fault == "label 0 counts more":
+            bias = bias + torch.arange(ways) * bias.abs().max()
+        if self.fault == "tasks mix":
+            weight = weight + weight.mean(0)
+        if self.fault == "precision" and features.dtype == torch.float32:
+            weight = 1.01 * weight
+        if self.fault == "gradient":
+            weight = weight.detach()
+        if self.fault == "equal classes":
+            first = features[:, :ways]
+            weight, bias = 2 * first, -first.square().sum(-1)
+        return LinearHead(weight, bias)
+
+    def scores(self, learner: Any, episodes: Episodes) -> Tensor:
+        scores = super().scores(learner, episodes)
+        if self.fault == "queries mix":
+            return scores - scores.mean(1, keepdim=True)
+        return scores.float() if self.fault == "dtype" else scores
+
+
+def _unchecked(features: Tensor, labels: Tensor, ways: int) -> LinearHead:
+    prototypes = class_means(features, labels, ways)
+    return LinearHead(2 * prototypes, -prototypes.square().sum(-1))
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("label 0 counts more", "accuracy of only|permutation of the labels"),
+        ("tasks mix", "accuracy of only|depend on the other tasks"),
+        ("precision", "float32 and float64"),
+        ("gradient", "finite differences"),
+        ("no gradients", "passes_gradients is False, but"),
+        ("equal classes", "accuracy of only"),
+        ("queries mix", "depend on the other query images"),
+        ("dtype", "scores of float64 features are torch.float32"),
+        ("no checks", "a support set that lacks a class is not refused"),
+    ],
+)
+def test_the_contract_finds_what_breaks_it(fault: str, message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        check_adaptation(Broken, fault=fault)
+
+
+def test_adaptations_learn_separable_tasks_of_a_network_with_batch_norm(learner: Toy) -> None:
     tasks = episodes()
-    scores = adaptations[name]().scores(learner.eval(), tasks)
-    assert scores.shape == (3, 12, 3)
-    assert (scores.argmax(-1) == tasks.query_labels).double().mean() > 0.8
+    for cls in adaptations.values():
+        scores = cls().scores(learner.eval(), tasks)
+        assert (scores.argmax(-1) == tasks.query_labels).double().mean() > 0.8
+
+
+def test_each_adaptation_is_in_one_file_with_its_solver() -> None:
+    places = {name: cls.__module__.rpartition(".")[2] for name, cls in adaptations.items()}
+    assert "adaptation" not in places.values(), "the base classes alone are there"
+    solvers = {"logistic": logistic_regression, "centroid": nearest_centroid, "ridge": ridge, "svm": svm}
+    assert {name: solver.__module__.rpartition(".")[2] for name, solver in solvers.items()}.items() <= places.items()
 
 
 def test_a_head_is_fitted_to_the_features_of_the_support_set(learner: Toy) -> None:

@@ -209,8 +209,8 @@ def test_each_stage_alone_reaches_the_optimum(dimension: int) -> None:
     support, labels, _ = Case([5] * 5, dimension).draw(4, torch.float64)
     centred = support - support.mean(1, keepdim=True)
     objective = SupportObjective.of(centred, labels, 5, 3.0)
-    quick, quick_residual = accelerated(objective, Smoother.of(centred, objective), 1e-9)
-    sure, sure_residual = newton(objective, centred, 1e-9)
+    quick, quick_residual = accelerated(objective, Smoother.of(centred, objective), tol=1e-9)
+    sure, sure_residual = newton(objective, centred, tol=1e-9)
     assert quick_residual.max() <= 1e-9
     assert sure_residual.max() <= 1e-9
     torch.testing.assert_close(quick, sure, rtol=0, atol=1e-8)

@@ -9,9 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from kshot.theory.bounds import Bounds, fair_coin, measure
-from kshot.theory.initializations import Initializations, Training, estimated_optima, maml, tsa_maml
-from kshot.theory.task_mixture import Family, Linear, Logistic, TaskMixture, Tasks
+from kshot.experiments.excess_risk_measures import (
+    EXPECTED_GRADIENT,
+    coin_tosses,
+    measure,
+    squared_expected_gradient,
+)
+from kshot.experiments.initializations import Initializations, MetaTraining, estimated_optima, maml, tsa_maml
+from kshot.theory import Bounds, Linear, Logistic, MixtureTasks, TaskMixture
+from kshot.theory.task_mixture import Family
 
 FAMILIES = pytest.mark.parametrize("family", [Linear(0.7), Logistic()], ids=lambda family: family.name)
 
@@ -26,7 +32,7 @@ def vectors(count: int, dimension: int, length: float, seed: int = 0) -> Tensor:
 
 
 def mixture_of(family: Family, groups: int = 3, dimension: int = 5) -> TaskMixture:
-    return TaskMixture.random(family, groups, dimension, 4.0, 1.0, generator())
+    return TaskMixture.random(family, generator(), groups=groups, dimension=dimension, distance=4.0, spread=1.0)
 
 
 # The mixture and its risk
@@ -73,7 +79,7 @@ def test_excess_risk_is_the_integral(family: Family, dimension: int, length: flo
 @FAMILIES
 def test_the_optimum_has_the_least_risk(family: Family) -> None:
     optimum = vectors(3, 5, 4.0)
-    tasks = Tasks(family, optimum, torch.zeros(3, 1, 5), torch.zeros(3, 1))
+    tasks = MixtureTasks(family, optimum, torch.zeros(3, 1, 5), torch.zeros(3, 1))
     assert tasks.excess_risk(optimum).abs().max() < 1e-12
     assert tasks.population_gradient(optimum).abs().max() < 1e-7
     assert (tasks.excess_risk(optimum + 0.1 * vectors(3, 5, 1.0, seed=2)) > 1e-5).all()
@@ -82,7 +88,7 @@ def test_the_optimum_has_the_least_risk(family: Family) -> None:
 @FAMILIES
 def test_population_gradient_by_finite_differences(family: Family) -> None:
     theta, optimum = vectors(2, 4, 2.0), vectors(2, 4, 3.0, seed=1)
-    tasks = Tasks(family, optimum, torch.zeros(2, 1, 4), torch.zeros(2, 1))
+    tasks = MixtureTasks(family, optimum, torch.zeros(2, 1, 4), torch.zeros(2, 1))
     steps = 1e-5 * torch.eye(4, dtype=torch.float64)
     differences = [(tasks.excess_risk(theta + step) - tasks.excess_risk(theta - step)) / 2e-5 for step in steps]
     torch.testing.assert_close(tasks.population_gradient(theta), torch.stack(differences, 1), rtol=1e-6, atol=1e-9)
@@ -97,7 +103,7 @@ def test_an_optimum_at_the_origin_has_no_direction_but_a_risk() -> None:
 @FAMILIES
 def test_sampled_tasks_are_what_the_mixture_says(family: Family) -> None:
     mixture = mixture_of(family)
-    tasks = mixture.sample(3000, 7, generator())
+    tasks = mixture.sample(3000, generator(), shots=7)
     assert tasks.optimum.shape == (3000, 5)
     assert tasks.targets.shape == (3000, 7)
     torch.testing.assert_close(tasks.inputs.norm(dim=2), torch.ones(3000, 7, dtype=torch.float64))
@@ -109,14 +115,14 @@ def test_sampled_tasks_are_what_the_mixture_says(family: Family) -> None:
     errors = tasks.targets - expected
     assert errors.mean().abs() < 0.02
     assert errors.abs().max() <= (0.7 if isinstance(family, Linear) else 1)
-    again = mixture.sample(3000, 7, generator())
+    again = mixture.sample(3000, generator(), shots=7)
     assert torch.equal(tasks.targets, again.targets)
 
 
 @FAMILIES
 def test_gradient_steps_equal_a_plain_loop_over_tasks(family: Family) -> None:
-    tasks, start, rate = mixture_of(family).sample(4, 6, generator()), vectors(4, 5, 1.0), 0.8 / family.smoothness
-    path = tasks.adapted(start, rate, 3)
+    tasks, start, rate = mixture_of(family).sample(4, generator(), shots=6), vectors(4, 5, 1.0), 0.8 / family.smoothness
+    path = tasks.adapted(start, rate=rate, steps=3)
     for task in range(4):
         theta = start[task].clone().requires_grad_()
         for step in range(4):
@@ -137,9 +143,9 @@ def test_gradient_steps_equal_a_plain_loop_over_tasks(family: Family) -> None:
 
 @FAMILIES
 def test_lipschitz_constant_holds_on_the_way_and_is_reached(family: Family) -> None:
-    tasks, rate = mixture_of(family).sample(200, 3, generator()), 1 / family.smoothness
+    tasks, rate = mixture_of(family).sample(200, generator(), shots=3), 1 / family.smoothness
     start = tasks.optimum + vectors(200, 5, 2.0)
-    for step, theta in enumerate(tasks.adapted(start, rate, 6)):
+    for step, theta in enumerate(tasks.adapted(start, rate=rate, steps=6)):
         scores = (tasks.inputs @ theta.unsqueeze(2)).squeeze(2)
         assert (family.mean(scores) - tasks.targets).abs().max() <= family.lipschitz(2.0, rate * step)
     worst = torch.nn.functional.normalize(start - tasks.optimum, dim=1)
@@ -157,83 +163,142 @@ def test_bounds_are_the_formulas() -> None:
     rho = 1 + 2 * 0.8 * 0.5
     assert bounds.generalization() == pytest.approx(2 * 9 * (rho**2 - 1) / (4 * 0.5))
     assert bounds.optimization(5.0) == pytest.approx(5 / 1.6)
-    assert bounds.gradient(0.3) == pytest.approx(8 * 9 * (rho**2 - 1) ** 2 / 16 + 0.6)
+    assert bounds.expected_gradient(0.3) == pytest.approx(8 * 9 * (rho**2 - 1) ** 2 / 16 + 0.6)
     assert bounds.convex_generalization() == pytest.approx(2 * 0.8 * 9 * 2 / 4)
     assert bounds.convex_optimization(5.0) == pytest.approx(5 / 3.2)
 
 
 def test_bounds_beyond_float64_are_infinite() -> None:
     for steps in (1000, 2000):
-        assert Bounds(1.0, 1.0, 1.0, 10, steps).gradient(0.0) == float("inf")
-    assert Bounds(1.0, 1.0, 1.0, 10, 2000).generalization() == float("inf")
+        bounds = Bounds(lipschitz=1.0, smoothness=1.0, rate=1.0, shots=10, steps=steps)
+        assert bounds.expected_gradient(0.0) == float("inf")
+    assert bounds.generalization() == float("inf")
 
 
 @FAMILIES
 def test_one_other_sample_moves_the_weights_no_further_than_the_bounds_say(family: Family) -> None:
     """What the first terms are proved from: with G, the distance bounds the risk beyond the risk on the samples."""
     mixture, rate, shots, steps = mixture_of(family), 1 / family.smoothness, 5, 8
-    tasks = mixture.sample(500, shots, generator())
+    tasks = mixture.sample(500, generator(), shots=shots)
     start = tasks.optimum + vectors(500, 5, 1.5)
     inputs, targets = tasks.inputs.clone(), tasks.targets.clone()
     inputs[:, 0] = vectors(500, 5, 1.0, seed=4)
     targets[:, 0] = family.draw((inputs[:, 0] * tasks.optimum).sum(1), generator(5))
-    other = Tasks(family, tasks.optimum, inputs, targets)
-    apart = (tasks.adapted(start, rate, steps) - other.adapted(start, rate, steps)).norm(dim=2).amax(1)
+    other = MixtureTasks(family, tasks.optimum, inputs, targets)
+    paths = [each.adapted(start, rate=rate, steps=steps) for each in (tasks, other)]
+    apart = (paths[0] - paths[1]).norm(dim=2).amax(1)
     assert apart[1] > 0.05 / family.smoothness
     for count in range(steps + 1):
-        bounds = Bounds(family.lipschitz(1.5, rate * count), family.smoothness, rate, shots, count)
+        bounds = Bounds(
+            lipschitz=family.lipschitz(1.5, rate * count),
+            smoothness=family.smoothness,
+            rate=rate,
+            shots=shots,
+            steps=count,
+        )
         assert apart[count] * bounds.lipschitz <= bounds.convex_generalization() + 1e-12
         assert bounds.convex_generalization() <= bounds.generalization()
 
 
 def test_measured_gaps_add_up_and_bounds_stand_beside_them() -> None:
-    tasks = mixture_of(Logistic()).sample(50, 10, generator())
+    tasks = mixture_of(Logistic()).sample(50, generator(), shots=10)
     start = torch.zeros_like(tasks.optimum)
-    rows = list(measure(tasks, start, 4.0, 10, [0, 3]))
+    rows = list(measure(tasks, start, rate=4.0, shots=10, steps=[0, 3]))
     for row, steps in zip(rows, (0, 3)):
-        theta = tasks.adapted(start, 4.0, steps)[-1]
+        theta = tasks.adapted(start, rate=4.0, steps=steps)[-1]
         assert row["excess_risk"] == pytest.approx(float(tasks.excess_risk(theta).mean()))
         assert row["generalization_gap"] + row["optimization_gap"] == pytest.approx(row["excess_risk"])
         assert row["optimization_gap"] == pytest.approx(float((tasks.loss(theta) - tasks.loss(tasks.optimum)).mean()))
         assert row["squared_distance"] == pytest.approx(float(tasks.optimum.square().sum(1).mean()))
         assert row["squared_gradient"] == pytest.approx(float(tasks.population_gradient(theta).square().sum(1).mean()))
         assert row["empirical_squared_gradient"] == pytest.approx(float(tasks.gradient(theta).square().sum(1).mean()))
-        bounds = Bounds(1.0, 0.25, 4.0, 10, steps)
+        bounds = Bounds(lipschitz=1.0, smoothness=0.25, rate=4.0, shots=10, steps=steps)
         assert row["theorem1"] == pytest.approx(bounds.generalization() + bounds.optimization(row["squared_distance"]))
-        assert row["theorem2"] == pytest.approx(bounds.gradient(row["empirical_squared_gradient"]))
+        assert row["theorem2"] == pytest.approx(bounds.expected_gradient(row["empirical_squared_gradient"]))
 
 
 @pytest.mark.parametrize("shots", [1, 3, 6])
-def test_fair_coin_is_the_sum_over_all_samples(shots: int) -> None:
+@pytest.mark.parametrize(("heads", "start", "steps"), [(0.5, None, 1), (0.8, None, 3), (0.3, 1.0, 2)])
+def test_coin_tosses_are_the_sum_over_all_samples(shots: int, heads: float, start: float | None, steps: int) -> None:
     outcomes = torch.tensor(list(product([0.0, 1.0], repeat=shots)), dtype=torch.float64)
-    count = len(outcomes)
-    tasks = Tasks(Logistic(), torch.zeros(count, 1).double(), torch.ones(count, shots, 1).double(), outcomes)
-    (expected,) = measure(tasks, torch.zeros(count, 1).double(), 4.0, shots, [1])
-    assert fair_coin(shots) == pytest.approx(expected)
-    probability = 1 / (1 + np.exp(-4 * (outcomes.mean(1).numpy() - 0.5)))
-    assert expected["squared_gradient"] == pytest.approx(np.mean((probability - 0.5) ** 2))
+    optimum = torch.full((len(outcomes), 1), heads, dtype=torch.float64).logit()
+    begin = optimum if start is None else torch.full_like(optimum, start)
+    tasks = MixtureTasks(Logistic(), optimum, torch.ones(len(outcomes), shots, 1).double(), outcomes)
+    chances = (heads**outcomes * (1 - heads) ** (1 - outcomes)).prod(1)
+    (expected,) = measure(tasks, begin, rate=4.0, shots=shots, steps=[steps], weights=chances)
+    row = coin_tosses(shots, heads=heads, start=start, steps=steps)
+    expected_gradient = row.pop(EXPECTED_GRADIENT)
+    assert row == pytest.approx(expected)
+    theta = tasks.adapted(begin, rate=4.0, steps=steps)[-1, :, 0].numpy()
+    gradients = 1 / (1 + np.exp(-theta)) - heads
+    assert row["squared_gradient"] == pytest.approx(chances.numpy() @ gradients**2)
+    assert expected_gradient == pytest.approx((chances.numpy() @ gradients) ** 2, rel=1e-9, abs=1e-30)
 
 
-def test_theorem2_fails_on_many_tosses_of_a_fair_coin() -> None:
-    many, few = fair_coin(1000), fair_coin(20)
-    assert many["squared_gradient"] == pytest.approx(1 / 4000, rel=0.01)
-    assert many["squared_gradient"] > 5 * many["theorem2"]
+# The two readings of Theorem 2: brackets inside the norm, and outside
+
+
+def test_theorem2_holds_on_coins_with_the_brackets_inside_the_norm() -> None:
+    """Up to half of the bound, on long runs of a coin that almost always shows heads."""
+    ratios = []
+    for heads, shots, steps, rate, start in product(
+        (0.5, 0.7, 0.9, 0.99, 0.999), (1, 4, 64, 1024), (1, 2, 5, 30), (1.0, 4.0), (None, 0.0)
+    ):
+        row = coin_tosses(shots, heads=heads, steps=steps, rate=rate, start=start)
+        ratios.append(row[EXPECTED_GRADIENT] / row["theorem2"])
+    assert len(ratios) == 320
+    assert 0.45 < max(ratios) < 0.51
+    fair = coin_tosses(1000)
+    assert fair[EXPECTED_GRADIENT] < 1e-30
+
+
+@pytest.mark.parametrize("heads", [0.5, 0.7])
+def test_theorem2_fails_on_many_tosses_with_the_brackets_outside(heads: float) -> None:
+    many, few = coin_tosses(1000, heads=heads), coin_tosses(20, heads=heads)
+    assert many["squared_gradient"] == pytest.approx((heads * (1 - heads)) ** 3 * 16 / 1000, rel=0.02)
+    assert many["squared_gradient"] > 1.5 * many["theorem2"]
     assert few["squared_gradient"] < few["theorem2"]
+
+
+@FAMILIES
+@pytest.mark.parametrize("shots", [2, 10, 50])
+def test_theorem2_holds_on_regression_tasks_with_the_brackets_inside_the_norm(family: Family, shots: int) -> None:
+    rate, steps, draws = 1 / family.smoothness, [0, 1, 2, 5, 10], 20
+    tasks = mixture_of(family).sample(60, generator(), shots=shots, draws=draws)
+    for start in (torch.zeros_like(tasks.optimum), tasks.optimum, tasks.optimum + vectors(1, 5, 1.0)):
+        values = squared_expected_gradient(tasks, start, rate=rate, steps=steps, draws=draws)
+        for row, value in zip(measure(tasks, start, rate=rate, shots=shots, steps=steps), values):
+            assert value <= row["theorem2"] + 1e-12
+            assert value <= row["squared_gradient"] + 1e-12
+
+
+def test_mean_gradients_over_samples_are_estimated_without_bias() -> None:
+    """From pairs of draws as from many, and as a plain mean over very many."""
+    mixture, rate = mixture_of(Linear(0.7)), 1.0
+    tasks = mixture.sample(4, generator(), shots=3, draws=2000)
+    assert torch.equal(tasks.optimum[0], tasks.optimum[1999])
+    assert not torch.equal(tasks.optimum[0], tasks.optimum[2000])
+    start = torch.zeros_like(tasks.optimum)
+    many, pairs = (squared_expected_gradient(tasks, start, rate=rate, steps=[2], draws=n)[0] for n in (2000, 2))
+    gradients = tasks.population_gradient(tasks.adapted(start, rate=rate, steps=2)[-1]).view(4, 2000, 5)
+    assert many == pytest.approx(float(gradients.mean(1).square().sum(1).mean()), rel=0.01)
+    assert pairs == pytest.approx(many, rel=0.1)
+    assert float(gradients.square().sum(2).mean()) > 1.2 * many
 
 
 # Learning initialisations
 
 
 def test_maml_and_tsa_maml_find_the_middle_and_the_centres() -> None:
-    mixture, training = mixture_of(Linear()), Training(shots=10, rate=1.0)
+    mixture, training = mixture_of(Linear()), MetaTraining(shots=10, rate=1.0)
     one = maml(mixture, training, generator())
     assert (one.points[0] - mixture.centres.mean(0)).norm() < 0.5
     assert torch.equal(one.origin, one.points[0])
-    several = tsa_maml(mixture, training, one, 3, generator())
+    several = tsa_maml(mixture, training, one, generator(), groups=3)
     nearest = torch.cdist(mixture.centres, several.points).min(1)
     assert nearest.values.max() < 0.3
     assert sorted(nearest.indices.tolist()) == [0, 1, 2]
-    tasks = mixture.sample(500, 10, generator(1))
+    tasks = mixture.sample(500, generator(1), shots=10)
     groups = torch.cdist(tasks.optimum, mixture.centres).argmin(1)
     right = nearest.indices[groups] == several.chosen(tasks, 1.0)
     assert right.float().mean() > 0.98
@@ -241,16 +306,16 @@ def test_maml_and_tsa_maml_find_the_middle_and_the_centres() -> None:
 
 
 def test_tsa_maml_with_one_group_is_maml_from_the_mean_of_the_estimated_optima() -> None:
-    mixture, training = mixture_of(Linear()), Training(shots=10, rate=1.0)
+    mixture, training = mixture_of(Linear()), MetaTraining(shots=10, rate=1.0)
     one = maml(mixture, training, generator())
-    same = tsa_maml(mixture, training, one, 1, generator(1))
+    same = tsa_maml(mixture, training, one, generator(1), groups=1)
     assert (same.points - one.points).norm() < 0.3
-    assert not same.chosen(mixture.sample(5, 10, generator()), 1.0).any()
+    assert not same.chosen(mixture.sample(5, generator(), shots=10), 1.0).any()
 
 
 def test_estimated_optima_are_twenty_steps_from_the_origin() -> None:
-    tasks, origin = mixture_of(Linear()).sample(3, 10, generator()), vectors(1, 5, 1.0)[0]
-    expected = tasks.adapted(origin.repeat(3, 1), 0.5, 20)[-1]
+    tasks, origin = mixture_of(Linear()).sample(3, generator(), shots=10), vectors(1, 5, 1.0)[0]
+    expected = tasks.adapted(origin.repeat(3, 1), rate=0.5, steps=20)[-1]
     assert torch.equal(estimated_optima(tasks, origin, 0.5), expected)
     points = torch.stack([expected[2], expected[0], expected[1]])
     assert Initializations(points, origin).chosen(tasks, 0.5).tolist() == [1, 2, 0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import get_args
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import nn
 from kshot.errors import ConfigError, DataError
 from kshot.intervals import fit_power_law
 from kshot.theory import ReLUNetwork, empirical_kernels, kernels
-from kshot.theory.kernels import Network
+from kshot.theory.infinite_width import Network
 
 NETWORKS = get_args(Network)
 
@@ -61,7 +62,7 @@ def precise(x, y, depth: int, network: Network) -> tuple[float, float]:
 @pytest.mark.parametrize("depth", [1, 2, 3, 10])
 def test_kernels_agree_with_sixty_digits(network, depth):
     first, second = points(3), 1.7 * points(2, seed=1)
-    found = kernels(first, second, depth, network)
+    found = kernels(first, second, depth=depth, network=network)
     wanted = np.array([[precise(x, y, depth, network) for y in second] for x in first])
     for kernel, values in zip(found, np.moveaxis(wanted, -1, 0)):
         np.testing.assert_allclose(kernel.numpy(), values, rtol=1e-13, atol=1e-14)
@@ -74,7 +75,7 @@ def test_kernels_keep_their_digits_near_equal_and_opposite_points(network, apart
     first = points(1)
     second = sign * first + apart * points(1, seed=1)
     for depth in (2, 4, 50):
-        found = kernels(first, second, depth, network)
+        found = kernels(first, second, depth=depth, network=network)
         wanted = precise(first[0], second[0], depth, network)
         np.testing.assert_allclose([kernel.item() for kernel in found], wanted, rtol=2e-14 * depth, atol=1e-15)
 
@@ -113,10 +114,11 @@ def test_one_hidden_layer_is_the_gaussian_integral():
 
 def test_leading_shapes_broadcast():
     first, second = points(24).view(2, 3, 4, 6), points(10, seed=1).view(2, 1, 5, 6)
-    found = kernels(first, second, 4)
+    found = kernels(first, second, depth=4)
     assert found.ntk.shape == (2, 3, 4, 5)
     for i, j in np.ndindex(2, 3):
-        torch.testing.assert_close(found.ntk[i, j], kernels(first[i, j], second[i, 0], 4).ntk, rtol=1e-14, atol=1e-14)
+        wanted = kernels(first[i, j], second[i, 0], depth=4).ntk
+        torch.testing.assert_close(found.ntk[i, j], wanted, rtol=1e-14, atol=1e-14)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -132,8 +134,9 @@ def test_gradients_at_equal_and_opposite_points_are_the_mean_of_both_sides(netwo
     at = (sign * first).requires_grad_()
     step = 1e-6
     for part in (0, 1):
-        gradient = torch.autograd.grad(kernels(first, at, 5, network)[part].sum(), at)[0]
-        sides = [kernels(first, at.detach() + move * direction, 5, network)[part].item() for move in (step, -step)]
+        kernel = functools.partial(kernels, depth=5, network=network)
+        gradient = torch.autograd.grad(kernel(first, at)[part].sum(), at)[0]
+        sides = [kernel(first, at.detach() + move * direction)[part].item() for move in (step, -step)]
         assert gradient.isfinite().all()
         assert (gradient * direction).sum().item() == pytest.approx(
             (sides[0] - sides[1]) / (2 * step), rel=1e-4, abs=1e-5
@@ -161,10 +164,10 @@ def test_networks_approach_the_closed_form_at_the_rate_of_one_over_root_width(ne
     first, second = points(6), points(5, seed=1)
     widths = (32, 128, 512)
     for part in (0, 1):
-        wanted = kernels(first, second, 3, network)[part]
+        wanted = kernels(first, second, depth=3, network=network)[part]
         errors = []
         for width in widths:
-            nets = [ReLUNetwork(6, width, 3, network=network, seed=seed) for seed in range(24)]
+            nets = [ReLUNetwork(6, width=width, depth=3, network=network, seed=seed) for seed in range(24)]
             found = torch.stack([empirical_kernels(net, first, second)[part] for net in nets])
             errors.append(float((found - wanted).square().mean().sqrt()))
             # the mean over networks is the closed form, up to O(1 / width) and the error of the mean
@@ -244,14 +247,14 @@ def test_models_whose_points_influence_one_another_are_refused():
         empirical_kernels(perceptron(), points(5), method="fast")  # type: ignore[arg-type]
     with pytest.raises(DataError, match="differ in shape"):
         empirical_kernels(perceptron(), points(5), points(5, 3))
-    with pytest.raises(DataError, match="dimensions for a point"):
+    with pytest.raises(DataError, match="dimensions per point"):
         empirical_kernels(perceptron(), points(5)[0])
     with pytest.raises(DataError, match=r"outputs for a batch have shape \(1, 1, 6\)"):
         empirical_kernels(nn.Sequential(nn.Unflatten(1, (1, 6)), nn.Linear(6, 6).double()), points(5))
 
 
 def test_networks_of_no_size_are_refused():
-    with pytest.raises(ConfigError, match="depth 0"):
-        ReLUNetwork(6, 8, 0)
+    with pytest.raises(ConfigError, match="depth is 0"):
+        ReLUNetwork(6, width=8, depth=0)
     with pytest.raises(ConfigError, match="choose one of"):
-        ReLUNetwork(6, 8, 3, network="conv")  # type: ignore[arg-type]
+        ReLUNetwork(6, width=8, depth=3, network="conv")  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,11 +12,12 @@ import torch
 from scipy.linalg import expm
 
 from kshot.errors import ConfigError, DataError, DivergenceError
-from kshot.experiments.closeness_depth import REFERENCE, ClosenessDepth
-from kshot.intervals import fit_power_law, mean_and_ci95
+from kshot.experiments import ClosenessDepth, stable_rate, train_anil, train_mtl
+from kshot.intervals import fit_power_law, mean_interval
 from kshot.theory import (
     ConditionWarning,
     Kernels,
+    RegressionTasks,
     ReLUNetwork,
     adapt_head,
     empirical_kernels,
@@ -23,17 +25,21 @@ from kshot.theory import (
     predict_anil,
     predict_mtl,
     squared_distance_tasks,
-    train_anil,
-    train_mtl,
 )
-from kshot.theory.finite_training import stable_rate
 
 KERNEL = functools.partial(kernels, depth=4)
 
+# |F_ANIL - F_MTL| by depth: the mean over 5 runs of 20 test tasks that an independent program found on tasks of its own
+REFERENCE = {10: 4.72, 20: 2.31, 30: 1.45, 50: 0.765, 70: 0.496, 90: 0.359, 110: 0.279}
+
+
+def few_tasks(seed: int = 0, **shape) -> RegressionTasks:
+    small = {"tasks": 4, "points": 3, "test_tasks": 3, "support": 4, "query": 2, "dimension": 5}
+    return squared_distance_tasks(seed, **(small | shape))
+
 
 def given(seed: int = 0, **shape) -> tuple[torch.Tensor, ...]:
-    small = {"tasks": 4, "points": 3, "test_tasks": 3, "support": 4, "query": 2, "dimension": 5}
-    tasks = squared_distance_tasks(seed, **(small | shape))
+    tasks = few_tasks(seed, **shape)
     return tasks.inputs, tasks.targets, tasks.support, tasks.support_targets, tasks.query
 
 
@@ -74,8 +80,9 @@ def printed(inputs, targets, support, support_targets, query, time: float, inner
 def test_predictors_are_the_printed_formulas(time, inner_time):
     inputs, targets, support, support_targets, query = given()
     inputs, targets = [*inputs, inputs[0, :2] + 1], [*targets, targets[1, :2]]  # one task is shorter
-    mtl = predict_mtl(KERNEL, inputs, targets, support, support_targets, query, time)
-    anil = predict_anil(KERNEL, inputs, targets, support, support_targets, query, time, inner_time)
+    tasks = RegressionTasks(inputs, targets, support, support_targets, query)
+    mtl = predict_mtl(KERNEL, tasks, time=time)
+    anil = predict_anil(KERNEL, tasks, time=time, inner_time=inner_time)
     for task in range(len(support)):
         wanted = printed(inputs, targets, support[task], support_targets[task], query[task], time, inner_time)
         np.testing.assert_allclose(mtl.values[task], wanted["mtl"], rtol=1e-8)
@@ -85,44 +92,41 @@ def test_predictors_are_the_printed_formulas(time, inner_time):
 
 
 def test_the_condition_number_is_the_largest_among_the_systems_solved():
-    inputs, targets, support, support_targets, query = given()
-    points = inputs.flatten(0, 1)
+    tasks = few_tasks()
+    points = tasks.inputs.flatten(0, 1)
     training = np.linalg.cond(KERNEL(points, points).ntk.numpy())
-    found = predict_anil(KERNEL, inputs, targets, support, support_targets, query)
+    found = predict_anil(KERNEL, tasks)
     assert found.condition == pytest.approx(training)
-    close = support.clone()
+    close = tasks.support.clone()
     close[1, 1] = close[1, 0] + 1e-3
     of_head = np.linalg.cond(KERNEL(close[1], close[1]).nngp.numpy())
-    found = predict_anil(KERNEL, inputs, targets, close, support_targets, query, math.inf)
+    found = predict_anil(KERNEL, replace(tasks, support=close), time=math.inf)
     assert found.condition == pytest.approx(of_head, rel=1e-6)
     assert of_head > training
     close[1, 1] = close[1, 0] + 5e-7
     with pytest.warns(ConditionWarning, match=r"condition number \d\.\de\+1\d, above 1e\+12"):
-        predict_anil(KERNEL, inputs, targets, close, support_targets, query, math.inf)
+        predict_anil(KERNEL, replace(tasks, support=close), time=math.inf)
 
 
 def test_lambda_tau_cancels():
-    anil = [predict_anil(KERNEL, *given(), inner_time=time).values for time in (0, 1e-3, 0.01, 0.1, 0.3)]
-    steps = predict_anil(KERNEL, *given(), inner_time=0.1, inner_steps=3).values
+    anil = [predict_anil(KERNEL, few_tasks(), inner_time=time).values for time in (0, 1e-3, 0.01, 0.1, 0.3)]
+    steps = predict_anil(KERNEL, few_tasks(), inner_time=0.1, inner_steps=3).values
     for values in [*anil[1:], steps]:
         torch.testing.assert_close(values, anil[0], rtol=1e-8, atol=1e-8)
 
 
 def test_vector_targets_are_scalar_targets_side_by_side():
-    inputs, targets, support, support_targets, query = given()
+    tasks = few_tasks()
+    squares = replace(tasks, targets=tasks.targets**2, support_targets=tasks.support_targets**2)
+    both = replace(
+        tasks,
+        targets=torch.stack([tasks.targets, squares.targets], -1),
+        support_targets=torch.stack([tasks.support_targets, squares.support_targets], -1),
+    )
     for predict in (predict_mtl, functools.partial(predict_anil, inner_time=0.1)):
-        both = predict(
-            KERNEL,
-            inputs,
-            torch.stack([targets, targets**2], -1),
-            support,
-            torch.stack([support_targets, support_targets**2], -1),
-            query,
-            0.2,
-        ).values
-        alone = predict(KERNEL, inputs, targets**2, support, support_targets**2, query, 0.2).values
-        torch.testing.assert_close(both[..., 1], alone, rtol=1e-10, atol=1e-10)
-        assert alone.shape == query.shape[:-1]
+        alone = predict(KERNEL, squares, time=0.2).values
+        torch.testing.assert_close(predict(KERNEL, both, time=0.2).values[..., 1], alone, rtol=1e-10, atol=1e-10)
+        assert alone.shape == tasks.query.shape[:-1]
 
 
 @pytest.mark.parametrize("time", [0.0, 0.05, 2.0])
@@ -136,26 +140,32 @@ def test_adapted_head_is_gradient_descent_on_features(time):
         residuals = support @ lift @ head - support_targets[..., None]
         head = head - time / steps * (support @ lift).mT @ residuals
     found = adapt_head(
-        lambda a, b: Kernels(a @ lift @ lift.T @ b.mT, a[..., :1]), query, support, support_targets, time
+        lambda a, b: Kernels(a @ lift @ lift.T @ b.mT, a[..., :1]),
+        query=query,
+        support=support,
+        targets=support_targets,
+        time=time,
     )
     torch.testing.assert_close(found.values, (query @ lift @ head)[..., 0], rtol=1e-3, atol=1e-6)
 
 
 def test_adapted_head_fits_the_support_set_after_infinite_time():
     _, _, support, support_targets, query = given()
-    found = adapt_head(KERNEL, support, support, support_targets)
+    found = adapt_head(KERNEL, query=support, support=support, targets=support_targets)
     torch.testing.assert_close(found.values, support_targets, rtol=1e-9, atol=1e-9)
     twice = torch.cat([support, support[:, :1]], 1)
     wanted = torch.cat([support_targets, support_targets[:, :1]], 1)
-    assert adapt_head(KERNEL, query, twice, wanted, 1e4).values.isfinite().all()
+    test = {"query": query, "support": twice, "targets": wanted}
+    assert adapt_head(KERNEL, **test, time=1e4).values.isfinite().all()
     with pytest.raises(DataError, match="singular"):
-        adapt_head(lambda a, b: Kernels(torch.ones(3, a.shape[1], b.shape[1]), a), query, twice, wanted)
+        adapt_head(lambda a, b: Kernels(torch.ones(3, a.shape[1], b.shape[1]), a), **test)
 
 
 @pytest.mark.parametrize("training_time", [0.01, 1.0])
 @pytest.mark.parametrize(("inner_time", "inner_steps"), [(0.0, None), (0.1, None), (0.1, 1), (0.1, 3)])
 def test_finite_training_is_gradient_descent_through_the_inner_loop(training_time, inner_time, inner_steps):
-    inputs, targets, support, support_targets, query = given()
+    tasks = few_tasks()
+    inputs, targets, query = tasks.inputs, tasks.targets, tasks.query
     points = inputs.flatten(0, 1)
     ntk, wanted = KERNEL(points, points).ntk, targets.flatten()
     own = torch.block_diag(*(inner_time * KERNEL(task, task).nngp for task in inputs))
@@ -167,36 +177,38 @@ def test_finite_training_is_gradient_descent_through_the_inner_loop(training_tim
     for _ in range(10_000):
         weights = weights - training_time / 10_000 * decay @ (decay @ (ntk @ weights - wanted))
     values = (KERNEL(query.flatten(0, 1), points).ntk @ weights).view(query.shape[:-1])
-    rest = (inputs, targets, support, support_targets, query, 0.0)
-    found = predict_anil(KERNEL, *rest, inner_time, training_time, inner_steps).values
+    found = predict_anil(
+        KERNEL, tasks, inner_time=inner_time, training_time=training_time, inner_steps=inner_steps
+    ).values
     torch.testing.assert_close(found, values, rtol=4e-3, atol=1e-4)
 
 
 def test_long_training_is_convergence():
-    late = predict_mtl(KERNEL, *given(), training_time=1e6).values
-    torch.testing.assert_close(late, predict_mtl(KERNEL, *given()).values, rtol=1e-8, atol=1e-8)
+    late = predict_mtl(KERNEL, few_tasks(), training_time=1e6).values
+    torch.testing.assert_close(late, predict_mtl(KERNEL, few_tasks()).values, rtol=1e-8, atol=1e-8)
 
 
 def test_trained_networks_approach_the_predictors_with_width():
-    inputs, targets, support, support_targets, query = given(points=2, test_tasks=8)
-    targets, support_targets = 0.1 * targets, 0.1 * support_targets
+    tasks = few_tasks(points=2, test_tasks=8).scaled(0.1)
     kernel = functools.partial(kernels, depth=3)
-    rest = (inputs, targets, support, support_targets, query, 0.3)
-    wanted = {"mtl": predict_mtl(kernel, *rest).values, "anil": predict_anil(kernel, *rest, inner_time=0.02).values}
+    wanted = {
+        "mtl": predict_mtl(kernel, tasks, time=0.3).values,
+        "anil": predict_anil(kernel, tasks, time=0.3, inner_time=0.02).values,
+    }
     assert float((wanted["mtl"] - wanted["anil"]).norm() / wanted["mtl"].norm()) > 0.03
     errors: dict[str, list[float]] = {"mtl": [], "anil": []}
     for width in (32, 1024):
         found: dict[str, list[float]] = {"mtl": [], "anil": []}
         for seed in range(3):
-            network = ReLUNetwork(5, width, 3, seed=seed, dtype=torch.float32)
-            rate = stable_rate(network, inputs)
+            network = ReLUNetwork(5, width=width, depth=3, seed=seed, dtype=torch.float32)
+            rate = stable_rate(network, tasks)
             trained = {
-                "mtl": train_mtl(network, inputs, targets, rate),
-                "anil": train_anil(network, inputs, targets, rate, 0.02),
+                "mtl": train_mtl(network, tasks, rate=rate),
+                "anil": train_anil(network, tasks, rate=rate, inner_time=0.02),
             }
             for name, result in trained.items():
                 assert result.residual <= 1e-3
-                values = result.predict(query, support, support_targets, 0.3)
+                values = result.predict(tasks, time=0.3)
                 found[name].append(float((values - wanted[name]).norm() / wanted[name].norm()))
         for name, values in found.items():
             errors[name].append(float(np.mean(values)))
@@ -207,9 +219,10 @@ def test_trained_networks_approach_the_predictors_with_width():
 
 @pytest.mark.parametrize("learner", ["mtl", "anil"])
 def test_a_training_step_is_that_of_a_plain_loop_over_tasks(learner):
-    inputs, targets, *_ = given()
-    network = ReLUNetwork(5, 16, 3, seed=1)
-    plain = ReLUNetwork(5, 16, 3, seed=1)
+    tasks = few_tasks()
+    inputs, targets = tasks.inputs, tasks.targets
+    network = ReLUNetwork(5, width=16, depth=3, seed=1)
+    plain = ReLUNetwork(5, width=16, depth=3, seed=1)
     heads = [plain.head.weight.detach().clone().requires_grad_() for _ in inputs]
     loss = torch.zeros((), dtype=torch.float64)
     for points, wanted, own in zip(inputs, targets, heads):
@@ -222,9 +235,9 @@ def test_a_training_step_is_that_of_a_plain_loop_over_tasks(learner):
     shared = list(plain.hidden.parameters()) + ([plain.head.weight] if learner == "anil" else [])
     gradients = torch.autograd.grad(loss, shared, retain_graph=True)
     if learner == "mtl":
-        trained = train_mtl(network, inputs, targets, 1e-3, max_steps=1)
+        trained = train_mtl(network, tasks, rate=1e-3, max_steps=1)
     else:
-        trained = train_anil(network, inputs, targets, 1e-3, 0.02, inner_steps=3, max_steps=1)
+        trained = train_anil(network, tasks, rate=1e-3, inner_time=0.02, inner_steps=3, max_steps=1)
     for weight, start, gradient in zip(trained.network.parameters(), shared, gradients):
         torch.testing.assert_close(weight, start - 1e-3 * gradient, rtol=1e-10, atol=1e-12)
     if learner == "mtl":
@@ -232,23 +245,25 @@ def test_a_training_step_is_that_of_a_plain_loop_over_tasks(learner):
 
 
 def test_training_ends_at_max_steps_and_stops_where_it_diverges():
-    inputs, targets, *_ = given()
-    network = ReLUNetwork(5, 16, 3)
+    tasks = few_tasks()
+    network = ReLUNetwork(5, width=16, depth=3)
     before = [weight.clone() for weight in network.parameters()]
-    trained = train_mtl(network, inputs, 0.01 * targets, 1e-3, max_steps=4)
+    trained = train_mtl(network, tasks.scaled(0.01), rate=1e-3, max_steps=4)
     assert (trained.steps, trained.residual > 1e-3) == (4, True)
     assert all(torch.equal(weight, old) for weight, old in zip(network.parameters(), before))
     with pytest.raises(DivergenceError, match="lower the rate"):
-        train_anil(network, inputs, targets, 1.0, 0.01)
+        train_anil(network, tasks, rate=1.0, inner_time=0.01)
     with pytest.raises(ConfigError, match="0 inner steps"):
-        train_anil(network, inputs, targets, 1e-3, 0.01, inner_steps=0)
-    with pytest.raises(ConfigError, match="positive"):
-        train_mtl(network, inputs, targets, 0.0)
+        train_anil(network, tasks, rate=1e-3, inner_time=0.01, inner_steps=0)
+    with pytest.raises(ConfigError, match=r"rate is 0\.0, but must be positive"):
+        train_mtl(network, tasks, rate=0.0)
+    with pytest.raises(DataError, match="equal length"):
+        train_mtl(network, replace(tasks, inputs=list(tasks.inputs)), rate=1e-3)
 
 
 def test_predictors_take_the_kernels_of_a_network():
-    network = ReLUNetwork(5, 64, 3)
-    found = predict_mtl(functools.partial(empirical_kernels, network), *given(), 0.1)
+    network = ReLUNetwork(5, width=64, depth=3)
+    found = predict_mtl(functools.partial(empirical_kernels, network), few_tasks(), time=0.1)
     assert found.values.shape == (3, 2)
     assert found.values.isfinite().all()
 
@@ -257,8 +272,8 @@ def test_reference_values_are_met():
     """Within the 95% interval of the difference between two means of 5 runs, this one's and the reference's."""
     rows = ClosenessDepth(depths=[10, 30, 70]).run().rows
     for row in rows:
-        assert row["reference"] == REFERENCE[row["depth"]]
-        assert abs(row["distance"] - row["reference"]) < math.sqrt(2) * row["distance_ci95"] < 0.3 * row["distance"]
+        apart = abs(row["distance"] - REFERENCE[row["depth"]])
+        assert apart < math.sqrt(2) * row["distance_ci95"] < 0.3 * row["distance"]
 
 
 def test_synthetic_tasks():
@@ -269,35 +284,49 @@ def test_synthetic_tasks():
     assert tasks.targets.mean().item() == pytest.approx(10 * (1.6**4 - 1.3**4) / (4 * 0.3), rel=0.01)
     assert torch.equal(squared_distance_tasks(3).query, squared_distance_tasks(3).query)
     assert not torch.equal(squared_distance_tasks(3).query, squared_distance_tasks(4).query)
-    with pytest.raises(ConfigError, match="1 or more"):
+    with pytest.raises(ConfigError, match="tasks is 0, but must be positive"):
         squared_distance_tasks(0, tasks=0)
 
 
 def test_bad_tasks_are_refused():
-    inputs, targets, support, support_targets, query = given()
-    rest = (support, support_targets, query)
+    tasks = few_tasks()
+    inputs, targets, support_targets = tasks.inputs, tasks.targets, tasks.support_targets
+
+    def with_training(inputs, targets) -> RegressionTasks:
+        return replace(tasks, inputs=inputs, targets=targets)
+
     with pytest.raises(DataError, match=r"differ in dimension: \[4, 5\]"):
-        predict_mtl(KERNEL, [inputs[0], inputs[1, :, :4]], targets[:2], *rest)
+        predict_mtl(KERNEL, with_training([inputs[0], inputs[1, :, :4]], targets[:2]))
     with pytest.raises(DataError, match="inputs of 4 tasks and targets of 3"):
-        predict_anil(KERNEL, inputs, targets[:3], *rest)
+        predict_anil(KERNEL, with_training(inputs, targets[:3]))
     with pytest.raises(DataError, match=r"training task 1: targets \(2,\) do not fit points \(3, 5\)"):
-        predict_mtl(KERNEL, list(inputs[:2]), [targets[0], targets[1, :2]], *rest)
+        predict_mtl(KERNEL, with_training(list(inputs[:2]), [targets[0], targets[1, :2]]))
     with pytest.raises(DataError, match="support: there are targets that are not finite"):
-        predict_mtl(KERNEL, inputs, targets, support, support_targets / 0, query)
-    with pytest.raises(DataError, match="training targets have 1 numbers a point, support targets 2"):
-        predict_mtl(KERNEL, inputs, targets, support, support_targets[..., None].repeat(1, 1, 2), query)
+        predict_mtl(KERNEL, replace(tasks, support_targets=support_targets / 0))
+    with pytest.raises(DataError, match="training targets have 1 numbers per point, support targets 2"):
+        predict_mtl(KERNEL, replace(tasks, support_targets=support_targets[..., None].repeat(1, 1, 2)))
     with pytest.raises(DataError, match="differ in how many numbers"):
-        predict_mtl(KERNEL, list(inputs[:2]), [targets[0], targets[1, :, None].repeat(1, 2)], *rest)
+        predict_mtl(KERNEL, with_training(list(inputs[:2]), [targets[0], targets[1, :, None].repeat(1, 2)]))
     with pytest.raises(ConfigError, match="time is -1"):
-        predict_mtl(KERNEL, inputs, targets, *rest, time=-1)
+        predict_mtl(KERNEL, tasks, time=-1)
     with pytest.raises(ConfigError, match="inner_time is nan"):
-        predict_anil(KERNEL, inputs, targets, *rest, inner_time=math.nan)
+        predict_anil(KERNEL, tasks, inner_time=math.nan)
     with pytest.raises(ConfigError, match="inner_steps is 0"):
-        predict_anil(KERNEL, inputs, targets, *rest, inner_time=0.1, inner_steps=0)
+        predict_anil(KERNEL, tasks, inner_time=0.1, inner_steps=0)
     twice = inputs.clone()
     twice[1, 1] = twice[1, 0]
     with pytest.raises(DataError, match="training tasks is singular"):
-        predict_anil(KERNEL, twice, targets, *rest)
+        predict_anil(KERNEL, with_training(twice, targets))
+
+
+def test_scaled_tasks_differ_in_their_targets_alone():
+    tasks = few_tasks()
+    scaled = replace(tasks, targets=list(tasks.targets)).scaled(0.5)
+    assert torch.equal(scaled.inputs, tasks.inputs)
+    assert torch.equal(torch.stack(list(scaled.targets)), 0.5 * tasks.targets)
+    assert torch.equal(scaled.support_targets, 0.5 * tasks.support_targets)
+    assert torch.equal(scaled.query_targets, 0.5 * tasks.query_targets)
+    assert replace(tasks, query_targets=None).scaled(2).query_targets is None
 
 
 def test_power_laws_and_intervals():
@@ -308,9 +337,9 @@ def test_power_laws_and_intervals():
     several = fit_power_law(x, [x**-1, x**-2.0, x**-1.5])
     assert several.exponent == pytest.approx(-1.5)
     assert several.ci95 == pytest.approx(4.302653 * 0.5 / math.sqrt(3), rel=1e-6)
-    assert mean_and_ci95([1.0, 2, 3, 4]) == (2.5, pytest.approx(3.182446 * np.std([1, 2, 3, 4], ddof=1) / 2, rel=1e-6))
-    assert math.isnan(mean_and_ci95([1.0])[1])
+    assert mean_interval([1.0, 2, 3, 4]) == (2.5, pytest.approx(3.182446 * np.std([1, 2, 3, 4], ddof=1) / 2, rel=1e-6))
+    assert math.isnan(mean_interval([1.0])[1])
     with pytest.raises(DataError, match="positive"):
         fit_power_law(x, x - 2)
-    with pytest.raises(DataError, match="three points"):
+    with pytest.raises(DataError, match="three points, not 2"):
         fit_power_law(x[:2], x[:2])

@@ -14,7 +14,8 @@ from torch import Tensor
 from kshot.data.episodes import Episodes
 from kshot.errors import ConfigError, DataError, DivergenceError
 from kshot.experiments import experiments, taxonomy
-from kshot.experiments.taxonomy import LINES, Comparison, Line, Taxonomy
+from kshot.experiments.taxonomy import LINES, Line, Taxonomy
+from kshot.experiments.taxonomy_lines import Comparison
 from kshot.theory import last_layer as formula
 
 
@@ -106,7 +107,9 @@ def test_gradients_of_the_objective_by_finite_differences(choice: tuple) -> None
 
     def value(support: Tensor, query: Tensor) -> Tensor:
         moved = tasks.with_images(support, query)
-        return formula.objective(moved, start, scores, loss, regularizer, formula.mean_cross_entropy)
+        return formula.objective(
+            moved, start, scores=scores, loss=loss, regularizer=regularizer, outer_loss=formula.mean_cross_entropy
+        )
 
     assert torch.autograd.gradcheck(
         value, (tasks.support.requires_grad_(), tasks.query.requires_grad_()), fast_mode=True
@@ -129,7 +132,12 @@ def test_losses_and_scores_are_what_they_say() -> None:
 def test_the_objective_is_the_mean_over_tasks_of_the_query_loss() -> None:
     tasks, start = feature_tasks(), zeros(feature_tasks()) + 1
     value = formula.objective(
-        tasks, start, formula.linear, formula.squared_error, formula.Joint(), formula.squared_error
+        tasks,
+        start,
+        scores=formula.linear,
+        loss=formula.squared_error,
+        regularizer=formula.Joint(),
+        outer_loss=formula.squared_error,
     )
     expected = [
         (query @ torch.ones(3, 4).double() - torch.eye(4)[labels]).square().sum()
@@ -174,8 +182,8 @@ def test_every_line_agrees_with_its_learner(findings) -> None:
 def test_a_learner_of_another_objective_is_told_apart(other: str, monkeypatch) -> None:
     def compare(episodes: Episodes, backbone: torch.nn.Module) -> Comparison:
         right = next(each for each in LINES if each.learner == "ridge head").compare(episodes, backbone)
-        change = 1e-6 if other == "value" else 1e-6 * (right.own - right.own.detach())
-        return Comparison(right.own + change, right.by_formula, right.parameters)
+        change = 1e-6 if other == "value" else 1e-6 * (right.by_learner - right.by_learner.detach())
+        return Comparison(right.by_learner + change, right.by_formula, right.parameters)
 
     monkeypatch.setattr(taxonomy, "LINES", [*LINES[:1], Line("impostor", "f", "loss", "R", compare)])
     assert "impostor DIFFER" in Taxonomy(seeds=(0,)).run().verdict

@@ -15,7 +15,7 @@ from training_toys import (
     toy_train,
 )
 
-from kshot.backbones import Conv4
+from kshot.backbones import Backbone, Conv4
 from kshot.data.dataset import Dataset
 from kshot.errors import ConfigError, DataError
 from kshot.learners import MAML, TADAM, MultiTask, Reptile
@@ -67,37 +67,46 @@ def test_bad_options_are_refused_before_work(options: dict[str, Any], message: s
 
 
 def test_a_learner_of_query_images_is_refused_without_any() -> None:
-    learner = MAML(Conv4(2, 1, 16), ways=4)
+    learner = MAML(Conv4(2, in_channels=1, image_size=16), ways=4)
     with pytest.raises(ConfigError, match="queries is 0, but MAML is trained by the loss of query images"):
         toy_train(learner, toy_data_16(), ways=4, queries=0)
     assert not any(kind.needs_queries for kind in (MultiTask, Reptile))
 
 
 def test_compiling_what_it_would_break_is_refused(tmp_path: Path) -> None:
-    for learner in (TADAM(Conv4(2, 1, 16), num_classes=12), MAML(Conv4(2, 1, 16), ways=4)):
+    for learner in (
+        TADAM(Conv4(2, in_channels=1, image_size=16), num_classes=12),
+        MAML(Conv4(2, in_channels=1, image_size=16), ways=4),
+    ):
         with pytest.raises(ConfigError, match=f"of which {type(learner).__name__} needs one; leave out compile"):
             toy_train(learner, toy_data_16(), ways=4, compile=True, run=tmp_path / "run")
         assert not (tmp_path / "run").exists()
     for options in ({"first_order": True}, {"layers": "head"}):
-        check_compile(MAML(Conv4(2, 1, 16), ways=4, **options))
+        check_compile(MAML(Conv4(2, in_channels=1, image_size=16), ways=4, **options))
 
 
 def test_a_learner_for_other_data_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"mtl was built with num_classes=7, but toy/train has num_classes=8"):
         toy_train(toy_learner(7))
     with pytest.raises(ConfigError, match=r"conv4 was built with in_channels=3, but toy/train has in_channels=1"):
-        toy_train(MultiTask(Conv4(2, 3, 16), 12), toy_data_16())
-    with pytest.raises(ConfigError, match=r"built for 2 features an image and gives 8 for .*8 x 8; .*image_size=8"):
+        toy_train(MultiTask(Conv4(2, in_channels=3, image_size=16), 12), toy_data_16())
+    with pytest.raises(ConfigError, match=r"built for 2 features per image and gives 8 for .*8 x 8; .*image_size=8"):
         toy_train(MultiTask(flat_backbone(1, 2), 8))
-    with pytest.raises(ConfigError, match=r"Sequential cannot take .* 1 x 8 x 8: .*in_channels=1 and image_size=8"):
+    with pytest.raises(ConfigError, match=r"OwnNetwork cannot take .* 1 x 8 x 8: .*in_channels=1 and image_size=8"):
         toy_train(MultiTask(flat_backbone(3, 2), 8))
     split = make_split([10] * 8, size=32)
-    with pytest.raises(ConfigError, match=r"Conv4 was built for 2 features an image and gives 8 for the images of toy"):
-        toy_train(MultiTask(Conv4(2, 1), 8), Dataset("toy", train=split, val=split, test=split, train_val=split))
+    with pytest.raises(ConfigError, match=r"Conv4 was built for 2 features per image and gives 8 for the images"):
+        toy_train(
+            MultiTask(Conv4(2, in_channels=1), 8), Dataset("toy", train=split, val=split, test=split, train_val=split)
+        )
+
+
+class OwnNetwork(Backbone, nn.Sequential):
+    """A backbone by hand."""
 
 
 def flat_backbone(channels: int, feature_size: int) -> Any:
     """Somebody's own network, which has no option that says what images it takes."""
-    network = nn.Sequential(nn.Conv2d(channels, 2, 3, padding=1), nn.AdaptiveAvgPool2d(2), nn.Flatten())
+    network = OwnNetwork(nn.Conv2d(channels, 2, 3, padding=1), nn.AdaptiveAvgPool2d(2), nn.Flatten())
     network.feature_size = feature_size
     return network

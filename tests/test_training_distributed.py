@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -11,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cli_toys import TINY
 from training_toys import toy_dataset, toy_learner, toy_train
 
+from kshot.cli.train import EXAMPLES
 from kshot.data.episodes import TaskShape
 from kshot.errors import ConfigError
 from kshot.training.batches import StepTasks
@@ -75,6 +78,18 @@ def test_metrics_are_those_of_all_tasks(statistics: str, folders: list[Path]) ->
     tables = [np.genfromtxt(folder / statistics / "metrics.csv", delimiter=",", names=True) for folder in folders]
     for column in tables[0].dtype.names:
         np.testing.assert_allclose(tables[1][column], tables[0][column], rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_command_with_its_option_run(tiny_root: Path, tmp_path: Path) -> None:
+    """As the help writes it: without the ``--``, torchrun takes ``--run`` for an option of its own."""
+    assert any("-m -- kshot train" in example for example in EXAMPLES)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "--"]
+    words = ["kshot", "train", *TINY, "--meta-batch", "2", "--root", str(tiny_root), "--run", str(tmp_path / "run")]
+    subprocess.run(torchrun + words, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True, timeout=300)
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert environment["processes"] == 2
+    assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 3
 
 
 def test_ranks_take_disjoint_contiguous_shares() -> None:

@@ -115,11 +115,11 @@ def test_time_limit_stops_resumably(tmp_path: Path, undisturbed: Path) -> None:
 
 @pytest.fixture
 def slow_validation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Validation as it is, but 20 ms per task."""
+    """Validation as it is, but 100 ms per task."""
     original = kshot.training.validation.evaluate
 
     def evaluate(*args: Any, tasks: int, **kwargs: Any) -> Any:
-        time.sleep(0.02 * tasks)
+        time.sleep(0.1 * tasks)
         return original(*args, tasks=tasks, **kwargs)
 
     monkeypatch.setattr(kshot.training.validation, "evaluate", evaluate)
@@ -128,10 +128,9 @@ def slow_validation(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_first_validation_is_shortened_to_the_time_limit(
     tmp_path: Path, undisturbed: Path, slow_validation: None
 ) -> None:
-    """Twenty validation tasks, as many as there are, take 0.4 s, and an epoch is over before the limit."""
-    started = time.perf_counter()
-    result = toy_train(run=tmp_path, time_limit=0.3 / 60)
-    assert time.perf_counter() - started < 0.3 + 0.3
+    """Twenty validation tasks, as many as there are, take 2 s, and an epoch is over before the limit."""
+    result = toy_train(run=tmp_path, time_limit=0.8 / 60)
+    assert result.seconds < 1.8
     assert (result.stopped, result.best_epoch) == ("time_limit", 0)
     assert 2 <= result.validation_tasks < 20
     assert 0 < result.best_accuracy <= 1
@@ -146,7 +145,7 @@ def test_a_validation_that_would_end_after_the_time_limit_is_not_begun(
 ) -> None:
     toy_train(run=tmp_path, max_epochs=1)
     done = torch.load(tmp_path / "checkpoints" / "last.pt", weights_only=True)["counters"]["seconds"]
-    result = toy_train(run=tmp_path, resume=True, time_limit=(done + 0.35) / 60)
+    result = toy_train(run=tmp_path, resume=True, time_limit=(done + 0.8) / 60)
     assert (result.stopped, len(result.history), result.validation_tasks) == ("time_limit", 1, 20)
     assert "in epoch 2 of at most 3, before a validation that would not fit" in result.ending
     assert toy_train(run=tmp_path, resume=True).stopped == "max_epochs"
@@ -155,7 +154,7 @@ def test_a_validation_that_would_end_after_the_time_limit_is_not_begun(
 
 def test_a_time_limit_within_the_first_epoch(tmp_path: Path) -> None:
     result = toy_train(run=tmp_path, time_limit=0.5 / 60, tasks_per_epoch=100_000)
-    assert result.seconds < 0.7
+    assert result.seconds < 1.5
     assert (result.stopped, result.best_epoch) == ("time_limit", 0)
     assert result.images_per_second > 0
     assert re.search(r"by the time limit, in epoch 1 of at most 3, after \d+ of 50000 steps", result.ending)

@@ -16,7 +16,6 @@ import yaml
 from training_toys import (
     load_best_weights,
     toy_data_16,
-    toy_dataset,
     toy_learner,
     toy_train,
 )
@@ -24,7 +23,7 @@ from training_toys import (
 from kshot.backbones import Conv4
 from kshot.errors import CheckpointError, ConfigError
 from kshot.learners import MultiTask
-from kshot.runs.folder import load_run
+from kshot.runs.run import Run
 from kshot.training import TrainingOptions
 
 
@@ -43,7 +42,7 @@ def test_metrics_csv_has_a_row_for_each_epoch(tmp_path: Path) -> None:
 
 
 def test_what_a_run_says_about_itself(tmp_path: Path) -> None:
-    toy_train(MultiTask(Conv4(2, 1, 16), 12, ways=3), toy_data_16(), run=tmp_path, max_epochs=1)
+    toy_train(MultiTask(Conv4(2, in_channels=1, image_size=16), 12, ways=3), toy_data_16(), run=tmp_path, max_epochs=1)
     config = yaml.safe_load((tmp_path / "config.yaml").read_text())
     assert config["data"] == {
         "name": "toy",
@@ -60,29 +59,31 @@ def test_what_a_run_says_about_itself(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("which", ["best", "last"])
 def test_a_run_can_be_loaded(which: Any, tmp_path: Path, scripted_validation: Any) -> None:
-    data, learner = toy_data_16(), MultiTask(Conv4(2, 1, 16), 12, ways=3, normalize_features=False)
+    data, learner = (
+        toy_data_16(),
+        MultiTask(Conv4(2, in_channels=1, image_size=16), 12, ways=3, normalize_features=False),
+    )
     scripted_validation([0.5, 0.4])
     toy_train(learner, data, run=tmp_path, max_epochs=2)
-    loaded, same = load_run(tmp_path, data, checkpoint=which)
-    assert same is data
+    loaded = Run(tmp_path).load(checkpoint=which)
     assert not loaded.training
     assert loaded.options["normalize_features"] is False
     assert torch.equal(loaded.weight, learner.weight) == (which == "best")
 
 
-def test_load_run_explains_what_is_missing(tmp_path: Path) -> None:
+def test_a_run_explains_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is no run folder"):
-        load_run(tmp_path)
+        Run(tmp_path).load()
     toy_train(run=tmp_path, max_epochs=1)
-    with pytest.raises(ConfigError, match=r"backbone ToyBackbone is not registered.*load_run\(run, learner=...\)"):
-        load_run(tmp_path, toy_dataset())
-    loaded, _ = load_run(tmp_path, toy_dataset(), learner=toy_learner())
+    with pytest.raises(ConfigError, match=r"backbone ToyBackbone is not registered.*Run\(path\).load\(learner=...\)"):
+        Run(tmp_path).load()
+    loaded = Run(tmp_path).load(learner=toy_learner())
     assert torch.equal(loaded.weight, load_best_weights(tmp_path)["weight"])
     with pytest.raises(CheckpointError, match=r"learner.num_classes is 8 there and 9 here"):
-        load_run(tmp_path, toy_dataset(), learner=toy_learner(9))
+        Run(tmp_path).load(learner=toy_learner(9))
     (tmp_path / "checkpoints" / "best.pt").unlink()
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
-        load_run(tmp_path, toy_dataset())
+        Run(tmp_path).load()
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_a_damaged_configuration_is_named(content: bytes, message: str, tmp_path
     toy_train(run=tmp_path, max_epochs=1)
     (tmp_path / "config.yaml").write_bytes(content)
     with pytest.raises(CheckpointError, match=message):
-        load_run(tmp_path, toy_dataset())
+        Run(tmp_path).load()
 
 
 def test_loggers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

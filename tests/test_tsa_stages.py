@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sklearn.cluster import KMeans
+from sklearn.cluster import KMeans, MiniBatchKMeans
 from tsa_toys import TRAINING, domains_data, toy_tsa_maml
 
 import kshot.tsa.solutions
@@ -22,8 +22,8 @@ from kshot.data.augmentation import prepare_images
 from kshot.data.episodes import EpisodeSampler, TaskShape
 from kshot.errors import CheckpointError, ConfigError, DivergenceError
 from kshot.learners import MAML, ProtoNet
-from kshot.runs.folder import load_run
-from kshot.training import TrainingInterrupted, train
+from kshot.runs.run import Run
+from kshot.training import TrainingInterrupted, TrainingOptions, train
 from kshot.tsa.clustering import cluster
 from kshot.tsa.solutions import SolutionFile
 from kshot.tsa.stages import Stages
@@ -34,7 +34,8 @@ SOLUTIONS = 20  # one block of sixteen, and a part of a second one
 
 def run_stages(run: Path, resume: bool = False, training: dict[str, Any] | None = None, **stages: Any) -> GroupTraining:
     options = Stages(**{"solutions": SOLUTIONS} | stages)
-    return train_tsa_maml(toy_tsa_maml(), domains_data(), run, options, TRAINING | (training or {}), resume)
+    chosen = TrainingOptions.of(TRAINING | (training or {}))
+    return train_tsa_maml(toy_tsa_maml(), domains_data(), run=run, stages=options, training=chosen, resume=resume)
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +58,8 @@ def weights_of(run: Path) -> dict[str, torch.Tensor]:
 
 
 def test_the_stages_leave_a_run_with_everything_that_led_to_it(finished: Path) -> None:
-    learner, _ = load_run(finished, domains_data())
-    maml, _ = load_run(finished / "pretraining", domains_data())
+    learner = Run(finished).learner
+    maml = Run(finished / "pretraining").learner
     assert isinstance(maml, MAML)
     torch.testing.assert_close(dict(learner.network.state_dict()), dict(maml.network.state_dict()), rtol=0, atol=0)
     solutions = np.load(finished / "solutions" / "solutions.npy", mmap_mode="r")
@@ -125,7 +126,7 @@ def test_a_kill_during_clustering_costs_the_clustering_alone(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("kshot.tsa.train.cluster", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("kshot.tsa.train.cluster", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run_stages(tmp_path / "run")
         patch.setattr(SolutionFile, "append", lambda *_: pytest.fail("the solutions were complete"))
@@ -147,9 +148,16 @@ def test_a_pretrained_run_of_another_architecture_is_refused(pretrained: Path, t
     with pytest.raises(
         CheckpointError, match=r"another architecture: backbone\.width is 4 there and 6 here; train with"
     ):
-        train_tsa_maml(toy_tsa_maml(width=6), domains_data(), tmp_path / "wide", stages, TRAINING)
+        train_tsa_maml(
+            toy_tsa_maml(width=6),
+            domains_data(),
+            run=tmp_path / "wide",
+            stages=stages,
+            training=TrainingOptions(**TRAINING),
+        )
+    training = TrainingOptions(**TRAINING | {"ways": 4})
     with pytest.raises(CheckpointError, match=r"learner\.ways is 3 there and 4 here"):
-        train_tsa_maml(toy_tsa_maml(ways=4), domains_data(), tmp_path / "ways", stages, TRAINING | {"ways": 4})
+        train_tsa_maml(toy_tsa_maml(ways=4), domains_data(), run=tmp_path / "ways", stages=stages, training=training)
     other = ProtoNet(Conv4(4, in_channels=1, image_size=16))
     train(other, domains_data(), run=tmp_path / "protonet", **TRAINING | {"max_epochs": 1})
     with pytest.raises(CheckpointError, match="trained by protonet, which learns no initialisation"):
@@ -195,7 +203,7 @@ def test_other_options_cannot_be_resumed(pretrained: Path, tmp_path: Path, monke
             run_stages(run, pretrained=pretrained)
     with pytest.raises(ConfigError, match=r"stages\.solutions was 20 and is 30"):
         run_stages(run, resume=True, pretrained=pretrained, solutions=30)
-    with pytest.raises(CheckpointError, match=r"come from others than these \(shots\); delete the folder"):
+    with pytest.raises(CheckpointError, match=r"from something else \(it differs in shots\); delete the folder"):
         run_stages(run, resume=True, pretrained=pretrained, training={"shots": 2})
 
 
@@ -222,7 +230,7 @@ def test_damaged_solutions_are_told(pretrained: Path, tmp_path: Path, monkeypatc
 
 
 def test_a_full_disk_keeps_the_earlier_solutions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = SolutionFile(tmp_path, 4, 3, {"seed": 0})
+    file = SolutionFile(tmp_path, tasks=4, size=3, origin={"seed": 0})
     rows = np.arange(12, dtype=np.float32).reshape(4, 3)
     file.append(rows[:2])
 
@@ -233,7 +241,7 @@ def test_a_full_disk_keeps_the_earlier_solutions(tmp_path: Path, monkeypatch: py
         patch.setattr(kshot.tsa.solutions.os, "fsync", no_space)
         with pytest.raises(CheckpointError, match="its first 2 rows are kept: free some space"):
             file.append(rows[2:])
-    again = SolutionFile(tmp_path, 4, 3, {"seed": 0})
+    again = SolutionFile(tmp_path, tasks=4, size=3, origin={"seed": 0})
     assert again.done == 2
     again.append(rows[2:])
     assert again.complete
@@ -244,15 +252,15 @@ def test_a_full_disk_keeps_the_earlier_solutions(tmp_path: Path, monkeypatch: py
 def test_a_task_that_diverges_is_named_by_its_number(
     pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sampled = kshot.tsa.solutions.StepTasks.steps
+    batches: list[Any] = []
 
-    def with_nan(tasks: Any, first: int, last: int) -> Any:
-        for place, episodes in enumerate(sampled(tasks, first, last)):
-            if place == 1:
-                episodes.support[2] = torch.nan
-            yield episodes
+    def with_nan(*arguments: Any) -> Any:
+        batches.append(prepare_images(*arguments))
+        if len(batches) == 2:
+            batches[-1].support[2] = torch.nan
+        return batches[-1]
 
-    monkeypatch.setattr(kshot.tsa.solutions.StepTasks, "steps", with_nan)
+    monkeypatch.setattr("kshot.evaluation.task_loop.prepare_images", with_nan)
     with pytest.raises(DivergenceError, match="task 18: the inner loop diverged"):
         run_stages(tmp_path / "run", pretrained=pretrained)
 
@@ -266,7 +274,8 @@ def test_groups_that_lose_their_tasks_are_reported(tmp_path: Path, pretrained: P
 
     learner.start_groups = far_away  # type: ignore[method-assign]
     stages = Stages(pretrained, solutions=SOLUTIONS)
-    training = train_tsa_maml(learner, domains_data(), tmp_path, stages, TRAINING | {"patience": 0})
+    options = TrainingOptions(**TRAINING | {"patience": 0})
+    training = train_tsa_maml(learner, domains_data(), run=tmp_path, stages=stages, training=options)
     assert [group.lost for group in training.groups] == [False, True]
     assert training.groups[1].unused_for >= 6
     assert "groups with no task for an epoch or longer, which have stopped learning: 1" in training.report()
@@ -279,11 +288,36 @@ def test_clusters_are_those_that_are_there(method: Any) -> None:
     centres = generator.normal(0, 1, (3, 7))
     labels = np.repeat(np.arange(3), [10, 20, 30])
     vectors = (centres[labels] + generator.normal(0, 0.01, (60, 7))).astype(np.float32)
-    centroids, sizes = cluster(vectors, 3, method, seed=5)
+    centroids, sizes = cluster(vectors, 3, method=method, seed=5)
     order = np.argsort(sizes)
     assert sizes[order].tolist() == [10, 20, 30]
     means = np.stack([vectors[labels == group].mean(0) for group in range(3)])
     np.testing.assert_allclose(centroids[order], means, atol=1e-5 if method == "kmeans" else 0.02)
+
+
+@pytest.mark.parametrize("method", ["kmeans", "minibatch"])
+def test_the_seed_chooses_the_clusters(method: Any) -> None:
+    vectors = np.random.default_rng(0).normal(0, 1, (200, 3)).astype(np.float32)
+    first, again, other = (cluster(vectors, 12, method=method, seed=seed)[0] for seed in (3, 3, 4))
+    np.testing.assert_array_equal(first, again)
+    assert not np.allclose(np.sort(first, 0), np.sort(other, 0)), "noise has no clusters that every seed would find"
+
+
+@pytest.mark.parametrize(("method", "kind"), [("kmeans", KMeans), ("minibatch", MiniBatchKMeans)])
+def test_the_best_of_several_restarts_is_kept(method: Any, kind: Any) -> None:
+    """Among overlapping clusters a single descent often ends in a bad optimum."""
+    vectors = np.random.default_rng(0).normal(0, 1, (600, 3)).astype(np.float32)
+    better = 0
+    for seed in range(8):
+        once, thrice = (
+            kind(12, n_init=count, random_state=seed, **({"batch_size": 256} if kind is MiniBatchKMeans else {}))
+            .fit(vectors)
+            .cluster_centers_
+            for count in (1, 3)
+        )
+        np.testing.assert_allclose(cluster(vectors, 12, method=method, seed=seed)[0], thrice, rtol=1e-5)
+        better += not np.allclose(once, thrice)
+    assert better > 2, "the restarts make a difference"
 
 
 @pytest.mark.filterwarnings("ignore:Number of distinct clusters")

@@ -23,8 +23,8 @@ from kshot.data.episodes import EpisodeSampler, TaskShape
 from kshot.errors import ConfigError
 from kshot.evaluation.protocol import evaluate
 from kshot.experiments.findings import Findings
-from kshot.experiments.task_groups import own_neighbours, tasks_of_domains, two_dimensions
-from kshot.intervals import interval
+from kshot.experiments.task_domains import neighbours_of_domain, tasks_of_domains, two_dimensions
+from kshot.intervals import mean_interval
 from kshot.learners import ProtoNet
 
 SMALL: dict[str, Any] = {"ways": 3, "shots": 2, "tasks": 20, "seed": 4}
@@ -60,8 +60,11 @@ def test_steps_agree_with_an_evaluation_after_as_many_steps(statistics: Any) -> 
         assert (row["statistics"], row["seed"], row["split"]) == (statistics, "4", "test")
     difference = results["tsa", 2].accuracies - results["maml", 2].accuracies
     assert float(rows["tsa", 2]["difference"]) == pytest.approx(difference.mean(), abs=1e-6)
-    assert float(rows["tsa", 2]["difference_ci95"]) == pytest.approx(interval(difference), abs=1e-6)
-    assert f"tsa less maml {100 * difference.mean():+.2f} ± {100 * interval(difference):.2f} points" in findings.verdict
+    assert float(rows["tsa", 2]["difference_ci95"]) == pytest.approx(mean_interval(difference).ci95, abs=1e-6)
+    assert (
+        f"tsa less maml {100 * difference.mean():+.2f} ± {100 * mean_interval(difference).ci95:.2f} points"
+        in findings.verdict
+    )
     assert f"{statistics} statistics, seed 4" in findings.verdict
 
 
@@ -75,7 +78,7 @@ def test_the_loss_is_that_of_the_query_images() -> None:
     scores = learner.eval().scores(episodes)
     losses = torch.nn.functional.cross_entropy(scores.mT, episodes.query_labels, reduction="none").mean(1)
     assert float(row["loss"]) == pytest.approx(float(losses.mean()), rel=1e-5)
-    assert float(row["loss_ci95"]) == pytest.approx(interval(losses.double().numpy()), rel=1e-5)
+    assert float(row["loss_ci95"]) == pytest.approx(mean_interval(losses.double().numpy()).ci95, rel=1e-5)
 
 
 def test_tasks_of_a_domain_are_the_first_ones_of_that_domain() -> None:
@@ -133,9 +136,9 @@ def test_the_map_has_a_place_for_every_task_by_both_measures(method: Any) -> Non
     numbers = np.asarray([int(row["task"]) for row in rows])
     episodes = prepare_images(sampler.episodes(numbers), split.normalization)
     vectors = torch.cat(learner.eval().by_chunk(learner.task_vectors, episodes)).numpy()
-    near = own_neighbours(vectors, np.asarray([row["domain"] for row in rows]))
+    near = neighbours_of_domain(vectors, np.asarray([row["domain"] for row in rows]))
     assert [row["parameters_neighbour_of_domain"] for row in rows] == [str(int(each)) for each in near]
-    share = f"{100 * near.mean():.2f} ± {100 * interval(near.astype(np.float64)):.2f} %"
+    share = f"{100 * near.mean():.2f} ± {100 * mean_interval(near.astype(np.float64)).ci95:.2f} %"
     assert f"by parameters {share}" in findings.verdict
     assert "48.7 % by chance" in findings.verdict, "19 of the 39 others"
 
@@ -144,13 +147,13 @@ def test_neighbours_and_projections_of_separate_clouds() -> None:
     generator = np.random.default_rng(0)
     domains = np.repeat(["a", "b"], 15)
     points = generator.normal(0, 1, (30, 9)) + 20 * (domains == "a")[:, None]
-    assert own_neighbours(points, domains).all()
+    assert neighbours_of_domain(points, domains).all()
     mixed = np.where(np.arange(30) % 2, "a", "b")
-    assert own_neighbours(points, mixed).mean() < 0.9
+    assert neighbours_of_domain(points, mixed).mean() < 0.9
     for method in ("pca", "tsne"):
         plane = two_dimensions(points, method, seed=0)  # type: ignore[arg-type]
         assert plane.shape == (30, 2)
-        assert own_neighbours(plane, domains).all()
+        assert neighbours_of_domain(plane, domains).all()
 
 
 def test_learners_without_groups_are_refused() -> None:
@@ -200,7 +203,7 @@ def test_the_command_trains_and_draws_every_view(say: Any, tmp_path: Path) -> No
 
 def test_an_interrupted_command_goes_on(say: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("kshot.tsa.train.cluster", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("kshot.tsa.train.cluster", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         assert say("tsa", "train", *TRAIN, "--run", "half")[0] == 130
     code, _, err = say("tsa", "usage", "half", *VIEW)
     assert code == 2

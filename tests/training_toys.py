@@ -13,7 +13,7 @@ from conftest import make_split
 from torch import Tensor, nn
 
 import kshot.runs.checkpoints
-from kshot.backbones import BatchNorm2d
+from kshot.backbones import Backbone, BatchNorm2d
 from kshot.backbones.dropout import DropBlock, Dropout
 from kshot.data.dataset import Dataset
 from kshot.learners import MultiTask
@@ -34,7 +34,7 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-class ToyBackbone(nn.Module):
+class ToyBackbone(Backbone):
     """One block with everything that a resumed run could get wrong: both kinds of dropout, a ramp, BatchNorm."""
 
     feature_size = 6

@@ -54,10 +54,8 @@ def __getattr__(name: str) -> Any:
         value = getattr(import_module(home), name) if home else import_module(f"kshot.{name}")
     elif name.startswith("_"):
         raise AttributeError(f"module 'kshot' has no attribute {name!r}")
-    elif (
-        find_spec(f"kshot.{name}") is not None
-    ):  # `from kshot import seeding`, perhaps while a package is half imported
-        return import_module(f"kshot.{name}")
+    elif find_spec(f"kshot.{name}") is not None:  # ``from kshot import seeding`` asks here before it imports
+        value = import_module(f"kshot.{name}")
     else:
         offering = [module for module in map(import_module, packages) if name in module.__all__]
         if not offering:

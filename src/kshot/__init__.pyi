@@ -8,6 +8,7 @@ from kshot import recipes as recipes
 from kshot import report as report
 from kshot import runs as runs
 from kshot import solvers as solvers
+from kshot import testing as testing
 from kshot import theory as theory
 from kshot import training as training
 from kshot import tsa as tsa

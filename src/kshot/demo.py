@@ -1,6 +1,6 @@
 """The experiment of `kshot demo`: three learners and an untrained network on the same tasks of unseen classes.
 
-What it trains, and how, is said here once; everything else is what any other experiment would call.
+What it trains, and how, is written here; everything else is the public surface that any experiment calls.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from kshot.training import train
 DATASET = "glyphs"
 TASKS = 1000
 SHOTS = (1, 5)
-# An epoch is 10,000 images for each of them, which take a CPU of two cores about three seconds.
+# An epoch has 10,000 images for each learner, which take about three seconds on a CPU with two cores.
 TRAINING: dict[str, dict[str, Any]] = {
     "mtl": {"ways": 50, "shots": 1, "queries": 1, "meta_batch": 1, "tasks_per_epoch": 100},
     "supervised": {"meta_batch": 100, "tasks_per_epoch": 10_000},
@@ -45,7 +45,15 @@ SHARED: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Contestant:
-    """A learner of the demo and its row of the table; one that nobody trained has no seconds."""
+    """A learner of the demo and its row of the table; the row of an untrained learner has no seconds.
+
+    Attributes
+    ----------
+    learner
+        Trained or untrained, in evaluation mode.
+    row
+        Its name and its results at each number of shots.
+    """
 
     learner: FeatureLearner
     row: Row
@@ -55,8 +63,8 @@ class Contestant:
         return text if self.row.seconds is None else f"{text} after {self.row.seconds:.0f} s of training"
 
 
-def contestants(data: Dataset, out: Path, seed: int, epochs: int) -> Iterator[Contestant]:
-    """Train and measure one learner after the other, into run folders in `out`, and then the network untrained."""
+def contestants(data: Dataset, out: Path, *, seed: int, epochs: int) -> Iterator[Contestant]:
+    """Train and measure one learner after the other, into run folders in `out`; then measure an untrained network."""
     for name, options in TRAINING.items():
         learner = _new(name, data, seed)
         _forget(out / name)
@@ -70,27 +78,29 @@ def contestants(data: Dataset, out: Path, seed: int, epochs: int) -> Iterator[Co
     yield Contestant(learner, Row("untrained", measured))
 
 
-def write_table(found: Sequence[Contestant], seed: int, path: Path) -> str:
-    """The table of all contestants, paired with the first one; it is written to `path`, too."""
-    rows = [contestant.row for contestant in found]
+def write_table(measured: Sequence[Contestant], *, seed: int, path: Path) -> str:
+    """The table of all contestants, paired with the first one; also written to `path`."""
+    rows = [contestant.row for contestant in measured]
     text = f"{table(rows, paired=True)}\nTraining seed {seed}; Conv4-64 throughout."
     write_text(path, text + "\n")
     return text
 
 
 @torch.no_grad()
-def draw_task(learner: FeatureLearner, data: Dataset, seed: int, path: Path) -> Path:
-    """Draw the task of median accuracy among 101 at one shot, whose mistakes say more than those at five."""
+def draw_task(learner: FeatureLearner, data: Dataset, *, seed: int, path: Path) -> Path:
+    """Draw the task of median accuracy among 101 at one shot, which has more mistakes to look at than at five."""
     shape = TaskShape(5, 1, 10)
-    accuracies = evaluate(learner, data.test, shape.ways, shape.shots, shape.queries, tasks=101, seed=seed).accuracies
-    median = np.argsort(accuracies, kind="stable")[50:51]
+    measured = evaluate(
+        learner, data.test, ways=shape.ways, shots=shape.shots, queries=shape.queries, tasks=101, seed=seed
+    )
+    median = np.argsort(measured.accuracies, kind="stable")[50:51]
     episodes = EpisodeSampler(data.test, shape, seed=seed).episodes(median, device_of(learner))
     with evaluating(learner, "float32"):
         scores = learner.scores(prepare_images(episodes, data.test.normalization))
     predicted = scores[0].argmax(-1).cpu().numpy()
     names = [data.test.class_names[position].lower() for position in episodes.classes[0].tolist()]
     title = "Multi-task learning, one example of each unseen character: a task of median accuracy"
-    return pictures.save(pictures.task_picture(episodes, names, predicted, title), path)
+    return pictures.save(pictures.task_picture(episodes, names, predicted=predicted, title=title), path)
 
 
 def _new(name: str, data: Dataset, seed: int) -> FeatureLearner:
@@ -101,6 +111,6 @@ def _new(name: str, data: Dataset, seed: int) -> FeatureLearner:
 
 
 def _forget(run: Path) -> None:
-    """The demo starts anew each time; what an earlier one left would be refused as a trained run."""
+    """Delete what an earlier demo left: training refuses to overwrite a trained run."""
     for file in [*run.glob("checkpoints/*.pt"), *run.glob("evaluation/*.json")]:
         file.unlink()

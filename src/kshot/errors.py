@@ -1,7 +1,9 @@
 """Errors that a user can act on, and checks of options: a message says what is wrong, where, and what to do."""
 
+from __future__ import annotations
+
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 
 class KshotError(Exception):
@@ -23,7 +25,10 @@ class CheckpointError(KshotError):
 class DivergenceError(KshotError):
     """A loss or a feature is no longer a finite number; training keeps the last good checkpoint.
 
-    task: which task diverged, where one did: its place in the batch, until somebody who knows more puts its number.
+    Attributes
+    ----------
+    task
+        The task that diverged, by its place in the batch until a caller knows its number; None if it was no single one.
     """
 
     def __init__(self, message: str, task: int | None = None) -> None:
@@ -35,38 +40,40 @@ class DivergenceError(KshotError):
         return message if self.task is None else f"task {self.task}: {message}"
 
 
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """ " (did you mean 'conv4'?)" if one of the `known` names is close to `name`, else an empty string."""
+    by_lower = {each.lower(): each for each in known}
+    close = difflib.get_close_matches(str(name).lower(), by_lower, n=1)
+    return f" (did you mean {by_lower[close[0]]!r}?)" if close else ""
+
+
 def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
     """ConfigError unless `value` is one of `choices`."""
     if value not in choices:
-        raise ConfigError(f"{option} is {value!r}; choose one of: {', '.join(choices)}")
+        raise ConfigError(f"{option} is {value!r}; choose one of: {', '.join(choices)}{did_you_mean(value, choices)}")
 
 
-def check_positive(option: str, *values: int) -> None:
-    """ConfigError unless every one of `values` is at least 1."""
-    for value in values:
-        if value < 1:
-            raise ConfigError(f"{option} is {value}, but must be at least 1")
+def check_positive(**options: float | Sequence[float]) -> None:
+    """ConfigError unless every number is above 0, and no sequence empty: ``check_positive(width=8, depths=[1, 2])``."""
+    _check(options, lambda number: number > 0, "positive")
 
 
-def check_above_zero(option: str, value: float) -> None:
-    """ConfigError unless `value` is above 0."""
-    if not value > 0:  # nor is nan
-        raise ConfigError(f"{option} is {value}, but must be above 0")
+def check_not_negative(**options: float | Sequence[float]) -> None:
+    """ConfigError unless every number is at least 0; options as for `check_positive`."""
+    _check(options, lambda number: number >= 0, "at least 0")
 
 
-def check_not_negative(option: str, value: float) -> None:
-    """ConfigError unless `value` is at least 0."""
-    if not value >= 0:  # nor is nan
-        raise ConfigError(f"{option} is {value}, but must be at least 0")
+def check_rate(**options: float | Sequence[float]) -> None:
+    """ConfigError unless every number is at least 0 and below 1; options as for `check_positive`."""
+    _check(options, lambda number: 0 <= number < 1, "at least 0 and below 1")
 
 
-def check_rate(option: str, rate: float) -> None:
-    """ConfigError unless `rate` is a share below 1."""
-    if not 0 <= rate < 1:
-        raise ConfigError(f"{option} is {rate}; a share must be at least 0 and below 1")
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The start of an advice, "did you mean NAME? ", if one of the known names is near, or else nothing."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"did you mean {near[0]}? " if near else ""
+def _check(options: Mapping[str, float | Sequence[float]], holds: Callable[[float], bool], requirement: str) -> None:
+    """ConfigError for the first number that does not meet the requirement, which nan never does."""
+    for option, value in options.items():
+        numbers = value if isinstance(value, Sequence) else [value]
+        if not numbers:
+            raise ConfigError(f"{option} is empty; give at least one value")
+        for number in numbers:
+            if not holds(number):
+                raise ConfigError(f"{option} is {number}, but must be {requirement}")

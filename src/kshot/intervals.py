@@ -1,36 +1,67 @@
-"""Confidence intervals: of means over tasks or repetitions, and of the exponents of power laws."""
+"""95% confidence intervals: of means over tasks or repetitions, and of the exponents of power laws."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from kshot.errors import DataError
 
 
-def interval(values: NDArray[np.float64]) -> float:
-    """Half-width of the 95% confidence interval of a mean, by Student's t; nan for fewer than two values."""
-    count = len(values)
-    if count < 2:
-        return float("nan")
-    return float(stats.t.ppf(0.975, count - 1) * values.std(ddof=1) / np.sqrt(count))
+class MeanInterval(NamedTuple):
+    """A mean with its 95% confidence interval, ``mean - ci95`` to ``mean + ci95``.
+
+    Attributes
+    ----------
+    mean
+        Mean of the values.
+    ci95
+        Half-width of the interval; nan if there are fewer than two values.
+    """
+
+    mean: float
+    ci95: float
 
 
-def mean_and_ci95(values: ArrayLike) -> tuple[float, float]:
-    """Mean of independent repetitions and the half-width of its 95% interval (Student's t; nan for one repetition)."""
+def mean_interval(values: ArrayLike) -> MeanInterval:
+    """Mean of independent values and the half-width of its 95% confidence interval, by Student's t.
+
+    Parameters
+    ----------
+    values
+        One number per task or repetition, of any shape.
+
+    Returns
+    -------
+    MeanInterval
+        ``(mean, ci95)``; the half-width ``ci95`` is nan for a single value, which has no spread.
+    """
     numbers = np.asarray(values, np.float64).ravel()
-    if len(numbers) < 2:
-        return float(numbers.mean()), float("nan")
-    return float(numbers.mean()), float(stats.t.ppf(0.975, len(numbers) - 1) * stats.sem(numbers))
+    count = len(numbers)
+    if count < 2:
+        return MeanInterval(float(numbers.mean()), float("nan"))
+    half_width = stats.t.ppf(0.975, count - 1) * numbers.std(ddof=1) / np.sqrt(count)
+    return MeanInterval(float(numbers.mean()), float(half_width))
 
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """``factor * x ** exponent``, with the half-width of the exponent's 95% interval."""
+    """``factor * x ** exponent``.
+
+    Attributes
+    ----------
+    exponent
+        Slope in logarithmic axes.
+    ci95
+        Half-width of the exponent's 95% confidence interval.
+    factor
+        Value at ``x = 1``.
+    """
 
     exponent: float
     ci95: float
@@ -41,26 +72,41 @@ class PowerLaw:
 
 
 def fit_power_law(x: ArrayLike, curves: ArrayLike) -> PowerLaw:
-    """Least squares on logarithms, an exponent a curve; the interval is over curves, or over a single one's residuals.
+    """Fit a power law by least squares on logarithms, one exponent per curve.
 
-    x: positive numbers (P,), P >= 3.
-    curves: positive numbers, (P,), or (R, P) for R independent repetitions.
-    Raises DataError where a number is not positive or there are fewer than three points.
+    Parameters
+    ----------
+    x
+        Positive numbers (P,), at least three.
+    curves
+        Positive numbers: (R, P) for R independent repetitions, whose exponents the interval is over; or (P,) for a
+        single curve, whose interval comes from its residuals.
+
+    Returns
+    -------
+    PowerLaw
+        The mean exponent with its interval.
+
+    Raises
+    ------
+    DataError
+        If a number is not positive or there are fewer than three points.
     """
     log_x, log_y = _logarithms(x), np.atleast_2d(_logarithms(curves))
     if len(log_x) < 3:
-        raise DataError(f"a power law needs three points at least, not {len(log_x)}")
+        raise DataError(f"a power law needs at least three points, not {len(log_x)}; give more")
     fits: Sequence = [stats.linregress(log_x, curve) for curve in log_y]
     factor = float(np.exp(np.mean([fit.intercept for fit in fits])))
     if len(fits) == 1:
         half_width = float(stats.t.ppf(0.975, len(log_x) - 2) * fits[0].stderr)
         return PowerLaw(float(fits[0].slope), half_width, factor)
-    exponent, half_width = mean_and_ci95([fit.slope for fit in fits])
+    exponent, half_width = mean_interval([fit.slope for fit in fits])
     return PowerLaw(exponent, half_width, factor)
 
 
 def _logarithms(values: ArrayLike) -> np.ndarray:
+    """Natural logarithms; DataError if a value has none."""
     numbers = np.asarray(values, np.float64)
     if not (numbers > 0).all():
-        raise DataError("a power law can be fitted to positive numbers only; some are zero, negative or nan")
+        raise DataError("a power law fits positive numbers only, but some are zero, negative or nan; leave them out")
     return np.log(numbers)

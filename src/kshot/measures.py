@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,12 +12,18 @@ Statistics = Literal["running", "transductive", "inductive"]
 
 @dataclass(frozen=True)
 class Measure:
-    """One number a task, averaged over tasks.
+    """One number per task, averaged over tasks.
 
-    name: in files and columns.
-    title: what a table or an axis calls it.
-    scale, digits, unit: how a value is written: multiplied, rounded, and with its unit.
-    sign: 1 where larger values are better, -1 where smaller ones are.
+    Attributes
+    ----------
+    name
+        In files and columns.
+    title
+        What a table or an axis calls it.
+    scale, digits, unit
+        How a value is written: multiplied, rounded, and with its unit.
+    sign
+        1 if larger values are better, -1 if smaller ones are.
     """
 
     name: str
@@ -27,8 +34,19 @@ class Measure:
     sign: Literal[1, -1]
 
     def text(self, mean: float, ci95: float, signed: bool = False) -> str:
-        """A mean, or with `signed` a difference, and the half-width of its interval, without the unit."""
-        return f"{self.scale * mean:{'+' if signed else ''}.{self.digits}f} ± {self.scale * ci95:.{self.digits}f}"
+        """A mean and the half-width of its 95% interval, without the unit; a nan half-width is "no interval".
+
+        Parameters
+        ----------
+        mean, ci95
+            As measured, not yet scaled.
+        signed
+            Write the sign of a difference, also of a positive one.
+        """
+        value = f"{self.scale * mean:{'+' if signed else ''}.{self.digits}f}"
+        if math.isnan(ci95) and not math.isnan(mean):
+            return f"{value} (no interval)"
+        return f"{value} ± {self.scale * ci95:.{self.digits}f}"
 
 
 ACCURACY = Measure("accuracy", "Accuracy in percent", scale=100, digits=2, unit=" %", sign=1)

@@ -3,7 +3,8 @@
 from kshot.backbones.conv4 import Conv4
 from kshot.backbones.dropout import DropBlock, Dropout
 from kshot.backbones.mlp import MLP
-from kshot.backbones.normalization import BatchNorm2d
+from kshot.backbones.normalization import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from kshot.backbones.own_module import ModuleBackbone, backbone
 from kshot.backbones.r2d2 import R2D2Network
 from kshot.backbones.registry import Backbone
 from kshot.backbones.registry import backbones as backbones
@@ -15,10 +16,13 @@ from kshot.backbones.wide_resnet import WideResNet
 __all__ = [
     "MLP",
     "Backbone",
+    "BatchNorm1d",
     "BatchNorm2d",
+    "BatchNorm3d",
     "Conv4",
     "DropBlock",
     "Dropout",
+    "ModuleBackbone",
     "R2D2Network",
     "ResNet12",
     "ResNet18",
@@ -26,5 +30,6 @@ __all__ = [
     "ResNet50",
     "Timm",
     "WideResNet",
+    "backbone",
     "batch_of_tasks",
 ]

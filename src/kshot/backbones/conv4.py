@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -16,26 +16,34 @@ HALVINGS = 4
 
 @backbones.register("conv4")
 class Conv4(Backbone):
-    """Four times 3x3 convolution, BatchNorm, ReLU, 2x2 max pooling; on request, further blocks without pooling.
+    """Four times 3x3 convolution, BatchNorm, ReLU, 2x2 max pooling; optionally, further blocks without pooling.
+
+    Convolutions are initialised uniformly by Glorot and Bengio (2010), with biases at zero, as MAML's are.
 
     Parameters
     ----------
-    width : channels of every block; 64 in ProtoNet, 32 in MAML.
-    in_channels, image_size : of the images; the size is their side in pixels, at least 16. By default 28 with one
-        channel, as glyphs and Omniglot have, and 32 otherwise, as CIFAR has.
-    pooling : "flatten" gives width * (image_size // 16)**2 features, 256 at 32 px and width 64; "mean" gives `width`.
-    blocks : at least four, which halve the map; further ones keep its side. Seven of width 40 have 3.06 times the
-        parameters of four of width 32, which is MAML-L, the control of capacity of Zhou et al. (UAI 2021): seven layers
-        and about three times the parameters.
-
-    Convolutions are initialised uniformly by Glorot and Bengio (2010), with biases at zero, as MAML's are.
+    width
+        Channels of every block; 64 in ProtoNet, 32 in MAML.
+    in_channels
+        Channels of the images.
+    image_size
+        Side of the images in pixels, at least 16; None for 28 with one channel, as glyphs and Omniglot have, and for 32
+        otherwise, as CIFAR has.
+    pooling
+        "flatten" gives width * (image_size // 16)**2 features, 256 at 32 px and width 64; "mean" gives `width`.
+    blocks
+        At least four, which halve the map; further ones keep its side. Seven of width 40 have 3.06 times the parameters
+        of four of width 32, which is MAML-L, the control of capacity of Zhou et al. (UAI 2021): seven layers and about
+        three times the parameters.
     """
 
     threads_at_once = True
+    builds_small: ClassVar = {"width": 8}
 
     def __init__(
         self,
         width: int = 64,
+        *,
         in_channels: int = 3,
         image_size: int | None = None,
         pooling: Literal["flatten", "mean"] = "flatten",
@@ -43,12 +51,13 @@ class Conv4(Backbone):
     ) -> None:
         super().__init__()
         check_choice("pooling", pooling, ("flatten", "mean"))
-        check_positive("width", width)
+        check_positive(width=width)
         if blocks < HALVINGS:
             raise ConfigError(f"blocks is {blocks}, but must be at least {HALVINGS}")
         if image_size is None:
             image_size = 28 if in_channels == 1 else 32
         side = map_side(image_size, HALVINGS)
+        self.input_shape = (in_channels, image_size, image_size)
         self.average = pooling == "mean"
         self.feature_size = width if self.average else width * side**2
         self.blocks = nn.Sequential(

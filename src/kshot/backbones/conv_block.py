@@ -1,4 +1,4 @@
-"""What the convolutional backbones are built from."""
+"""The parts of the convolutional backbones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def leaky_relu() -> nn.LeakyReLU:
 
 
 def map_side(image_size: int, halvings: int) -> int:
-    """Side of the map after `halvings` pools of 2; ConfigError where nothing is left of the image."""
+    """Side of the map after `halvings` pools of 2; ConfigError if nothing is left of the image."""
     side = image_size >> halvings
     if side < 1:
         raise ConfigError(

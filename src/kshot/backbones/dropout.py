@@ -11,7 +11,13 @@ from kshot.backbones.task_batch import current_task_batch, processes, uniform_li
 
 
 class Dropout(nn.Module):
-    """Sets each value to zero with probability `rate` in training, and scales the others by 1 / (1 - rate)."""
+    """Sets each value to zero with probability `rate` in training, and scales the others by 1 / (1 - rate).
+
+    Parameters
+    ----------
+    rate
+        Probability of zero, at least 0 and below 1.
+    """
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -30,21 +36,24 @@ class Dropout(nn.Module):
 class DropBlock(nn.Module):
     """Sets squares of each channel's map to zero in training (Ghiasi et al. 2018), more of them as training goes on.
 
+    At each place at which a square fits into the map, one has its upper left corner with probability
+    gamma = (1 - keep) / size**2 * f**2 / (f - size + 1)**2, f being the map's side. The remaining values of a task are
+    scaled up to make up for the dropped ones. The buffer ``training_tasks`` counts the tasks that went through in
+    training; it is saved and loaded with the weights, so that a resumed run continues the ramp.
+
     Parameters
     ----------
-    rate : share of the map that is dropped at the end of the ramp.
-    size : side of a square; a map smaller than that loses the whole channel.
-    ramp_tasks : the keep probability falls linearly from 1 to 1 - rate over so many tasks of training.
-
-    A square has its upper left corner at each place where it fits into the map with probability
-    gamma = (1 - keep) / size**2 * f**2 / (f - size + 1)**2, f being the map's side. What remains of a task is scaled to
-    make up for what the task lost. The buffer ``training_tasks`` counts the tasks that went through in training; it is
-    saved and loaded with the weights, so a resumed run goes on where the ramp was.
+    rate
+        Share of the map that is dropped at the end of the ramp.
+    size
+        Side of a square; a map smaller than that loses the whole channel.
+    ramp_tasks
+        The keep probability falls linearly from 1 to 1 - rate over this number of training tasks.
     """
 
     training_tasks: Tensor
 
-    def __init__(self, rate: float, size: int, ramp_tasks: int) -> None:
+    def __init__(self, rate: float, *, size: int, ramp_tasks: int) -> None:
         super().__init__()
         self.rate, self.size, self.ramp_tasks = rate, size, ramp_tasks
         self.register_buffer("training_tasks", torch.zeros((), dtype=torch.int64))
@@ -58,7 +67,7 @@ class DropBlock(nn.Module):
         if not self.training or self.rate == 0:
             return maps
         tasks = current_task_batch()
-        if not tasks.own_statistics:  # else a task makes many passes, and the learner counts it once
+        if not tasks.own_statistics:  # otherwise a task makes many passes, and the learner counts it once
             self.training_tasks += tasks.total
         keep = self._keep_mask(maps).unflatten(0, (tasks.count, -1))
         kept = keep.mean((1, 2, 3, 4), keepdim=True).clamp(min=1 / keep[0].numel())
@@ -86,7 +95,7 @@ def drops_values(network: nn.Module) -> bool:
 
 @torch.no_grad()
 def advance_ramps(network: nn.Module, tasks: int) -> None:
-    """Count so many training tasks in each process, where a task makes many passes that do not count by themselves."""
+    """Count this number of training tasks in each process, for learners whose tasks make many passes each."""
     for layer in network.modules():
         if isinstance(layer, DropBlock):
             layer.training_tasks += tasks * processes()

@@ -1,6 +1,6 @@
 """Feature-wise linear modulation, FiLM (Perez et al. 2018): every task scales and shifts the channels of a network.
 
-The modulation of a pass is given as an argument and holds within a context; the network keeps its layers and weights.
+The modulation is given as an argument and holds within a context; the network keeps its layers and weights.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from kshot.backbones.normalization import BatchNorm2d
 from kshot.backbones.registry import is_compiled
 from kshot.errors import ConfigError
 
-# the scales and shifts of a layer by its name, (B, C) each, a row a task
+# the scales and shifts of a layer by its name, (B, C) each, one row per task
 Modulations = Mapping[str, tuple[Tensor, Tensor]]
 
 
@@ -25,7 +25,10 @@ def modulated_layers(network: nn.Module) -> dict[str, int]:
     These are the normalisations that follow (or, in a pre-activated network, precede) the convolutions, but not those
     of shortcuts; or, in a network without normalisation, its linear layers.
 
-    Raises ConfigError for a network without such layers.
+    Raises
+    ------
+    ConfigError
+        The network has no such layers.
     """
     layers = {
         name: layer.num_features
@@ -44,15 +47,24 @@ def modulated_layers(network: nn.Module) -> dict[str, int]:
 def modulated(network: nn.Module, modulations: Modulations) -> Iterator[None]:
     """Within this context the output h of each named layer is ``scale * h + shift`` (Perez et al. eq. 2).
 
-    network: called as always, also through `torch.func.functional_call`. Its leading axis, (B*M, ...), holds B tasks of
-        M images each, as within `batch_of_tasks`.
-    modulations: for each layer that is modulated, by its name within `network`, scale and shift (B, C), or (C,) for all
-        images alike. Gradients flow back to them. Under `torch.func.vmap` the mapped function enters the context, as in
+    Parameters
+    ----------
+    network
+        Called as usual, or through `torch.func.functional_call`. Its leading axis, (B*M, ...), holds B tasks of M
+        images each, as within `batch_of_tasks`.
+    modulations
+        For each modulated layer, by its name within `network`, scale and shift (B, C), or (C,) for all images.
+        Gradients flow back to them. Under `torch.func.vmap` the mapped function enters the context, as in
         `forward_per_task`.
 
-    Raises ConfigError for a network that was compiled, AttributeError for a name that no layer has, and, when the
-    network is called, ConfigError for a linear layer whose outputs are no vectors, ValueError where numbers of tasks or
-    channels do not fit.
+    Raises
+    ------
+    ConfigError
+        The network was compiled; or, when it is called, the outputs of a linear layer are no vectors.
+    AttributeError
+        No layer has one of the names.
+    ValueError
+        When the network is called: numbers of tasks or channels do not fit.
     """
     # a compiled network does not look again which hooks its layers have, and would leave the modulation out
     if modulations and is_compiled(network):

@@ -24,17 +24,24 @@ class R2D2Network(Backbone):
 
     Parameters
     ----------
-    in_channels, image_size : of the images; the size is their side in pixels, at least 16.
-    drop_rates : Dropout after blocks 3 and 4. Its own release takes 0.1 for both on mini-ImageNet and 0.4 on CIFAR-FS,
+    in_channels
+        Channels of the images.
+    image_size
+        Side of the images in pixels, at least 16.
+    drop_rates
+        Rates of Dropout after blocks 3 and 4. R2-D2's release takes 0.1 for both on mini-ImageNet and 0.4 on CIFAR-FS,
         MetaOptNet's 0.1 and 0.3.
-    overlapping : the windows of block 4 and of the copy of block 3's output, as in R2-D2's release.
-    last_activation : whether block 4 ends in LeakyReLU; MetaOptNet's release leaves it out, and gains a point.
+    overlapping
+        Whether the windows of block 4 and of the copy of block 3's output overlap, as in R2-D2's release.
+    last_activation
+        Whether block 4 ends in LeakyReLU; MetaOptNet's release leaves it out, and gains a point.
     """
 
     threads_at_once = True
 
     def __init__(
         self,
+        *,
         in_channels: int = 3,
         image_size: int = 84,
         drop_rates: tuple[float, float] = (0.1, 0.1),
@@ -42,8 +49,8 @@ class R2D2Network(Backbone):
         last_activation: bool = True,
     ) -> None:
         super().__init__()
-        for rate in drop_rates:
-            check_rate("drop_rates", rate)
+        check_rate(drop_rates=drop_rates)
+        self.input_shape = (in_channels, image_size, image_size)
         third, halved = image_size >> 3, map_side(image_size, halvings=4)
         sides = (third - 1, third - 1) if overlapping else (third, halved)
         self.feature_size = sum(width * side**2 for width, side in zip(WIDTHS[2:], sides))

@@ -18,22 +18,32 @@ class ResNet(Backbone):
 
     Parameters
     ----------
-    widths : channels of the four stages; (64, 128, 256, 512) is the narrow variant.
-    in_channels, image_size : of the images; the size is their side in pixels, at least 16.
-    pooling : "mean" averages the last map to widths[3] features; "none" keeps it, as MetaOptNet does: 16,000 features
-        at 84 px, 2,560 at 32 px.
-    drop_rate : of Dropout after every block, and of DropBlock in its place after stages 3 and 4.
-    drop_block_size : side of DropBlock's squares; by default 5 for images of 64 px and more, else 2.
-    ramp_tasks : training tasks over which DropBlock's rate rises from 0. The releases count 40,000 passes, 20 epochs of
-        1,600 training and 400 validation tasks; as we count training tasks alone, 32,000 end the ramp at the same time.
+    widths
+        Channels of the four stages; (64, 128, 256, 512) is the narrow variant.
+    in_channels
+        Channels of the images.
+    image_size
+        Side of the images in pixels, at least 16.
+    pooling
+        "mean" averages the last map to widths[3] features; "none" keeps it, as MetaOptNet does: 16,000 features at
+        84 px, 2,560 at 32 px.
+    drop_rate
+        Rate of Dropout after every block, and of DropBlock in its place after stages 3 and 4.
+    drop_block_size
+        Side of DropBlock's squares; None for 5 on images of 64 px and more, and for 2 on smaller ones.
+    ramp_tasks
+        Training tasks over which DropBlock's rate rises from 0. The releases count 40,000 passes, 20 epochs of 1,600
+        training and 400 validation tasks; we count training tasks alone, so that 32,000 end the ramp at the same time.
     """
 
     blocks_per_stage: ClassVar[tuple[int, int, int, int]]
 
     threads_at_once = True
+    builds_small: ClassVar = {"widths": (4, 6, 8, 10)}
 
     def __init__(
         self,
+        *,
         widths: tuple[int, int, int, int] = (64, 160, 320, 640),
         in_channels: int = 3,
         image_size: int = 84,
@@ -44,18 +54,18 @@ class ResNet(Backbone):
     ) -> None:
         super().__init__()
         check_choice("pooling", pooling, ("mean", "none"))
-        check_rate("drop_rate", drop_rate)
+        check_rate(drop_rate=drop_rate)
         side = map_side(image_size, halvings=4)
+        self.input_shape = (in_channels, image_size, image_size)
         self.average = pooling == "mean"
         self.feature_size = widths[-1] if self.average else widths[-1] * side**2
         size = (5 if image_size >= 64 else 2) if drop_block_size is None else drop_block_size
-        for option, values in (("widths", widths), ("drop_block_size", (size,)), ("ramp_tasks", (ramp_tasks,))):
-            check_positive(option, *values)
+        check_positive(widths=widths, drop_block_size=size, ramp_tasks=ramp_tasks)
         blocks: list[nn.Module] = []
         for stage, (width, count) in enumerate(zip(widths, self.blocks_per_stage)):
             for position in range(count):
                 in_squares = stage >= 2 and position == count - 1
-                drop = DropBlock(drop_rate, size, ramp_tasks) if in_squares else Dropout(drop_rate)
+                drop = DropBlock(drop_rate, size=size, ramp_tasks=ramp_tasks) if in_squares else Dropout(drop_rate)
                 blocks.append(ResidualBlock(in_channels, width, drop, halve=position == 0))
                 in_channels = width
         self.blocks = nn.Sequential(*blocks)
@@ -67,7 +77,7 @@ class ResNet(Backbone):
 
 
 class ResidualBlock(nn.Module):
-    """Three 3x3 convolutions beside a shortcut, which is a 1x1 convolution where the block halves the map."""
+    """Three 3x3 convolutions plus a shortcut, which is a 1x1 convolution if the block halves the map."""
 
     def __init__(self, inputs: int, outputs: int, drop: nn.Module, *, halve: bool) -> None:
         super().__init__()
@@ -94,7 +104,7 @@ class ResidualBlock(nn.Module):
 
 @backbones.register("resnet12")
 class ResNet12(ResNet):
-    """One block a stage; 12,424,320 parameters, or 7,996,800 in the narrow variant. Options: see `ResNet`."""
+    """One block per stage; 12,424,320 parameters, or 7,996,800 in the narrow variant. Options: see `ResNet`."""
 
     blocks_per_stage = (1, 1, 1, 1)
 
@@ -108,7 +118,7 @@ class ResNet18(ResNet):
 
 @backbones.register("resnet24")
 class ResNet24(ResNet):
-    """Two blocks a stage, the ResNet-24 of Tian et al. (2020). Options: see `ResNet`."""
+    """Two blocks per stage, the ResNet-24 of Tian et al. (2020). Options: see `ResNet`."""
 
     blocks_per_stage = (2, 2, 2, 2)
 

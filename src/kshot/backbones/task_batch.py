@@ -22,7 +22,7 @@ from kshot import seeding
 
 @dataclass
 class TaskBatch:
-    """What `batch_of_tasks` was told, `keys` as int64 bits, and `draws`, how many masks were drawn from them so far."""
+    """The arguments of `batch_of_tasks`, `keys` as int64 bits, and in `draws` the number of masks drawn from them."""
 
     count: int
     keys: Tensor | None
@@ -58,18 +58,30 @@ def batch_of_tasks(
 ) -> Iterator[None]:
     """Within this context the leading axis of the images, (B*M, C, H, W), holds B = `count` tasks of M images each.
 
-    keys: (B,) uint64, one a task. Dropout masks are then a pure function of the key and of the layer's position in the
-        pass: the same in whichever process the task is handled, and after every resume. Without keys they come from
+    Parameters
+    ----------
+    count
+        B, the number of tasks.
+    keys
+        (B,) uint64, one per task. Dropout masks are then a pure function of the key and of the layer's position in the
+        pass: the same in every process that handles the task, and after every resume. Without keys they come from
         torch's global generator.
-    joint: BatchNorm in training takes its statistics over the images of all tasks in all processes, instead of over
-        each task. Every process must then make the same passes, and `backward` gives the gradient of the SUM of the
+    joint
+        BatchNorm in training takes its statistics over the images of all tasks in all processes, instead of over each
+        task. Every process must then make the same passes, and `backward` gives the gradient of the SUM of the
         processes' losses.
-    total: tasks of this pass in all processes together, by which DropBlock's ramp advances; by default `count` times
-        the number of processes, whose shares are equal.
-    own_statistics: BatchNorm takes the statistics of each task in evaluation, too, and leaves its running ones alone.
-    traced: the pass runs under a transform of torch.func, such as vmap; goes with `own_statistics`.
+    total
+        Tasks of this pass in all processes together, by which DropBlock's ramp advances; None for `count` times the
+        number of processes, whose shares are equal.
+    own_statistics
+        BatchNorm takes the statistics of each task in evaluation, too, and leaves its running ones as they are.
+    traced
+        The pass runs under a transform of torch.func, such as vmap; goes with `own_statistics`.
 
-    Raises ValueError where the number of keys is not `count`.
+    Raises
+    ------
+    ValueError
+        The number of keys is not `count`.
     """
     if keys is not None and len(keys) != count:
         raise ValueError(f"{len(keys)} keys were given for {count} tasks; give one key for each task")
@@ -84,15 +96,15 @@ def batch_of_tasks(
 
 
 def processes() -> int:
-    """How many processes share the tasks of a step."""
+    """The number of processes that share the tasks of a step."""
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
 def uniform_like(images: Tensor) -> Tensor:
     """Uniform numbers in [0, 1), float32, of the shape and on the device of `images`, (B*M, C, H, W).
 
-    A task with a key gets its own. They lie in memory as channels_last, and are the same for either memory format of
-    `images`.
+    A task with a key gets its own numbers. They lie in memory as channels_last, and are the same for either memory
+    format of `images`.
     """
     count, channels, height, width = images.shape
     shape, tasks = (count, height, width, channels), current_task_batch()

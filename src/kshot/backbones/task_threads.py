@@ -1,4 +1,4 @@
-"""Tasks side by side on the threads of a CPU: a task is too small a job for a kernel to keep several threads busy."""
+"""Tasks on several threads of a CPU at the same time, since one task is too small to keep several threads busy."""
 
 from __future__ import annotations
 
@@ -28,11 +28,17 @@ _thread = _Thread()
 def map_on_threads(function: Callable[[Part], Result], parts: Sequence[Part]) -> Iterator[Result]:
     """`function` of each part, in their order; several parts at a time, each on a thread of its own.
 
-    There are as many threads as `torch.get_num_threads` says, or parts if these are fewer, and every kernel runs on its
-    share of them. Of the results that nobody has asked for yet, no more are held than there are threads, and one.
-    Whether gradients are recorded, and autocast, are as where this is called. A function that calls a network through
-    `torch.func.functional_call` must call what `in_this_thread` makes of it, and must not write what others read.
-    After an exception no further part is begun.
+    There are `torch.get_num_threads` threads, or as many as parts if these are fewer, and every kernel runs on its
+    share of torch's threads. At most one result more than there are threads is held before the caller takes it.
+    Recording of gradients and autocast are as in the calling thread. After an exception no further part is begun.
+
+    Parameters
+    ----------
+    function
+        If it calls a network through `torch.func.functional_call`, it must call what `in_this_thread` makes of the
+        network. It must not write what other threads read.
+    parts
+        The arguments, one per call.
     """
     workers = min(torch.get_num_threads(), len(parts))
     if workers < 2 or _thread.call is not None:
@@ -43,7 +49,7 @@ def map_on_threads(function: Callable[[Part], Result], parts: Sequence[Part]) ->
     dtype, enabled = torch.get_autocast_dtype("cpu"), torch.is_autocast_enabled("cpu")
 
     def work(number: int) -> Result:
-        if number > min(failed):  # nobody asks for the result, since the exception of an earlier part comes first
+        if number > min(failed):  # the result is never used, since the exception of an earlier part comes first
             raise CancelledError
         if _thread.call is not call:
             _thread.call, _thread.copies = call, WeakKeyDictionary()
@@ -80,12 +86,12 @@ def in_this_thread(network: nn.Module) -> nn.Module:
 
 
 def _copied(module: nn.Module, known: dict[nn.Module, nn.Module]) -> nn.Module:
-    """A module with dictionaries of its own, of parameters, buffers, hooks and modules, the latter copied, too."""
+    """A module with new dictionaries of parameters, buffers, hooks and modules, the modules copied, too."""
     if module not in known:
-        own = known[module] = module.__new__(type(module))
+        copied = known[module] = module.__new__(type(module))
         for name, value in vars(module).items():
-            own.__dict__[name] = value.copy() if isinstance(value, dict) else value
-        children = own.__dict__["_modules"]
+            copied.__dict__[name] = value.copy() if isinstance(value, dict) else value
+        children = copied.__dict__["_modules"]
         children.update({name: child and _copied(child, known) for name, child in children.items()})
     return known[module]
 
@@ -96,7 +102,7 @@ def _pool(workers: int, threads: int) -> ThreadPoolExecutor:
     ready = threading.Barrier(workers + 1)
 
     def start() -> None:
-        torch.get_num_threads()  # or else the thread's first kernel would set the number once more
+        torch.get_num_threads()  # otherwise the thread's first kernel would set the number again
         torch.set_num_threads(threads // workers)
         ready.wait()
 
@@ -106,7 +112,7 @@ def _pool(workers: int, threads: int) -> ThreadPoolExecutor:
             pool.submit(start)
         ready.wait()
     except BaseException:
-        ready.abort()  # nobody waits for ever
+        ready.abort()  # so that no thread waits for ever
         raise
-    torch.set_num_threads(threads)  # they have also set what threads to come would start with
+    torch.set_num_threads(threads)  # the threads have also set the number that new threads start with
     return pool

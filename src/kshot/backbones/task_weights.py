@@ -1,10 +1,11 @@
-"""A network with other weights for every task: what learners that adapt weights call instead of the network itself."""
+"""A network with different weights for each task, which learners that adapt weights call instead of the network."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
@@ -16,7 +17,7 @@ Parameters = Mapping[str, Tensor]
 
 
 def shared_weights(network: nn.Module, tasks: int) -> dict[str, Tensor]:
-    """The parameters of a network as (B, ...) tensors that are the same for each of B tasks; gradients add up."""
+    """The parameters of a network as tensors (B, ...) that are the same for each of B tasks; gradients add up."""
     return {name: weight.expand(tasks, *weight.shape) for name, weight in network.named_parameters()}
 
 
@@ -24,6 +25,7 @@ def forward_per_task(
     network: nn.Module,
     parameters: Parameters,
     inputs: Tensor,
+    *,
     groups: int = 1,
     modulations: Modulations | None = None,
 ) -> Tensor:
@@ -31,24 +33,51 @@ def forward_per_task(
 
     BatchNorm takes the statistics of each task's own images, in training and in evaluation, and tracks none.
 
-    parameters: all parameters of the network by name, (B, ...) each.
-    groups: G, how many parts the M inputs of a task fall into, one after the other and of equal size, each of which is
-        normalised by itself.
-    modulations: FiLM's scale and shift (B, C) of layers by their names, as for `modulated`; None for no modulation.
-
     A single task goes through the network's ordinary kernels, so that a loop over tasks costs no more than a loop;
-    several go through `torch.func.vmap`. First and second derivatives are exact either way.
+    several go through `torch.func.vmap`, or one by one if vmap has no rule for one of the network's layers. First and
+    second derivatives are exact either way.
+
+    Parameters
+    ----------
+    network
+        The network.
+    parameters
+        All parameters of the network by name, (B, ...) each.
+    inputs
+        (B, M, ...).
+    groups
+        G, the number of consecutive parts of equal size among the M inputs of a task, each of which is normalised by
+        its own statistics.
+    modulations
+        FiLM's scale and shift (B, C) of layers by their names, as for `modulated`; None for no modulation.
     """
     network, modulations = in_this_thread(network), dict(modulations or {})
     if len(inputs) == 1:  # squeezed: the gradient of an indexed tensor would be written into zeros
-        own = {name: weight.squeeze(0) for name, weight in parameters.items()}
-        its = {name: (scale[0], shift[0]) for name, (scale, shift) in modulations.items()}
+        weights = {name: weight.squeeze(0) for name, weight in parameters.items()}
+        single = {name: (scale[0], shift[0]) for name, (scale, shift) in modulations.items()}
         with batch_of_tasks(groups, own_statistics=True):
-            return _forward(network, own, its, inputs[0]).unsqueeze(0)
+            return _forward(network, weights, single, inputs[0]).unsqueeze(0)
     with batch_of_tasks(groups, own_statistics=True, traced=True):
-        return vmap(partial(_forward, network), randomness="different")(dict(parameters), modulations, inputs)
+        try:
+            return vmap(partial(_forward, network), randomness="different")(dict(parameters), modulations, inputs)
+        except RuntimeError as error:
+            if "atching rule" not in str(error):
+                raise
+    alone = [  # vmap has no rule for one of the layers, such as an LSTM
+        forward_per_task(
+            network,
+            {name: weight[task : task + 1] for name, weight in parameters.items()},
+            inputs[task : task + 1],
+            groups=groups,
+            modulations={
+                name: (scale[task : task + 1], shift[task : task + 1]) for name, (scale, shift) in modulations.items()
+            },
+        )
+        for task in range(len(inputs))
+    ]
+    return torch.cat(alone)
 
 
-def _forward(network: nn.Module, own: Parameters, modulations: Modulations, images: Tensor) -> Tensor:
+def _forward(network: nn.Module, weights: Parameters, modulations: Modulations, images: Tensor) -> Tensor:
     with modulated(network, modulations):
-        return functional_call(network, dict(own), (images,))
+        return functional_call(network, dict(weights), (images,))

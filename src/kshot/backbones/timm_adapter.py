@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 from types import ModuleType
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from kshot.backbones.normalization import BatchNorm2d
 from kshot.backbones.registry import Backbone, backbones
+from kshot.backbones.replacement import replace_batch_norm
 from kshot.errors import ConfigError
 
 
@@ -17,18 +19,30 @@ from kshot.errors import ConfigError
 class Timm(Backbone):
     """A timm model without its classifier, its BatchNorm layers replaced by ours, which keep tasks apart.
 
+    timm's own dropout draws from torch's global generator and not from the keys of tasks.
+
     Parameters
     ----------
-    model : timm's name of it, such as "resnet18" or "vit_tiny_patch16_224".
-    in_channels, image_size : of the images. A model of fixed input size is built for this size.
-    pretrained : start from timm's weights, which are downloaded, instead of random ones. Most of them have seen the
-        classes of mini-ImageNet's and tiered-ImageNet's test splits.
+    model
+        timm's name of the model, such as "resnet18" or "vit_tiny_patch16_224".
+    in_channels
+        Channels of the images.
+    image_size
+        Side of the images in pixels. A model of fixed input size is built for this size.
+    pretrained
+        Start from timm's weights, which are downloaded, instead of random ones. Most of them have seen the classes of
+        mini-ImageNet's and tiered-ImageNet's test splits.
 
-    Raises ConfigError where timm is missing, does not know the model, or the model cannot take images of this size or
-    keep tasks apart. timm's own dropout draws from torch's global generator and not from the keys of tasks.
+    Raises
+    ------
+    ConfigError
+        timm is missing or cannot be imported, does not know the model, or the model cannot take images of this size or
+        keep tasks apart.
     """
 
-    def __init__(self, model: str, in_channels: int = 3, image_size: int = 84, pretrained: bool = False) -> None:
+    builds_small: ClassVar = {"model": "resnet10t"}
+
+    def __init__(self, model: str, *, in_channels: int = 3, image_size: int = 84, pretrained: bool = False) -> None:
         super().__init__()
         timm = _import_timm()
         if not timm.is_model(model):
@@ -36,55 +50,54 @@ class Timm(Backbone):
         fixed_size = getattr(timm.get_pretrained_cfg(model), "fixed_input_size", False)
         size = {"img_size": image_size} if fixed_size else {}
         self.network = timm.create_model(model, pretrained=pretrained, in_chans=in_channels, num_classes=0, **size)
-        _keep_tasks_apart(self.network, model)
-        self.feature_size = _feature_size(self.network, model, (in_channels, image_size, image_size))
+        replace_batch_norm(self.network, f"timm's {model!r}")
+        self.input_shape = (in_channels, image_size, image_size)
+        self.feature_size = _feature_size(self.network, model, self.input_shape)
 
     def forward(self, images: Tensor) -> Tensor:
         """(M, C, H, W) to (M, feature_size)."""
         return self.network(images)
 
 
-class BatchNormActivation2d(BatchNorm2d):
-    """The counterpart of timm's BatchNormAct2d: BatchNorm, then dropout, then the activation."""
-
-    def __init__(self, replaced: nn.BatchNorm2d) -> None:
-        super().__init__(replaced.num_features, replaced.eps, replaced.momentum, replaced.affine)
-        self.drop, self.act = replaced.get_submodule("drop"), replaced.get_submodule("act")
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalise (B*M, C, H, W) over M, H and W for each task, and activate."""
-        return self.act(self.drop(super().forward(images)))
-
-
 def _import_timm() -> ModuleType:
     try:
         return importlib.import_module("timm")
-    except ImportError as error:
-        raise ConfigError(f"the backbone 'timm' needs the timm library: pip install kshot[timm] ({error})") from error
-
-
-def _keep_tasks_apart(network: nn.Module, model: str) -> None:
-    """Replace every BatchNorm of `network` by ours, with the same weights under the same name."""
-    for name, layer in list(network.named_modules()):
-        if not isinstance(layer, nn.modules.batchnorm._BatchNorm):
-            continue
-        ours: BatchNorm2d
-        if type(layer) is nn.BatchNorm2d:
-            ours = BatchNorm2d(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
-        elif isinstance(layer, nn.BatchNorm2d) and {"act", "drop"} <= dict(layer.named_children()).keys():
-            ours = BatchNormActivation2d(layer)
-        else:
+    except ModuleNotFoundError as error:
+        if error.name != "timm":
             raise ConfigError(
-                f"timm's {model!r} normalises batches by {type(layer).__name__} ({name}), which would mix tasks that "
-                "go through in one pass; choose a model with BatchNorm2d or without batch normalisation"
-            )
-        ours.load_state_dict(layer.state_dict())
-        parent, _, attribute = name.rpartition(".")
-        setattr(network.get_submodule(parent), attribute, ours)
+                f"timm cannot be imported, since it lacks {error.name}: pip install kshot[timm]"
+            ) from error
+        raise ConfigError(f"the backbone 'timm' needs the timm library: pip install kshot[timm] ({error})") from error
+    # a torchvision that was built for another torch ends in "operator torchvision::nms does not exist", a second import
+    # in an error about a module that is half there
+    except (ImportError, RuntimeError, AttributeError, OSError) as error:
+        raise ConfigError(
+            f"timm cannot be imported ({error}); {_torchvision_advice(torch.__version__, _version_of('torchvision'))}"
+        ) from error
+
+
+def _torchvision_advice(torch_version: str, torchvision_version: str | None) -> str:
+    """Which torchvision goes with this torch: 0.21 with torch 2.6, 0.22 with 2.7 and so on, of the same build."""
+    if torchvision_version is None:
+        return "install torchvision: pip install torchvision"
+    release, _, build = torch_version.partition("+")
+    index = f" --index-url https://download.pytorch.org/whl/{build}" if build else ""
+    minor = int(release.split(".")[1]) + 15
+    return (
+        f"the installed torchvision {torchvision_version} was most likely built for another torch than the installed "
+        f"{torch_version}: pip install --force-reinstall --no-deps 'torchvision==0.{minor}.*'{index}"
+    )
+
+
+def _version_of(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 @torch.no_grad()
-def _feature_size(network: nn.Module, model: str, shape: tuple[int, int, int]) -> int:
+def _feature_size(network: torch.nn.Module, model: str, shape: tuple[int, ...]) -> int:
     """D, from a pass of one image: timm's `num_features` leaves out the last layers of some models."""
     try:
         features = network.eval()(torch.zeros(1, *shape))

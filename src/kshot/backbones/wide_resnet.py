@@ -19,16 +19,21 @@ class WideResNet(Backbone):
 
     Parameters
     ----------
-    in_channels, image_size : of the images; the size is their side in pixels, at least 4.
-    drop_rate : of the Dropout between the two convolutions of a block.
+    in_channels
+        Channels of the images.
+    image_size
+        Side of the images in pixels, at least 4.
+    drop_rate
+        Rate of the Dropout between the two convolutions of a block.
     """
 
     threads_at_once = True
 
-    def __init__(self, in_channels: int = 3, image_size: int = 32, drop_rate: float = 0.0) -> None:
+    def __init__(self, *, in_channels: int = 3, image_size: int = 32, drop_rate: float = 0.0) -> None:
         super().__init__()
-        check_rate("drop_rate", drop_rate)
+        check_rate(drop_rate=drop_rate)
         map_side(image_size, halvings=2)
+        self.input_shape = (in_channels, image_size, image_size)
         self.stem = convolution(in_channels, 16)
         blocks: list[nn.Module] = []
         width = 16
@@ -47,7 +52,7 @@ class WideResNet(Backbone):
 
 
 class PreActivatedBlock(nn.Module):
-    """BatchNorm, ReLU, 3x3 convolution, twice, beside a shortcut, a 1x1 convolution where the width changes."""
+    """BatchNorm, ReLU, 3x3 convolution, twice, plus a shortcut, a 1x1 convolution if the width changes."""
 
     def __init__(self, inputs: int, outputs: int, drop_rate: float, *, stride: int) -> None:
         super().__init__()

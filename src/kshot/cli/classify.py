@@ -1,4 +1,4 @@
-"""`kshot classify`: someone's own classes, a few photographs of each, and new photographs to recognise."""
+"""`kshot classify`: a person's own classes, a few photographs of each, and new photographs to recognise."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kshot.cli.options import ROOT_TEXT, Options
 from kshot.errors import ConfigError
 from kshot.photos.classifier import PhotoClassifier, Predictions, images_at
 from kshot.report import pictures
-from kshot.runs.folder import load_learner
+from kshot.runs.run import Run
 from kshot.training.distributed import resolve_device
 
 _SHOWN = 40
@@ -22,26 +22,27 @@ def run(arguments: Sequence[str]) -> None:
     options = Options(
         "kshot classify",
         "Recognise your own classes from a few photographs of each.\n\n"
-        "EXAMPLES is a folder with one folder a class, named like the class: 3, 5 or 11 photographs each, any format\n"
-        "and size. IMAGES are the files, or folders of files, to recognise. Any run of a feature learner serves, from\n"
-        "another machine, too, for its dataset is not needed. It need not have seen your classes, but one that was\n"
-        "trained on similar images recognises more.",
+        "EXAMPLES is a folder with one folder per class, named like the class: 3, 5 or 11 photographs each, of any\n"
+        "format and size. IMAGES are the files, or folders of files, to recognise. Any run of a feature learner\n"
+        "serves, also from another machine, since its dataset is not needed. It need not have seen your classes, but\n"
+        "one that was trained on similar images recognises more.",
         [
             "kshot classify examples/ new_photos/ --run runs/mtl-cifar-fs-5shot-seed0",
             "kshot classify examples/ a.jpg b.jpg --out recognised",
         ],
         positional="EXAMPLES IMAGES [IMAGES ...]",
     )
-    options.add("examples", Path, None, "folder with one folder of photographs a class")
+    options.add("examples", Path, None, "folder with one folder of photographs per class")
     options.add("images", list[Path], None, "files or folders to recognise")
     options.add("--run", Path | None, None, "a trained run; null for the newest one in runs/")
     options.add("--out", Path, Path("predictions"), "folder for predictions.csv and predictions.png")
     options.add("--root", Path | None, None, ROOT_TEXT)
-    options.add("--device", str, "auto", 'where to compute: "auto" for a GPU where there is one, "cpu", "cuda:1"')
+    options.add("--device", str, "auto", 'where to compute: "auto" for a GPU if there is one, "cpu", "cuda:1"')
     given = options.parse(arguments)
-    paths = images_at(given.images)
+    paths = images_at(given.images)  # a name that does not exist is said before any work
     folder = given.run or _newest_run(Path("runs"))
-    learner, form = load_learner(folder, root=given.root)
+    trained = Run(folder, root=given.root)
+    learner, form = trained.learner, trained.image_form
     learner.to(resolve_device(given.device))
     print(f"features by {folder}, trained on {form.dataset}")
     classifier = PhotoClassifier(learner, form).fit(given.examples, progress=True)
@@ -54,7 +55,8 @@ def run(arguments: Sequence[str]) -> None:
         print(f"Accuracy on your examples, each recognised by what was learnt from all the others: {estimate}.")
         print(f"Always answering the class with the most examples would give {100 * estimate.baseline:.0f} %.")
     predictions.save(given.out / "predictions.csv")
-    picture = pictures.predictions_picture(list(predictions.images), _captions(predictions), "What was recognised")
+    captions = _captions(predictions)
+    picture = pictures.predictions_picture(list(predictions.images), captions, title="What was recognised")
     print(f"wrote {given.out / 'predictions.csv'} and {pictures.save(picture, given.out / 'predictions.png')}")
 
 

@@ -11,6 +11,7 @@ from kshot.errors import ConfigError
 from kshot.learners import learners
 from kshot.report.tables import table
 from kshot.runs.config import read_config
+from kshot.runs.run import Run
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -30,8 +31,9 @@ def run(arguments: Sequence[str]) -> None:
     given = options.parse(arguments)
     if len(given.runs) == 1 and not _has_several_rows(given):  # said before the work of measuring it
         raise ConfigError("kshot compare needs two runs or more; for one run there is kshot evaluate")
-    rows = [row for several in measured(given, reuse=True) for row in several]
-    print(f"\n{table(rows, paired=True, style=given.style)}")
+    runs = [Run(folder, root=given.root) for folder in given.runs]
+    rows = [row for several in measured(runs, given, reuse=True) for row in several]
+    print(f"\n{table(rows, paired=True).render(given.style)}")
 
 
 def _has_several_rows(given: Namespace) -> bool:

@@ -44,7 +44,7 @@ def run(arguments: Sequence[str]) -> None:
         actions[action](arguments[1:])
     else:
         near = did_you_mean(action, actions)
-        raise ConfigError(f"kshot data has no command {action!r}; {near}choose one of: {', '.join(actions)}")
+        raise ConfigError(f"kshot data has no command {action!r}{near}; choose one of: {', '.join(actions)}")
 
 
 def _list(arguments: Sequence[str]) -> None:
@@ -120,7 +120,7 @@ def _show(arguments: Sequence[str]) -> None:
     options.add("--out", Path | None, None, "the picture; by default DATASET-SPLIT.png in this folder")
     options.add("--root", Path | None, None, ROOT_TEXT)
     given = options.parse(arguments)
-    check_positive("tasks", given.tasks)
+    check_positive(tasks=given.tasks)
     from kshot.report import pictures
 
     split = data.load_images(given.name, given.root).split(given.split)

@@ -1,4 +1,4 @@
-"""`kshot demo`: train three learners on glyphs and compare them, and an untrained network, on unseen scripts."""
+"""`kshot demo`: train three learners on glyphs, and compare them and an untrained network on unseen scripts."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def run(arguments: Sequence[str]) -> None:
         "Takes about two minutes on two cores and downloads nothing.",
         ["kshot demo", "kshot demo --out somewhere --seed 1"],
     )
-    options.add("--out", Path, Path("demo"), "folder for runs, table.txt and task.png")
-    options.add("--seed", int, 0, "of the initial weights, the training tasks and the test tasks")
-    options.add("--epochs", int, 8, "epochs of each training, of 10,000 images")
+    options.add("--out", Path, Path("demo"), "folder for the runs, table.txt and task.png")
+    options.add("--seed", int, 0, "seed of the initial weights, the training tasks and the test tasks")
+    options.add("--epochs", int, 8, "epochs of each training; an epoch has 10,000 images")
     options.add("--root", Path | None, None, ROOT_TEXT)
     given = options.parse(arguments)
     started = time.perf_counter()
@@ -32,13 +32,13 @@ def run(arguments: Sequence[str]) -> None:
     scripts = ", ".join(sorted(set(data.test.domains)))
     print(f"     {parts} characters; the test scripts, {scripts}, never occur in training")
     print("2/3  training, and measuring on the same tasks")
-    found = []
-    for contestant in demo.contestants(data, given.out, given.seed, given.epochs):
-        found.append(contestant)
+    measured = []
+    for contestant in demo.contestants(data, given.out, seed=given.seed, epochs=given.epochs):
+        measured.append(contestant)
         print(f"     {contestant}")
     print("3/3  drawing one task")
-    picture = demo.draw_task(found[0].learner, data, given.seed, given.out / "task.png")
-    print(f"\n{demo.write_table(found, given.seed, given.out / 'table.txt')}\n")
+    picture = demo.draw_task(measured[0].learner, data, seed=given.seed, path=given.out / "task.png")
+    print(f"\n{demo.write_table(measured, seed=given.seed, path=given.out / 'table.txt')}\n")
     print(f"picture  {picture}")
     print(f"runs     {given.out}/{', '.join(demo.TRAINING)}")
     print(f"time     {time.perf_counter() - started:.0f} s")

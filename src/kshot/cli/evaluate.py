@@ -11,13 +11,11 @@ from jsonargparse import Namespace
 from kshot import data as datasets
 from kshot.cli.options import ROOT_TEXT, Options, chosen
 from kshot.data.dataset import SplitName
-from kshot.data.tasks import AnyDataset
 from kshot.evaluation.protocol import evaluate
 from kshot.measures import Statistics
-from kshot.report.published import row_of
 from kshot.report.tables import Row, Style, seeds_line, table
-from kshot.runs.measurement import Measurement, statistics_offered
-from kshot.runs.readers import groups_by_seed
+from kshot.runs.measurement import Measurement
+from kshot.runs.pages import seed_groups
 from kshot.runs.run import Run
 from kshot.solvers import Adaptation, adaptations
 from kshot.training.distributed import resolve_device
@@ -42,10 +40,12 @@ def run(arguments: Sequence[str]) -> None:
         ],
     )
     given = options.parse(arguments)
-    rows = measured(given)
-    print(f"\n{table([row for several in rows for row in several], style=given.style)}")
-    if given.style != "csv":
-        for members in groups_by_seed(given.runs):
+    runs = [Run(folder, root=given.root) for folder in given.runs]
+    groups = seed_groups([run.content() for run in runs])
+    rows = measured(runs, given)
+    print(f"\n{table([row for several in rows for row in several]).render(given.style)}")
+    if given.style == "text":
+        for members in groups:
             for alike in zip(*(rows[position] for position in members)):
                 print(seeds_line(alike))
 
@@ -75,35 +75,23 @@ def evaluation_options(arguments: Sequence[str], command: str, description: str,
     return options
 
 
-def measured(given: Namespace, reuse: bool = False) -> list[list[Row]]:
+def measured(runs: list[Run], given: Namespace, reuse: bool = False) -> list[list[Row]]:
     """Each run at every number of shots, one row per kind of statistics; refuses before any work what cannot be.
 
+    runs: emptied, so that the images of only one run at a time are in memory.
     reuse: keep what was measured before with the same options.
     """
-    runs = [Run(folder, root=given.root) for folder in given.runs]
     other = datasets.load(given.data, root=given.root) if given.data is not None else None
     options = {field.name: given[field.name] for field in fields(Measurement) if field.name != "adaptation"}
     measurement = Measurement(**options, adaptation=_adaptation(given))
     for run in runs:
         measurement.check(run.learner, other or run.data)
-    return [
-        _rows(runs.pop(0), measurement, other, reuse, given.device) for _ in given.runs
-    ]  # the images of one run at a time
-
-
-def _rows(run: Run, measurement: Measurement, other: AnyDataset | None, reuse: bool, device: str) -> list[Row]:
-    run.learner.to(resolve_device(device))
-    results = run.measure(measurement, other, reuse=reuse, progress=True)
-    kinds = dict.fromkeys(result.protocol.statistics for result in results)
-    several = len(statistics_offered(run.learner, other or run.data)) > 1
-    return [
-        row_of(
-            f"{run.name}, {kind}" if several else run.name,
-            run.config,
-            [result for result in results if result.protocol.statistics == kind],
-        )
-        for kind in kinds
-    ]
+    rows = []
+    while runs:
+        run = runs.pop(0)
+        run.learner.to(resolve_device(given.device))
+        rows.append(run.rows(run.measure(measurement, other, reuse=reuse, progress=True)))
+    return rows
 
 
 def _adaptation(given: Namespace) -> Adaptation | None:

@@ -11,7 +11,7 @@ from kshot.cli.options import Options
 
 
 def run(arguments: Sequence[str]) -> None:
-    """List all recipes or those of a family, or print one."""
+    """List all recipes or those of a family, or print one; damaged ones are named with what is wrong with them."""
     options = Options(
         "kshot recipes",
         "List the recipes with their published values, or print the YAML of one.",
@@ -23,7 +23,7 @@ def run(arguments: Sequence[str]) -> None:
         ],
         positional="[NAME]",
     )
-    text = "the recipe to print, or what the names of those to list begin with; all are listed without it"
+    text = "the recipe to print, or what the names of those to list begin with; without it all are listed"
     options.add("name", str | None, None, text, nargs="?")
     name = options.parse(arguments).name or ""
     family = [other for other in recipes.names() if other.startswith(name)]
@@ -34,8 +34,11 @@ def run(arguments: Sequence[str]) -> None:
     for recipe in map(recipes.load, family):
         named = [recipe.name, recipe.options["backbone"]["name"]]
         described = [[value, f"{value.protocol}; {value.source}"] for value in recipe.published] or [["", ""]]
-        rows += [[*(named if i == 0 else ["", ""]), *texts] for i, texts in enumerate(described)]
+        rows += [[*(named if number == 0 else ["", ""]), *texts] for number, texts in enumerate(described)]
     headers = ["recipe", "backbone", "published, %", "of what, and where"]
     print(tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True))
+    for file, error in recipes.damaged().items():
+        if file.startswith(name):
+            print(f"\ndamaged: {error}")
     print("\nW21 is Wang, Zhao and Li (ICML 2021), Z21 is Zhou et al. (UAI 2021).")
     print("Train a recipe with: kshot train --recipe NAME; those of tsa-maml with: kshot tsa train --recipe NAME")

@@ -1,4 +1,4 @@
-"""`kshot regression`: what gradient steps make of functions, as numbers and as the classical picture."""
+"""`kshot regression`: errors after each number of gradient steps, and the classical picture of one task."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 from kshot.cli.options import Options
 from kshot.data.regression import RegressionDataset
 from kshot.errors import ConfigError
-from kshot.experiments import regression
+from kshot.experiments import regression, regression_output
 from kshot.files import write_text
 from kshot.report import pictures
-from kshot.runs.folder import load_run
+from kshot.runs.run import Run
 from kshot.training.distributed import resolve_device
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Measure runs after each number of steps; draw one task where functions have one variable."""
+    """Measure runs after each number of steps; draw one task if functions have one variable."""
     options = Options(
         "kshot regression",
         "Measure runs on tasks of regression before and after gradient steps: mean squared error with its 95%\n"
@@ -32,23 +32,23 @@ def run(arguments: Sequence[str]) -> None:
     options.add_signature(regression.step_errors, "tasks", skip={"learners", "data", "progress"})
     options.add("--task", int, 0, "the number of the task in the picture")
     options.add("--out", Path, Path("regression"), "folder for errors.csv, predictions-*.csv and predictions.png")
-    options.add("--device", str, "auto", 'where to compute: "auto" for a GPU where there is one, "cpu", "cuda:1"')
+    options.add("--device", str, "auto", 'where to compute: "auto" for a GPU if there is one, "cpu", "cuda:1"')
     given = options.parse(arguments)
     alike = len({folder.name for folder in given.runs}) < len(given.runs)
-    loaded = {str(folder) if alike else folder.name: load_run(folder) for folder in given.runs}
-    if len({data.name for _, data in loaded.values()}) > 1:
+    loaded = {str(folder) if alike else folder.name: Run(folder) for folder in given.runs}
+    if len({run.data.name for run in loaded.values()}) > 1:
         raise ConfigError("the runs were trained on different data; name runs of one family of functions")
-    learners = {name: learner.to(resolve_device(given.device)) for name, (learner, _) in loaded.items()}
-    data = next(iter(loaded.values()))[1]
+    learners = {name: run.learner.to(resolve_device(given.device)) for name, run in loaded.items()}
+    data = next(iter(loaded.values())).data
     shared = {"steps": given.steps, "split": given.split, "seed": given.seed}
     errors = regression.step_errors(
-        learners, data, given.shots, queries=given.queries, tasks=given.tasks, progress=True, **shared
+        learners, data, shots=given.shots, queries=given.queries, tasks=given.tasks, progress=True, **shared
     )
-    write_text(given.out / "errors.csv", regression.errors_csv(errors))
-    print(f"\n{regression.error_lines(errors)}\nwrote {given.out / 'errors.csv'}")
+    write_text(given.out / "errors.csv", regression_output.errors_csv(errors))
+    print(f"\n{regression_output.error_lines(errors)}\nwrote {given.out / 'errors.csv'}")
     if isinstance(data, RegressionDataset) and data.family.bounds is not None:
-        found = [regression.predictions(learners, data, count, task=given.task, **shared) for count in given.shots]
-        for count, several in zip(given.shots, found):
-            write_text(given.out / f"predictions-{count}shot.csv", regression.predictions_csv(several))
+        fits = [regression.task_fits(learners, data, shots=count, task=given.task, **shared) for count in given.shots]
+        for count, of_learners in zip(given.shots, fits):
+            write_text(given.out / f"predictions-{count}shot.csv", regression_output.fits_csv(of_learners))
         title = f"{data.name}/{given.split}, task {given.task} of seed {given.seed}"
-        print(f"wrote {pictures.save(regression.picture(found, title), given.out / 'predictions.png')}")
+        print(f"wrote {pictures.save(regression_output.picture(fits, title), given.out / 'predictions.png')}")

@@ -1,19 +1,18 @@
-"""`kshot theory`: experiments on the theory; the options are those of the chosen experiment's constructor."""
+"""`kshot theory`: experiments on the theory; their options are the arguments of the experiment's constructor."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from kshot.cli.options import Options, parameters
+from kshot.cli.options import Options
 from kshot.errors import ConfigError
 from kshot.experiments.findings import Findings, experiments
-from kshot.files import write_json, write_text
+from kshot.files import write_csv, write_json
 from kshot.report import pictures
 
 _HELP = """usage: kshot theory NAME [options]
@@ -51,8 +50,8 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def write_findings(findings: Findings, out: Path, name: str, options: Mapping[str, Any]) -> None:
-    """Write the table, the picture, and the verdict with the options behind it; print the verdict."""
-    write_text(out / f"{name}.csv", findings.csv())
+    """Write the table, the picture, and the verdict with the options that led to it; print the verdict."""
+    write_csv(out / f"{name}.csv", findings.rows)
     record = {"verdict": findings.verdict, "options": options, "torch": torch.__version__}
     write_json(out / f"{name}.json", record)
     pictures.save(findings.figure(), out / f"{name}.png")
@@ -61,11 +60,10 @@ def write_findings(findings: Findings, out: Path, name: str, options: Mapping[st
 
 
 def _description(name: str) -> str:
-    """The docstring of an experiment up to where it explains the options, whose texts the help has beside them."""
-    options = {option for option, *_ in parameters(experiments[name])}
-    lines = (inspect.getdoc(experiments[name]) or "").splitlines()
-    return "\n".join(takewhile(lambda line: line.partition(":")[0].partition(",")[0] not in options, lines)).rstrip()
+    """The docstring of an experiment without the section on its options, which the help prints with the options."""
+    return (inspect.getdoc(experiments[name]) or "").partition("\n\nParameters\n---")[0]
 
 
 def _first_line(name: str) -> str:
+    """What the list of experiments says about one."""
     return _description(name).splitlines()[0].rstrip(".")

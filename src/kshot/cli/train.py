@@ -35,7 +35,7 @@ The options below are those of the chosen learner and backbone: kshot train --le
 Without --max-epochs or a recipe, the number of epochs depends on the dataset; a training that will take long says how
 long, and --time-limit MINUTES bounds it. The training accuracy that it shows is of augmented images, with dropout, and
 often of more ways than validation has, so it can be the lower of the two."""
-_EXAMPLES = [
+EXAMPLES = [
     "kshot train",
     "kshot train --data cifar-fs --learner mtl --backbone conv4 --backbone.width 64 --max-epochs 40",
     "kshot train --recipe mtl-cifar-fs-5shot --seed 1",
@@ -75,6 +75,7 @@ def run(arguments: Sequence[str]) -> None:
 def training_options(
     arguments: Sequence[str],
     options: Options | None = None,
+    *,
     default_names: Mapping[str, str] = DEFAULT_NAMES,
     sections: Sequence[str] = ("training",),
     choices: Collection[str] = learners,
@@ -94,7 +95,7 @@ def training_options(
     choices
         The learners that may be named.
     """
-    options = options or Options("kshot train", _DESCRIPTION, _EXAMPLES)
+    options = options or Options("kshot train", _DESCRIPTION, EXAMPLES)
     typed = chosen(arguments, ["recipe", "schedule", *DEFAULT_NAMES])
     recipe = recipes.load(typed["recipe"]).options if "recipe" in typed else {}
     named = {section: content["name"] for section, content in recipe.items() if "name" in content}
@@ -153,7 +154,7 @@ def add_common(options: Options) -> None:
 
 def _resume(folder: Path, arguments: Sequence[str]) -> None:
     config = read_config(folder)
-    options = Options("kshot train --resume RUN", "Go on with an interrupted run.", _EXAMPLES[-2:-1])
+    options = Options("kshot train --resume RUN", "Go on with an interrupted run.", EXAMPLES[-2:-1])
     add_common(options)
     options.add_signature(TrainingOptions, "training")
     given = options.parse(arguments, config["training"])
@@ -172,9 +173,9 @@ def report(run: Run, command: str = "kshot train") -> None:
     minutes = result.seconds / 60
     print(f"\nrun                {run.path}")
     best, seen = None, "images"
-    if result.best_accuracy == result.best_accuracy:  # nan where nothing was held out
+    if not math.isnan(result.best_accuracy):  # as it is if nothing was held out
         best = f"{percent(result.best_accuracy, result.best_ci95)} %"
-    elif result.best_error == result.best_error:
+    elif not math.isnan(result.best_error):
         seen = "points"
         best = f"mean squared error {SQUARED_ERROR.text(result.best_error, result.best_ci95)}"
     if best is not None:

@@ -16,7 +16,7 @@ from kshot.data.dataset import Dataset, SplitName
 from kshot.errors import CheckpointError, ConfigError
 from kshot.experiments.adaptation_curves import accuracy_by_groups, adaptation_steps
 from kshot.experiments.findings import Findings
-from kshot.experiments.task_groups import group_usage, task_map
+from kshot.experiments.task_domains import group_usage, task_map
 from kshot.learners import TSAMAML, Learner
 from kshot.runs.config import build_learner
 from kshot.runs.run import Run
@@ -80,9 +80,13 @@ def _train(arguments: Sequence[str]) -> None:
         return
     options = Options("kshot tsa train", _TRAIN, [line.strip() for line in _HELP.splitlines() if "tsa train -" in line])
     options.add_signature(Stages, "stages before the groups are trained")
-    default_names = DEFAULT_NAMES | {"learner": "tsa-maml"}
-    sections = ("training", "stages")
-    names, options, defaults = training_options(arguments, options, default_names, sections, ["tsa-maml"])
+    names, options, defaults = training_options(
+        arguments,
+        options,
+        default_names=DEFAULT_NAMES | {"learner": "tsa-maml"},
+        sections=("training", "stages"),
+        choices=["tsa-maml"],
+    )
     given = options.parse(arguments, defaults)
     data = datasets.load_images(names["data"], given.root)
     recipe = given.recipe or f"tsa-maml-{data.name}-{names['backbone']}"

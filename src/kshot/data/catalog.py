@@ -123,7 +123,7 @@ def source_named(dataset: str) -> type[Source]:
         raise ConfigError(f"{dataset} are drawn as they are needed: there is nothing to prepare")
     if dataset not in SOURCES:
         near = did_you_mean(dataset, SOURCES)
-        raise ConfigError(f"there is no dataset {dataset!r}; {near}choose one of: {', '.join(SOURCES)}")
+        raise ConfigError(f"there is no dataset {dataset!r}{near}; choose one of: {', '.join(SOURCES)}")
     return SOURCES[dataset]
 
 
@@ -187,7 +187,7 @@ def _prepared_name(name: str, root: Path | str | None) -> str:
             raise DataError(f"{name} is not prepared in {where}. {source.how_to_prepare()}")
         known = _loadable(root)
         raise DataError(
-            f"there is no dataset {name!r} in {where}; {did_you_mean(name, known)}choose one of: {', '.join(known)}"
+            f"there is no dataset {name!r} in {where}{did_you_mean(name, known)}; choose one of: {', '.join(known)}"
         )
     return name
 
@@ -215,7 +215,7 @@ def _check_options(source: type[Source], options: dict[str, Any]) -> None:
         if option not in parameters:
             known = ", ".join(parameters) or "none"
             near = did_you_mean(option, parameters)
-            raise ConfigError(f"{source.name} has no option {option!r}; {near}its options: {known}")
+            raise ConfigError(f"{source.name} has no option {option!r}{near}; its options: {known}")
     missing = [name for name, known in parameters.items() if known.default is known.empty and name not in options]
     if missing:
         raise ConfigError(

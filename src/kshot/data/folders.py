@@ -25,7 +25,7 @@ _SPLIT_WORDS: dict[str, Part] = {
 }
 
 
-def split_of(folder: Path) -> Part | None:
+def named_split(folder: Path) -> Part | None:
     """The split that a folder is named after, as "Training", "val_set" and "TEST images" are; None for any other."""
     word = re.sub("[^a-z]", "", folder.name.lower())
     return _SPLIT_WORDS.get(re.sub("(set|data|images|split|s)$", "", word))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import overload
 
 from kshot.data.dataset import Dataset, Split
 from kshot.data.episodes import EpisodeSampler, Sampler, TaskShape
@@ -60,3 +61,22 @@ def fitting_shape(
     if queries is None:
         queries = min(5, max(0, images - shots))
     return TaskShape(min(5, max(sizes)) if ways is None else ways, shots, queries)
+
+
+@overload
+def split_of(data: Split | Dataset) -> Split: ...
+@overload
+def split_of(data: AnySplit | AnyDataset) -> AnySplit: ...
+def split_of(data: AnySplit | AnyDataset) -> AnySplit:
+    """The split to measure on: the one that was given, or the test split of a dataset.
+
+    Raises
+    ------
+    ConfigError
+        If `data` is neither.
+    """
+    if isinstance(data, (Dataset, RegressionDataset)):
+        return data.test
+    if not isinstance(data, (Split, RegressionSplit)):
+        raise ConfigError(f"{type(data).__name__} is not a split of a dataset; give one, such as data.test")
+    return data

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,46 +12,27 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
-from kshot.data.augmentation import prepare_images
-from kshot.data.dataset import Split
-from kshot.data.episodes import EpisodeSampler, IntArray, Sampler, TaskShape
-from kshot.data.tasks import AnySplit, task_sampler
-from kshot.errors import ConfigError, DivergenceError
-from kshot.evaluation.features import check_mode, device_of, evaluating, extract_features, features_at
+from kshot.data.dataset import Normalization, Split
+from kshot.data.episodes import Episodes, EpisodeSampler, IntArray, Sampler, TaskShape
+from kshot.data.tasks import AnyDataset, AnySplit, split_of, task_sampler
+from kshot.errors import ConfigError
+from kshot.evaluation.features import FeatureSampler, check_mode, extract_features
+from kshot.evaluation.fit import check_images
 from kshot.evaluation.results import Evaluation, Protocol
+from kshot.evaluation.task_loop import TASKS_AT_ONCE, for_tasks
 from kshot.learners.base import FeatureLearner, Learner, learners, task_losses
 from kshot.measures import Statistics
 from kshot.solvers.adaptation import Adaptation, HeadAdaptation, adaptations
 
 _CHUNK_BYTES = 1 << 27  # features or images that one chunk of tasks may gather: keeps memory flat, stays in fast caches
-_TASKS_AT_ONCE = 16  # that go through the network image by image
-_FEATURE_BYTES = 1 << 32  # of a whole split, above which tasks compute their own: R2-D2's at 84 px are 200 kB an image
-
-
-def shared_features(
-    learner: Learner,
-    split: AnySplit,
-    adaptation: Adaptation | str | None = None,
-    precision: Literal["float32", "bf16"] = "float32",
-    progress: bool = False,
-) -> Tensor | None:
-    """What `extract_features` returns, to be shared by several calls of `evaluate`.
-
-    None where there are no such features, since tasks change the network, and where they are too many to keep.
-    """
-    chosen = _adaptation_of(learner, adaptation)
-    if not (isinstance(learner, FeatureLearner) and isinstance(split, Split) and isinstance(chosen, HeadAdaptation)):
-        return None
-    if 4 * len(split.images) * learner.backbone.feature_size > _FEATURE_BYTES:
-        return None
-    return extract_features(learner, split, precision, progress)
+_FEATURE_BYTES = 1 << 32  # of a split; above it each task computes its own: R2-D2's at 84 px are 200 kB per image
 
 
 def evaluate(
     learner: Learner,
-    split: AnySplit,
+    split: AnySplit | AnyDataset,
+    *,
     ways: int | None = None,
     shots: int = 5,
     queries: int = 15,
@@ -65,28 +45,56 @@ def evaluate(
     statistics: Statistics | None = None,
     progress: bool = False,
 ) -> Evaluation:
-    """Accuracy of a learner on `tasks` tasks of a split: task i is the same for every learner and on every machine.
+    """Measure a learner on sampled tasks: accuracy, or the mean squared error for tasks of regression.
 
-    Of tasks of regression, the mean squared error on their query points.
+    Task number i is the same for every learner and on every machine, so that two results are paired.
 
-    ways: classes a task; None for those that the learner is bound to, or else 5. Tasks of regression have none.
-    shots: support images a class, or support points.
-    queries: query images a class, or query points.
-    tasks: number of tasks, at least 2; the interval shrinks with its square root.
-    seed: names the set of tasks.
-    within_domain: draw all classes of a task from one domain (alphabet, superclass, domain), or from all of them; None
-        as the split says.
-    adaptation: how a frozen feature learner learns a task, by name or instance; None for the learner's own.
-    features: what `extract_features` returned, to be shared by several calls; None to compute it here.
-    precision: what the backbone computes in.
-    statistics: where BatchNorm statistics come from, for learners that adapt weights: the whole query set
-        ("transductive") or the support set plus one query image at a time ("inductive"); None for the learner's usual.
-    progress: show bars on the terminal.
+    Parameters
+    ----------
+    learner
+        The learner; afterwards it is as before.
+    split
+        The classes that tasks are drawn from, such as ``data.test``; a dataset stands for its test split.
+    ways
+        Classes per task; None for those that the learner is bound to, or else 5. Tasks of regression have none.
+    shots
+        Support images per class, or support points.
+    queries
+        Query images per class, or query points.
+    tasks
+        Number of tasks, at least 2; the interval shrinks with its square root.
+    seed
+        Names the set of tasks.
+    within_domain
+        Draw all classes of a task from one domain (alphabet, superclass), or from all domains; None for what the split
+        says.
+    adaptation
+        How a frozen feature learner learns a task, by name or instance; None for the learner's own.
+    features
+        What `extract_features` returned, to be shared by several calls; None to compute it here.
+    precision
+        What the backbone computes in.
+    statistics
+        Where BatchNorm statistics come from, for learners that adapt weights: the whole query set ("transductive") or
+        the support set plus one query image at a time ("inductive"); None for the learner's usual.
+    progress
+        Show bars on the terminal.
 
-    Raises DataError where the split is too small for the shape, ConfigError for an adaptation or features that do not
-    fit, and for options without sense.
+    Returns
+    -------
+    Evaluation
+        One value per task, with mean, 95% interval and protocol.
+
+    Raises
+    ------
+    DataError
+        If the split is too small for the tasks.
+    ConfigError
+        If an option makes no sense, or the images, the adaptation or the features do not fit the learner.
+    DivergenceError
+        If a task diverges, which the error names.
     """
-    started = time.perf_counter()
+    started, split = time.perf_counter(), split_of(split)
     shape, sampler, chosen = plan_evaluation(
         learner,
         split,
@@ -101,115 +109,102 @@ def evaluate(
         statistics=statistics,
     )
     if features is None:
-        features = shared_features(learner, split, chosen, precision, progress)
+        features = shared_features(learner, split, adaptation=chosen, precision=precision, progress=progress)
     else:
         _check_features(features, split)
-    answer, chunk = _answering(learner, sampler, shape, split, chosen, features)
-    values, classes = np.empty(tasks), np.empty(tasks, np.int64)
-    with (
-        evaluating(learner, precision, statistics),
-        tqdm(total=tasks, unit="task", desc=f"{shots}-shot tasks", disable=not progress) as bar,
-    ):
-        used = learner.statistics_at_test
-        for start in range(0, tasks, chunk):
-            numbers = np.arange(start, min(start + chunk, tasks))
-            with _naming_tasks_from(start):
-                answers = answer(numbers)
-            values[numbers], classes[numbers] = answers.values(), answers.classes.cpu().numpy()
-            bar.update(len(numbers))
-    drawn = departure(split, within_domain)
+    answering = _answering(learner, sampler, shape, split, chosen, features)
+    values, classes = zip(
+        *for_tasks(
+            learner,
+            lambda episodes: (_values(answering.scores(episodes), episodes.query_labels), _first_classes(episodes)),
+            sampler=answering.sampler,
+            numbers=np.arange(tasks),
+            normalization=answering.normalization,
+            at_once=answering.at_once,
+            precision=precision,
+            statistics=statistics,
+            progress=f"{shots}-shot tasks" if progress else None,
+        )
+    )
+    used, drawn = statistics or learner.statistics_offered[0], departure(split, within_domain)
     return Evaluation(
         learner=learners.name_of(learner),
         adaptation=describe_adaptation(chosen),
         protocol=Protocol(split.dataset, split.name, shape.ways, shots, queries, tasks, seed, used, drawn),
-        values=values,
+        values=np.concatenate(values),
         seconds=time.perf_counter() - started,
         own_adaptation=describe_adaptation(chosen) == describe_adaptation(getattr(learner, "adaptation", None)),
         precision=precision,
-        domains=_domains(sampler, classes),
+        domains=_domains(sampler, np.concatenate(classes)),
         measure=split.measure,
     )
 
 
 def plan_evaluation(
     learner: Learner,
-    split: AnySplit,
+    split: AnySplit | AnyDataset,
     *,
-    ways: int | None,
-    shots: int,
-    queries: int,
-    tasks: int,
-    seed: int,
-    within_domain: bool | None,
-    adaptation: Adaptation | str | None,
-    precision: str,
-    statistics: Statistics | None,
+    ways: int | None = None,
+    shots: int = 5,
+    queries: int = 15,
+    tasks: int = 2000,
+    seed: int = 0,
+    within_domain: bool | None = None,
+    adaptation: Adaptation | str | None = None,
+    precision: str = "float32",
+    statistics: Statistics | None = None,
 ) -> tuple[TaskShape, Sampler, Adaptation | None]:
     """The tasks of `evaluate` with these options, and how they are learnt.
 
-    Refuses what cannot be measured, by the errors that `evaluate` raises, before any work.
+    What cannot be measured is refused before any work, by the errors that `evaluate` raises.
     """
     if queries < 1:
         raise ConfigError(f"queries is {queries}, but must be at least 1: there is nothing to measure without any")
-    if tasks < 2:
-        raise ConfigError(f"tasks is {tasks}, but must be at least 2: one task alone has no confidence interval")
+    check_tasks(tasks)
     check_mode(learner, precision, statistics)
+    split = split_of(split)
     ways = usual_ways(learner, split) if ways is None else ways
     learner.check_ways(ways)
     shape = TaskShape(ways, shots, queries)
     sampler = task_sampler(split, shape, seed=seed, within_domain=within_domain)
-    return shape, sampler, _adaptation_of(learner, adaptation)
+    planned = shape, sampler, _adaptation_of(learner, adaptation)
+    check_images(learner, split)
+    return planned
+
+
+def check_tasks(tasks: int) -> None:
+    """ConfigError if the tasks are too few for an interval."""
+    if tasks < 2:
+        raise ConfigError(f"tasks is {tasks}, but must be at least 2: one task alone has no confidence interval")
+
+
+def shared_features(
+    learner: Learner,
+    split: AnySplit | AnyDataset,
+    *,
+    adaptation: Adaptation | str | None = None,
+    precision: Literal["float32", "bf16"] = "float32",
+    progress: bool = False,
+) -> Tensor | None:
+    """What `extract_features` returns, to be shared by several calls of `evaluate`; parameters as there.
+
+    None if tasks change the network, so that there are no such features, and if they are too many to keep.
+    """
+    chosen, split = _adaptation_of(learner, adaptation), split_of(split)
+    if not (isinstance(learner, FeatureLearner) and isinstance(split, Split) and isinstance(chosen, HeadAdaptation)):
+        return None
+    if 4 * len(split.images) * learner.backbone.feature_size > _FEATURE_BYTES:
+        return None
+    return extract_features(learner, split, precision=precision, progress=progress)
 
 
 def usual_ways(learner: Learner, split: AnySplit) -> int:
-    """The classes a task where nobody says: those that the learner is bound to, or else as the split has it."""
+    """The default for the classes per task: those that the learner is bound to, or else what the split says."""
     return split.usual_ways if learner.bound_ways is None else learner.bound_ways
 
 
-@dataclass(frozen=True)
-class _Answers:
-    """What a learner made of B tasks: scores (B, T, N), the labels (B, T) or (B, T, N), and the first class (B,)."""
-
-    scores: Tensor
-    labels: Tensor
-    classes: Tensor
-
-    def values(self) -> NDArray[np.float64]:
-        """The accuracy, or the mean squared error, of each task."""
-        if self.labels.is_floating_point():
-            return task_losses(self.scores.double(), self.labels.double()).cpu().numpy()
-        return (self.scores.argmax(-1) == self.labels).cpu().numpy().mean(1)
-
-
-def _domains(sampler: Sampler, classes: IntArray) -> list[str] | None:
-    """The domain of each task whose first class is one of `classes`; None where tasks mix domains, or have none."""
-    if not isinstance(sampler, EpisodeSampler) or not sampler.within_domain:
-        return None
-    return [sampler.split.domains[number] for number in classes]
-
-
-def _check_features(features: Tensor, split: AnySplit) -> None:
-    images = len(split.images) if isinstance(split, Split) else 0
-    if len(features) != images:
-        raise ConfigError(
-            f"{len(features)} features were given, but {split.dataset}/{split.name} has {images} images; "
-            f"give what extract_features returns for this split"
-        )
-
-
-@contextmanager
-def _naming_tasks_from(start: int) -> Iterator[None]:
-    """A task that diverges is named by its number, of which the first of the batch is `start`."""
-    try:
-        yield
-    except DivergenceError as error:
-        if error.task is not None:
-            error.task += start
-        raise
-
-
 def departure(split: AnySplit, within_domain: bool | None) -> bool | None:
-    """`within_domain` for a `Protocol`: None where the tasks are those that the split itself asks for."""
+    """`within_domain` for a `Protocol`: None if the tasks are those that the split itself asks for."""
     return None if within_domain == split.tasks_within_domain else within_domain
 
 
@@ -219,6 +214,7 @@ def describe_adaptation(adaptation: Adaptation | None) -> str:
 
 
 def _adaptation_of(learner: Learner, adaptation: Adaptation | str | None) -> Adaptation | None:
+    """The adaptation that was asked for, or the learner's own; None if the learner adapts in its own way."""
     if not isinstance(learner, FeatureLearner):
         if adaptation is not None:
             raise ConfigError(f"{type(learner).__name__} adapts in its own way; leave out the adaptation")
@@ -228,6 +224,26 @@ def _adaptation_of(learner: Learner, adaptation: Adaptation | str | None) -> Ada
     return adaptations[adaptation]() if isinstance(adaptation, str) else adaptation
 
 
+def _check_features(features: Tensor, split: AnySplit) -> None:
+    """ConfigError if the features are not as many as the images of the split."""
+    images = len(split.images) if isinstance(split, Split) else 0
+    if len(features) != images:
+        raise ConfigError(
+            f"{len(features)} features were given, but {split.dataset}/{split.name} has {images} images; "
+            f"give what extract_features returns for this split"
+        )
+
+
+@dataclass(frozen=True)
+class _Answering:
+    """How tasks are answered: drawn by a sampler, normalised, so many at once, and scored (B, T, N)."""
+
+    sampler: Sampler
+    normalization: Normalization | None
+    scores: Callable[[Episodes], Tensor]
+    at_once: int
+
+
 def _answering(
     learner: Learner,
     sampler: Sampler,
@@ -235,59 +251,50 @@ def _answering(
     split: AnySplit,
     adaptation: Adaptation | None,
     features: Tensor | None,
-) -> tuple[Callable[[IntArray], _Answers], int]:
-    """What answers the tasks with some numbers, and how many it had better be asked at once."""
-    most = _CHUNK_BYTES
+) -> _Answering:
+    """Answer tasks from features if a head is all that adapts, or else from their images or vectors."""
+    chunk = _CHUNK_BYTES // (4 * shape.ways * (shape.shots + shape.queries))  # of values per image
     if (
         isinstance(sampler, EpisodeSampler)
         and isinstance(learner, FeatureLearner)
         and isinstance(adaptation, HeadAdaptation)
     ):
-        answer, image_bytes = _from_features(learner, features, adaptation, sampler), 4 * learner.backbone.feature_size
-    else:
-        answer, image_bytes = _from_images(learner, sampler, split, adaptation), 4 * math.prod(split.image_shape)
-        if isinstance(sampler, EpisodeSampler):  # whose tasks take long, and whose maps take memory
-            most = _TASKS_AT_ONCE
-    return answer, max(1, min(most, _CHUNK_BYTES // (image_bytes * shape.ways * (shape.shots + shape.queries))))
+        source = FeatureSampler(learner, sampler, features)
+        return _Answering(source, None, _head_scores(adaptation), max(1, chunk // learner.backbone.feature_size))
+    at_once = max(1, chunk // math.prod(split.image_shape))
+    if isinstance(sampler, EpisodeSampler):
+        at_once = min(at_once, TASKS_AT_ONCE)
+    if isinstance(learner, FeatureLearner) and adaptation is not None:
+        return _Answering(sampler, split.normalization, lambda episodes: adaptation.scores(learner, episodes), at_once)
+    return _Answering(sampler, split.normalization, learner.scores, at_once)
 
 
-def _from_features(
-    learner: FeatureLearner, features: Tensor | None, adaptation: HeadAdaptation, sampler: EpisodeSampler
-) -> Callable[[IntArray], _Answers]:
-    """Answers from the features of the whole split, or, where there are none, from those of the tasks at hand."""
+def _head_scores(adaptation: HeadAdaptation) -> Callable[[Episodes], Tensor]:
+    """Scores (B, T, N) of tasks that hold features."""
 
     @torch.no_grad()
-    def answer(numbers: IntArray) -> _Answers:
-        rows, known = sampler.rows(numbers), features
-        support, query = (part.reshape(len(numbers), -1) for part in (rows.support, rows.query))
-        if known is None:
-            needed, places = np.unique(np.concatenate([support, query], 1), return_inverse=True)
-            known = features_at(learner, sampler.split, needed)
-            support, query = np.split(places.reshape(len(numbers), -1), [support.shape[1]], 1)
-        labels, asked = (torch.from_numpy(part).to(known.device) for part in rows.labels())
-        head = adaptation.head(_gathered(known, support), labels, sampler.shape.ways)
-        return _Answers(head.scores(_gathered(known, query)), asked, torch.from_numpy(rows.classes[:, 0]))
+    def scores(episodes: Episodes) -> Tensor:
+        head = adaptation.head(episodes.support, episodes.support_labels, episodes.ways)
+        return head.scores(episodes.query)
 
-    return answer
+    return scores
 
 
-def _gathered(features: Tensor, rows: IntArray) -> Tensor:
-    """Features (B, M, D) at the rows (B, M)."""
-    flat = torch.from_numpy(rows.reshape(-1)).to(features.device)
-    return features.index_select(0, flat).view(len(rows), -1, features.shape[1])
+def _values(scores: Tensor, labels: Tensor) -> NDArray[np.float64]:
+    """The accuracy (B,) of each task, or its mean squared error, of scores (B, T, N)."""
+    scores = scores.detach()
+    if labels.is_floating_point():
+        return task_losses(scores.double(), labels.double()).cpu().numpy()
+    return (scores.argmax(-1) == labels).cpu().numpy().mean(1)
 
 
-def _from_images(
-    learner: Learner, sampler: Sampler, split: AnySplit, adaptation: Adaptation | None
-) -> Callable[[IntArray], _Answers]:
-    """Answers from images or vectors, for what changes the network in a task."""
+def _first_classes(episodes: Episodes) -> IntArray:
+    """The first class (B,) of each task, which tells its domain."""
+    return episodes.classes[:, 0].cpu().numpy()
 
-    def answer(numbers: IntArray) -> _Answers:
-        episodes = prepare_images(sampler.episodes(numbers, device_of(learner)), split.normalization)
-        if isinstance(learner, FeatureLearner) and adaptation is not None:
-            scores = adaptation.scores(learner, episodes)
-        else:
-            scores = learner.scores(episodes)
-        return _Answers(scores.detach(), episodes.query_labels, episodes.classes[:, 0])
 
-    return answer
+def _domains(sampler: Sampler, classes: IntArray) -> list[str] | None:
+    """The domain of each task whose first class is one of `classes`; None if tasks mix domains, or have none."""
+    if not isinstance(sampler, EpisodeSampler) or not sampler.within_domain:
+        return None
+    return [sampler.split.domains[number] for number in classes]

@@ -1,4 +1,4 @@
-"""What was measured: a value a task with the protocol behind it, intervals, and paired differences."""
+"""What was measured: one value per task with the protocol behind it, intervals, and paired differences."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from kshot.errors import ConfigError, DataError
 from kshot.files import write_json
-from kshot.intervals import interval
+from kshot.intervals import mean_interval
 from kshot.measures import ACCURACY, MEASURES, Measure, Statistics
 
 
@@ -21,9 +21,22 @@ from kshot.measures import ACCURACY, MEASURES, Measure, Statistics
 class Protocol:
     """What a number was measured on; two results with equal protocols were measured on the same tasks, in pairs.
 
-    ways: classes a task; 1 for tasks of regression, which have one output and no classes.
-    within_domain: whether the classes of a task came from one domain, where that was not as the split itself says; None
-        where it was.
+    Attributes
+    ----------
+    dataset, split
+        Where the tasks are drawn from.
+    ways
+        Classes per task; 1 for tasks of regression, which have one output and no classes.
+    shots, queries
+        Support and query images per class, or points per task of regression.
+    tasks
+        Number of tasks.
+    seed
+        Names the set of tasks.
+    statistics
+        Where BatchNorm statistics came from.
+    within_domain
+        Whether the classes of a task came from one domain; None if that is as the split itself says.
     """
 
     dataset: str
@@ -38,7 +51,7 @@ class Protocol:
 
     @property
     def drawn(self) -> str:
-        """How the classes of a task were drawn, in words, where that was not as the split itself says."""
+        """How the classes of a task were drawn, in words; empty if that is as the split itself says."""
         return {None: "", True: ", each within one domain", False: ", across domains"}[self.within_domain]
 
     def __str__(self) -> str:
@@ -48,20 +61,38 @@ class Protocol:
                 f"seed {self.seed}"
             )
         return (
-            f"{self.ways}-way {self.shots}-shot, {self.queries} queries a class, {self.tasks} tasks of "
+            f"{self.ways}-way {self.shots}-shot, {self.queries} queries per class, {self.tasks} tasks of "
             f"{self.dataset}/{self.split}{self.drawn}, {self.statistics} statistics, seed {self.seed}"
         )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Evaluation:
-    """Values (tasks,) float64, one a task in the order of task numbers, and how they came about.
+    """What a learner reached on each of many tasks, and how that came about.
 
-    values: what `measure` says: accuracies in 0..1, or the mean squared errors of regression tasks.
-    adaptation: how tasks were learnt, name and options; own_adaptation says whether that is the learner's own way.
-    precision: what the backbone computed in.
-    weights: what identifies the checkpoint that was measured; None for a learner that came from none.
-    domains: the domain (alphabet, superclass, domain) of each task's classes; None where tasks mix domains.
+    Attributes
+    ----------
+    learner
+        The registered name of the learner.
+    adaptation
+        How tasks were learnt, name and options; "own" for a learner that adapts in its own way.
+    protocol
+        Which tasks were measured.
+    values
+        One value per task (tasks,), float64, in the order of task numbers: accuracies in 0..1, or the mean squared
+        errors of regression.
+    seconds
+        How long measuring took.
+    own_adaptation
+        Whether the adaptation is the learner's own.
+    precision
+        What the backbone computed in.
+    weights
+        Identifies the checkpoint that was measured; None for a learner that came from none.
+    domains
+        The domain (alphabet, superclass) of each task's classes; None if tasks mix domains.
+    measure
+        What the values are.
     """
 
     learner: str
@@ -77,23 +108,23 @@ class Evaluation:
 
     @property
     def accuracies(self) -> NDArray[np.float64]:
-        """The values of tasks of classification; ConfigError for regression, which has none."""
+        """The accuracies (tasks,) of tasks of classification; ConfigError for regression, which has none."""
         if self.measure is not ACCURACY:
             raise ConfigError(f"{self.protocol.dataset} has no accuracies but errors; they are in .values")
         return self.values
 
     @property
     def mean(self) -> float:
-        """Mean over tasks: of accuracies, 0..1, or of squared errors."""
+        """Mean over tasks of the accuracies, 0..1, or of the squared errors."""
         return float(self.values.mean())
 
     @property
     def ci95(self) -> float:
         """Half-width of the 95% confidence interval of the mean over tasks."""
-        return interval(self.values)
+        return mean_interval(self.values).ci95
 
     def by_domain(self) -> dict[str, Evaluation]:
-        """The tasks of each domain as a result of their own, in the order of names; empty where tasks mix domains."""
+        """The tasks of each domain as a separate result, in the order of names; empty if tasks mix domains."""
         names = np.asarray(self.domains or [])
         parts = {}
         for name in sorted(set(self.domains or [])):
@@ -103,13 +134,28 @@ class Evaluation:
         return parts
 
     def __str__(self) -> str:
-        text = f"{self.measure.text(self.mean, self.ci95)}{self.measure.unit}"
-        return f"{self.learner}: {text} ({self.protocol})"
+        return f"{self._measured} ({self.protocol})"
+
+    def __repr__(self) -> str:
+        learnt = "" if self.own_adaptation else f"\n  tasks learnt by {self.adaptation}"
+        computed = "" if self.precision == "float32" else f"\n  computed in {self.precision}"
+        return (
+            f"Evaluation of {self._measured}, mean {self.measure.name.replace('_', ' ')} with 95% interval\n"
+            f"  {self.protocol}{learnt}{computed}"
+        )
+
+    @property
+    def _measured(self) -> str:
+        """The learner, and what it reached, with the interval."""
+        return f"{self.learner}: {self.measure.text(self.mean, self.ci95)}{self.measure.unit}"
 
     def save(self, folder: Path) -> Path:
         """Write everything, the value of each task included, to a JSON file in `folder`; returns its path.
 
-        ConfigError where it cannot be written; an earlier file is then untouched.
+        Raises
+        ------
+        ConfigError
+            If it cannot be written; an earlier file is then untouched.
         """
         at = self.protocol
         name = f"{at.split}-{at.ways}way-{at.shots}shot-{at.queries}query-{at.tasks}tasks-seed{at.seed}"
@@ -127,11 +173,11 @@ class Evaluation:
 
     @classmethod
     def load(cls, path: Path) -> Evaluation:
-        """Read what `save` wrote; DataError where the file is not such a result."""
+        """Read what `save` wrote; DataError if the file is not such a result."""
         try:
             content = json.loads(Path(path).read_text())
             known = {field.name: content[field.name] for field in fields(cls) if field.name in content}
-            # an earlier version of kshot knew accuracies alone, and called them so
+            # version 0.1 knew accuracies alone, and called them so
             values = content["values"] if "values" in content else content["accuracies"]
             known["values"] = np.asarray(values, np.float64)
             known["measure"] = MEASURES[content.get("measure", ACCURACY.name)]
@@ -144,7 +190,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean over tasks of value(first) - value(second) on the same tasks, and its 95% half-width."""
+    """Mean over tasks of value(first) - value(second) on the same tasks, and the half-width of its 95% interval."""
 
     mean: float
     ci95: float
@@ -156,19 +202,24 @@ class Difference:
 
 
 def compare(first: Evaluation, second: Evaluation) -> Difference:
-    """The paired difference of two results; ConfigError where they were not measured on the same tasks."""
-    own, other = (asdict(result.protocol) | {"statistics": ""} for result in (first, second))
-    differing = [name for name in own if own[name] != other[name]]
+    """The paired difference of two results.
+
+    Raises
+    ------
+    ConfigError
+        If they were not measured on the same tasks.
+    """
+    one, other = (asdict(result.protocol) | {"statistics": ""} for result in (first, second))
+    differing = [name for name in one if one[name] != other[name]]
     if differing:
         raise ConfigError(
             f"{first.learner} and {second.learner} were measured on different tasks (they differ in "
             f"{', '.join(differing)}); evaluate both with the same options"
         )
     difference = first.values - second.values
-    return Difference(float(difference.mean()), interval(difference), first.measure)
+    return Difference(*mean_interval(difference), first.measure)
 
 
 def over_seeds(results: Sequence[Evaluation]) -> tuple[float, float]:
-    """Mean and 95% half-width over several trainings of one learner: each training's mean is one observation."""
-    means = np.asarray([result.mean for result in results])
-    return float(means.mean()), interval(means)
+    """Mean and half-width of the 95% interval over trainings of one learner: each training's mean is one value."""
+    return mean_interval([result.mean for result in results])

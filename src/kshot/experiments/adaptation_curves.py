@@ -11,32 +11,30 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
-from kshot.data.augmentation import prepare_images
-from kshot.data.dataset import Split
-from kshot.data.episodes import Episodes, EpisodeSampler, TaskShape
-from kshot.errors import ConfigError
-from kshot.evaluation.features import device_of, evaluating
-from kshot.evaluation.protocol import departure, evaluate
+from kshot.data.dataset import Dataset, Normalization, Split
+from kshot.data.episodes import Episodes, Sampler
+from kshot.data.tasks import split_of
+from kshot.errors import ConfigError, check_positive
+from kshot.evaluation.protocol import departure, evaluate, plan_evaluation
 from kshot.evaluation.results import Protocol
-from kshot.experiments.findings import Findings, check_positive
+from kshot.evaluation.task_loop import for_tasks
+from kshot.experiments.findings import Findings
 from kshot.experiments.plots import curve, finish
-from kshot.intervals import interval
+from kshot.intervals import mean_interval
 from kshot.learners import MAML, TSAMAML, Learner
 from kshot.learners.base import learners as known_learners
 from kshot.learners.base import task_losses
 from kshot.measures import Statistics
 from kshot.report.tables import percent
 
-_TASKS_AT_ONCE = 16
-
-Row = dict[str, float | int | str]
+Record = dict[str, float | int | str]  # one line of the table
 
 
 def adaptation_steps(
     learners: Mapping[str, Learner],
-    split: Split,
+    split: Split | Dataset,
+    *,
     steps: int = 20,
     ways: int = 5,
     shots: int = 5,
@@ -49,37 +47,65 @@ def adaptation_steps(
 ) -> Findings:
     """Accuracy and loss of unseen tasks against the number of adaptation steps.
 
-    learners: MAML, TSA-MAML and others that build on MAML, trained, by the names that the picture shows; differences
-        are to the first of them.
-    split: the classes that tasks are drawn from.
-    steps: gradient steps on the support set at most.
-    ways: classes a task.
-    shots: support images a class.
-    queries: query images a class.
-    tasks: number of tasks; the intervals shrink with its square root.
-    seed: names the set of tasks.
-    within_domain: draw all classes of a task from one group (alphabet, domain); None as the split says.
-    statistics: of BatchNorm, "transductive" or "inductive"; None for the learners' usual.
-    progress: show a bar on the terminal.
+    Parameters
+    ----------
+    learners
+        MAML, TSA-MAML and others that build on MAML, trained, by the names that the picture shows; differences are to
+        the first of them.
+    split
+        The classes that tasks are drawn from; a dataset stands for its test split.
+    steps
+        Largest number of gradient steps on the support set.
+    ways
+        Classes per task.
+    shots
+        Support images per class.
+    queries
+        Query images per class.
+    tasks
+        Number of tasks, at least 2; the intervals shrink with its square root.
+    seed
+        Names the set of tasks.
+    within_domain
+        Draw all classes of a task from one domain (alphabet, superclass), or from all domains; None for what the split
+        says.
+    statistics
+        Where BatchNorm statistics come from, "transductive" or "inductive"; None for the learners' usual.
+    progress
+        Show a bar on the terminal.
+
+    Returns
+    -------
+    Findings
+        One line per learner and number of steps, with intervals and paired differences.
+
+    Raises
+    ------
+    ConfigError
+        If an option makes no sense, or a learner does not build on MAML or does not fit the images.
+    DataError
+        If the split is too small for the tasks.
     """
-    check_positive(steps=steps, queries=queries, tasks=tasks)
-    sampler = EpisodeSampler(split, TaskShape(ways, shots, queries), seed=seed, within_domain=within_domain)
-    used = statistics or MAML.statistics_offered[0]
-    drawn = departure(split, within_domain)
-    protocol = Protocol(split.dataset, split.name, ways, shots, queries, tasks, seed, used, drawn)
+    check_positive(steps=steps)
+    split = split_of(split)
     curves = {}
     for name, learner in learners.items():
-        learner.check_ways(ways)
         if not isinstance(learner, MAML):
             suitable = sorted(known for known, kind in known_learners.items() if issubclass(kind, MAML))
             raise ConfigError(
                 f"{name} is a {type(learner).__name__}, whose steps are not those of MAML; give runs of "
                 f"{', '.join(suitable)}"
             )
-        with evaluating(learner, "float32", statistics), torch.enable_grad():
-            curves[name] = _measured(learner, sampler, steps, tasks, name if progress else None)
+        _, sampler, _ = plan_evaluation(
+            learner, split, ways=ways, shots=shots, queries=queries, tasks=tasks, seed=seed,
+            within_domain=within_domain, statistics=statistics,
+        )  # fmt: skip
+        bar = name if progress else None
+        curves[name] = _curves(learner, sampler, split.normalization, steps, tasks, statistics, bar)
+    used, drawn = statistics or MAML.statistics_offered[0], departure(split, within_domain)
+    protocol = Protocol(split.dataset, split.name, ways, shots, queries, tasks, seed, used, drawn)
     first = next(iter(curves.values()))
-    rows: list[Row] = []
+    rows: list[Record] = []
     for name, (accuracies, losses) in curves.items():
         for step in range(steps + 1):
             numbers = {
@@ -87,15 +113,21 @@ def adaptation_steps(
                 "loss": losses[step],
                 "difference": accuracies[step] - first[0][step],
             }
-            row: Row = {"run": name, "steps": step}
+            row: Record = {"run": name, "steps": step}
             rows.append(row | _means(numbers) | _columns(protocol))
     return Findings(
         rows, _steps_verdict(rows, steps, protocol), lambda figure: _draw_steps(figure, rows, protocol), (9, 4)
     )
 
 
-def _measured(
-    learner: MAML, sampler: EpisodeSampler, steps: int, tasks: int, bar: str | None
+def _curves(
+    learner: MAML,
+    sampler: Sampler,
+    normalization: Normalization,
+    steps: int,
+    tasks: int,
+    statistics: Statistics | None,
+    bar: str | None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Accuracy and loss of the query images, (steps + 1, tasks) each."""
 
@@ -111,20 +143,27 @@ def _measured(
             points.append(torch.stack([right, task_losses(scores, episodes.query_labels)]))
         return torch.stack(points)
 
-    pieces, device = [], device_of(learner)
-    for start in tqdm(
-        range(0, tasks, _TASKS_AT_ONCE), desc=bar, unit_scale=_TASKS_AT_ONCE, unit="task", disable=bar is None
-    ):
-        numbers = np.arange(start, min(start + _TASKS_AT_ONCE, tasks))
-        episodes = prepare_images(sampler.episodes(numbers, device), sampler.split.normalization)
-        pieces += learner.by_chunk(curve_of, episodes)
+    @torch.enable_grad()
+    def curves_of(episodes: Episodes) -> Tensor:
+        return torch.cat(learner.by_chunk(curve_of, episodes), 2)
+
+    pieces = for_tasks(
+        learner,
+        curves_of,
+        sampler=sampler,
+        numbers=np.arange(tasks),
+        normalization=normalization,
+        statistics=statistics,
+        progress=bar,
+    )
     accuracies, losses = torch.cat(pieces, 2).double().cpu().numpy().transpose(1, 0, 2)
     return accuracies, losses
 
 
 def accuracy_by_groups(
     learners: Mapping[str, Learner],
-    split: Split,
+    split: Split | Dataset,
+    *,
     ways: int = 5,
     shots: int = 5,
     queries: int = 15,
@@ -136,26 +175,52 @@ def accuracy_by_groups(
 ) -> Findings:
     """Accuracy on unseen tasks against the number m of groups, over several trained runs.
 
-    learners: TSA-MAML trained with several m, and MAML for m = 1, by name.
-    split: the classes that tasks are drawn from.
-    ways: classes a task.
-    shots: support images a class.
-    queries: query images a class.
-    tasks: number of tasks; the intervals shrink with its square root.
-    seed: names the set of tasks.
-    within_domain: draw all classes of a task from one group (alphabet, domain); None as the split says.
-    statistics: of BatchNorm, "transductive" or "inductive"; None for the learners' usual.
-    progress: show bars on the terminal.
+    Parameters
+    ----------
+    learners
+        TSA-MAML trained with several m, and MAML for m = 1, by name.
+    split
+        The classes that tasks are drawn from; a dataset stands for its test split.
+    ways
+        Classes per task.
+    shots
+        Support images per class.
+    queries
+        Query images per class.
+    tasks
+        Number of tasks, at least 2; the intervals shrink with its square root.
+    seed
+        Names the set of tasks.
+    within_domain
+        Draw all classes of a task from one domain (alphabet, superclass), or from all domains; None for what the split
+        says.
+    statistics
+        Where BatchNorm statistics come from, "transductive" or "inductive"; None for the learners' usual.
+    progress
+        Show bars on the terminal.
+
+    Returns
+    -------
+    Findings
+        One line per learner, with intervals.
+
+    Raises
+    ------
+    ConfigError
+        If an option makes no sense, or a learner does not build on MAML or does not fit the images.
+    DataError
+        If the split is too small for the tasks.
     """
-    rows: list[Row] = []
+    rows: list[Record] = []
     for name, learner in learners.items():
         if not isinstance(learner, MAML):
             raise ConfigError(f"{name} is a {type(learner).__name__}; give runs of tsa-maml, and of maml for one group")
         groups = learner.groups if isinstance(learner, TSAMAML) else 1
         result = evaluate(
-            learner, split, ways, shots, queries, tasks, seed, within_domain, statistics=statistics, progress=progress
-        )
-        row: Row = {"run": name, "learner": result.learner, "groups": groups}
+            learner, split, ways=ways, shots=shots, queries=queries, tasks=tasks, seed=seed,
+            within_domain=within_domain, statistics=statistics, progress=progress,
+        )  # fmt: skip
+        row: Record = {"run": name, "learner": result.learner, "groups": groups}
         rows.append(row | _means({"accuracy": result.accuracies}) | _columns(result.protocol))
         protocol = result.protocol
     rows.sort(key=lambda row: row["groups"])
@@ -164,20 +229,21 @@ def accuracy_by_groups(
     return Findings(rows, verdict, lambda figure: _draw_groups(figure, rows, protocol), (7.2, 4))
 
 
-def _means(numbers: Mapping[str, NDArray[np.float64]]) -> Row:
-    """Mean and 95% half-width of each."""
+def _means(numbers: Mapping[str, NDArray[np.float64]]) -> Record:
+    """Mean of each and the half-width of its 95% interval."""
     return {
         column: value
         for name, values in numbers.items()
-        for column, value in ((name, float(values.mean())), (f"{name}_ci95", interval(values)))
+        for column, value in ((name, float(values.mean())), (f"{name}_ci95", mean_interval(values).ci95))
     }
 
 
-def _columns(protocol: Protocol) -> Row:
+def _columns(protocol: Protocol) -> Record:
+    """The protocol as columns of the table."""
     return {name: "" if value is None else value for name, value in asdict(protocol).items()}
 
 
-def _steps_verdict(rows: list[Row], steps: int, protocol: Protocol) -> str:
+def _steps_verdict(rows: list[Record], steps: int, protocol: Protocol) -> str:
     last = [row for row in rows if row["steps"] == steps]
     shown = [f"{row['run']} {percent(float(row['accuracy']), float(row['accuracy_ci95']))} %" for row in last]
     gains = [percent(float(row["difference"]), float(row["difference_ci95"]), signed=True) for row in last]
@@ -186,20 +252,22 @@ def _steps_verdict(rows: list[Row], steps: int, protocol: Protocol) -> str:
     return f"After {steps} steps: {', '.join(shown)}{paired} ({protocol}; 95% intervals over tasks)."
 
 
-def _draw_steps(figure: Figure, rows: list[Row], protocol: Protocol) -> None:
+def _draw_steps(figure: Figure, rows: list[Record], protocol: Protocol) -> None:
     figure.suptitle(f"{protocol}; bands are 95% intervals", fontsize=8.5)
     for axes, quantity, scale, label in zip(
         figure.subplots(1, 2), ("accuracy", "loss"), (100, 1), ("accuracy, %", "cross-entropy of the query images")
     ):
         for style, name in enumerate(dict.fromkeys(row["run"] for row in rows)):
-            own = [row for row in rows if row["run"] == name]
-            values, margins = ([scale * float(row[column]) for row in own] for column in (quantity, f"{quantity}_ci95"))
-            curve(axes, [row["steps"] for row in own], values, margins, str(name), style)
-        finish(axes, quantity, "gradient steps on the support set", label, logarithmic=False)
+            of_run = [row for row in rows if row["run"] == name]
+            values, margins = (
+                [scale * float(row[column]) for row in of_run] for column in (quantity, f"{quantity}_ci95")
+            )
+            curve(axes, [row["steps"] for row in of_run], values, margins, str(name), style)
+        finish(axes, quantity, "gradient steps on the support set", label)
         axes.xaxis.get_major_locator().set_params(integer=True)
 
 
-def _draw_groups(figure: Figure, rows: list[Row], protocol: Protocol) -> None:
+def _draw_groups(figure: Figure, rows: list[Record], protocol: Protocol) -> None:
     figure.suptitle(str(protocol), fontsize=8.5)
     axes = figure.subplots()
     by_groups = defaultdict(list)
@@ -220,4 +288,4 @@ def _draw_groups(figure: Figure, rows: list[Row], protocol: Protocol) -> None:
         color="#0072B2", label="one training, with its 95% interval over tasks",
     )  # fmt: skip
     axes.set_xticks(list(by_groups))
-    finish(axes, "accuracy of unseen tasks", "m, the number of groups", "accuracy, %", logarithmic=False)
+    finish(axes, "accuracy of unseen tasks", "m, the number of groups", "accuracy, %")

@@ -1,4 +1,4 @@
-"""How close are the matrices that MTL and ANIL invert? (W21, the lemma behind Theorem 1, and its corollary)."""
+"""How close are the matrices that MTL and ANIL invert? (W21, the lemma for Theorem 1, and its corollary)."""
 
 from __future__ import annotations
 
@@ -10,30 +10,38 @@ import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from kshot.errors import ConfigError
+from kshot.errors import ConfigError, check_positive
 from kshot.experiments import plots
-from kshot.experiments.findings import Experiment, Findings, check_positive, experiments
-from kshot.intervals import fit_power_law, mean_and_ci95
-from kshot.theory.kernels import Network, kernels
+from kshot.experiments.findings import Experiment, Findings, Record, experiments, over_seeds
+from kshot.intervals import fit_power_law, mean_interval
+from kshot.theory.infinite_width import Network, kernels
 from kshot.theory.tasks import squared_distance_tasks
 
 
 @experiments.register("spectrum")
 class Spectrum(Experiment):
-    """W21, proof of Theorem 1: |T^-1 - Phi_MTL^-1| falls like 1/L^2, for plain and for residual networks.
+    """The matrices that MTL and ANIL invert approach each other like 1/L^2 (W21, proof of Theorem 1).
 
-    The norm is the largest singular value, over all points of all training tasks; residual networks are those of the
-    corollary, with LayerNorm behind each block or before its branch.
+    The distance is |T^-1 - Phi_MTL^-1|, the largest singular value over all points of all training tasks, for plain and
+    for residual networks; the latter are those of the corollary, with LayerNorm after each block or before its branch.
 
-    depths: numbers L of weight layers.
-    networks: any of "relu", "residual", "residual-postnorm" and "residual-prenorm".
-    tasks: training tasks.
-    points: points of each training task.
-    seeds: of the tasks; one repetition each.
+    Parameters
+    ----------
+    depths
+        Numbers L of weight layers.
+    networks
+        Any of "relu", "residual", "residual-postnorm" and "residual-prenorm".
+    tasks
+        Training tasks.
+    points
+        Points per training task.
+    seeds
+        Seeds of the tasks; one repetition each.
     """
 
     def __init__(
         self,
+        *,
         depths: Sequence[int] = (5, 10, 20, 40, 80, 160, 320),
         networks: Sequence[Network] = ("relu", "residual", "residual-postnorm", "residual-prenorm"),
         tasks: int = 20,
@@ -42,18 +50,20 @@ class Spectrum(Experiment):
     ) -> None:
         check_positive(depths=depths, tasks=tasks, points=points)
         if len(depths) < 3 or not seeds:
-            raise ConfigError(f"the fit needs three depths and one seed at least, not {list(depths)} and {list(seeds)}")
+            raise ConfigError(
+                f"the fit needs at least three depths and one seed, not {list(depths)} and {list(seeds)}; give more"
+            )
         unknown = set(networks) - set(get_args(Network))
         if unknown or not networks:
-            raise ConfigError(f"networks are some of {', '.join(get_args(Network))}, not {list(networks)}")
+            raise ConfigError(f"networks are {list(networks)}; choose among {', '.join(get_args(Network))}")
         self.depths = sorted(depths)
         self.networks = networks
         self.shape = {"tasks": tasks, "points": points, "test_tasks": 1}
         self.seeds = seeds
 
-    def run(self, progress: bool = False) -> Findings:
+    def run(self, *, progress: bool = False) -> Findings:
         """The norm for every network and depth, the fitted exponents, and the picture."""
-        rows: list[dict[str, float | int | str]] = []
+        rows: list[Record] = []
         laws = []
         bar = tqdm(total=len(self.networks) * len(self.seeds) * len(self.depths), disable=not progress)
         for network in self.networks:
@@ -64,30 +74,34 @@ class Spectrum(Experiment):
             # the statement is about large L
             laws.append(fit_power_law(self.depths[-3:], norms[:, -3:]))
             for depth, values in zip(self.depths, norms.T):
-                mean, ci95 = mean_and_ci95(values)
-                row: dict[str, float | int | str] = {"network": network, "depth": depth, "norm": mean}
+                mean, ci95 = mean_interval(values)
+                row: Record = {"network": network, "depth": depth, "norm": mean}
                 rows.append(row | {"norm_ci95": ci95, "seeds": len(self.seeds)})
         bar.close()
-        found = "; ".join(f"{network} {law.exponent:.2f} ± {law.ci95:.2f}" for network, law in zip(self.networks, laws))
+        exponents = "; ".join(
+            f"{network} {law.exponent:.2f} ± {law.ci95:.2f}" for network, law in zip(self.networks, laws)
+        )
         verdict = (
-            f"exponent of |T^-1 - Phi_MTL^-1| over L = {self.depths[-3:]}, -2 expected: {found}; "
-            f"95% intervals over {len(self.seeds)} seeds"
+            f"exponent of |T^-1 - Phi_MTL^-1| over L = {self.depths[-3:]}, -2 expected: {exponents}; "
+            f"{self.shape['tasks']} training tasks of {self.shape['points']} points, {over_seeds(self.seeds)}"
         )
         return Findings(rows, verdict, lambda figure: self._draw(figure, rows))
 
     def _norm(self, seed: int, depth: int, network: Network) -> float:
+        """|T^-1 - Phi_MTL^-1| on the tasks of one seed."""
         inputs = squared_distance_tasks(seed, **self.shape).inputs
-        task = torch.arange(len(inputs)).repeat_interleave(inputs.shape[1])
-        nngp, ntk = kernels(inputs.flatten(0, 1), depth=depth, network=network)
+        task = torch.arange(len(inputs)).repeat_interleave(len(inputs[0]))
+        nngp, ntk = kernels(torch.cat(list(inputs)), depth=depth, network=network)
         mtl = ntk - nngp * (task[:, None] != task)
         inverses = [torch.cholesky_inverse(torch.linalg.cholesky(system)) for system in (ntk, mtl)]
         return float(torch.linalg.eigvalsh(inverses[0] - inverses[1]).abs().max())
 
-    def _draw(self, figure: Figure, rows: Sequence[dict[str, float | int | str]]) -> None:
+    def _draw(self, figure: Figure, rows: Sequence[Record]) -> None:
         axes = figure.subplots()
+        plots.logarithmic(axes)
         for style, network in enumerate(self.networks):
-            own = [row for row in rows if row["network"] == network]
-            mean = [float(row["norm"]) for row in own]
-            plots.curve(axes, self.depths, mean, [float(row["norm_ci95"]) for row in own], network, style)
+            of_network = [row for row in rows if row["network"] == network]
+            mean, ci95 = ([float(row[column]) for row in of_network] for column in ("norm", "norm_ci95"))
+            plots.curve(axes, self.depths, mean, ci95, network, style)
         plots.slope(axes, self.depths, -2, (self.depths[-1], 0.6 * float(rows[len(self.depths) - 1]["norm"])))
         plots.finish(axes, "The matrices that MTL and ANIL invert", "depth L", "|T^-1 - Phi_MTL^-1|")

@@ -8,7 +8,7 @@ from kshot.backbones.registry import Backbone
 from kshot.backbones.task_batch import batch_of_tasks
 from kshot.backbones.task_weights import shared_weights
 from kshot.data.episodes import Episodes
-from kshot.errors import check_above_zero
+from kshot.errors import check_positive
 from kshot.learners.base import learners, task_losses
 from kshot.learners.initialization import InitializationLearner
 from kshot.solvers.descent import Weights, gradient_descent
@@ -42,7 +42,7 @@ class ANIL(InitializationLearner):
         tasks_at_once: int | None = None,
     ) -> None:
         super().__init__(backbone, ways, inner_steps, test_inner_steps, tasks_at_once)
-        check_above_zero("inner_rate", inner_rate)
+        check_positive(inner_rate=inner_rate)
         self.inner_rate = inner_rate
 
     def adapted(self, episodes: Episodes, steps: int) -> Weights:
@@ -51,8 +51,8 @@ class ANIL(InitializationLearner):
         return gradient_descent(
             lambda head, step: task_losses(_linear(head, features), episodes.support_labels),
             self.initial(episodes.tasks),
-            self.inner_rate,
-            steps,
+            rates=self.inner_rate,
+            steps=steps,
             exact=self.training,
         )
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kshot.backbones.registry import Backbone
+from kshot.backbones.registry import Backbone, require_backbone
 from kshot.backbones.task_batch import batch_of_tasks
 from kshot.data.episodes import Episodes, Sampler, TaskShape
 from kshot.data.tasks import AnySplit, task_sampler
@@ -25,7 +25,7 @@ from kshot.solvers.adaptation import Adaptation
 
 NO_LABEL = -100  # in place of the label of an image that takes no part in a loss
 
-learners: Registry[Learner] = Registry("learner")
+learners: Registry[Learner] = Registry("learner", check=require_backbone)
 
 
 class Learner(nn.Module):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kshot.backbones.registry import Backbone
 from kshot.data.episodes import Episodes
-from kshot.errors import ConfigError, check_above_zero, check_not_negative, check_positive
+from kshot.errors import ConfigError, check_not_negative, check_positive
 from kshot.learners.base import learners
 from kshot.learners.initialization import as_weights
 from kshot.learners.maml import MAML
@@ -66,11 +66,11 @@ class HSML(MAML):
         super().__init__(
             backbone, ways, inner_rate, inner_steps, test_inner_steps, first_order, tasks_at_once=tasks_at_once
         )
-        check_positive("hidden", hidden)
+        check_positive(hidden=hidden)
         if not clusters or clusters[-1] != 1 or min(clusters) < 1:
             raise ConfigError(f"clusters is {list(clusters)}, but must be numbers above 0 that end in the root, 1")
-        check_above_zero("sigma", sigma)
-        check_not_negative("reconstruction_weight", reconstruction_weight)
+        check_positive(sigma=sigma)
+        check_not_negative(reconstruction_weight=reconstruction_weight)
         self.reconstruction_weight = reconstruction_weight
         self.examples = ExampleEncoder(backbone, ways, hidden)
         self.auto_encoder = RecurrentAutoEncoder(hidden, hidden)

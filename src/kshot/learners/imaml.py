@@ -7,7 +7,7 @@ from torch import Tensor
 
 from kshot.backbones.registry import Backbone
 from kshot.data.episodes import Episodes
-from kshot.errors import ConfigError, check_above_zero, check_not_negative, check_positive
+from kshot.errors import ConfigError, check_not_negative, check_positive
 from kshot.learners.base import accuracy, learners, task_losses
 from kshot.learners.initialization import Gradients, InitializationLearner, as_vectors, as_weights
 from kshot.solvers.conjugate_gradient import conjugate_gradient
@@ -47,23 +47,23 @@ class IMAML(InitializationLearner):
         tasks_at_once: int | None = None,
     ) -> None:
         super().__init__(backbone, ways, inner_steps, test_inner_steps, tasks_at_once)
-        check_above_zero("l2", l2)
-        check_above_zero("inner_rate", inner_rate)
+        check_positive(l2=l2)
+        check_positive(inner_rate=inner_rate)
         if inner_rate * l2 >= 2:
             raise ConfigError(
                 f"inner_rate {inner_rate} times l2 {l2} is at least 2, where gradient steps on the l2 term diverge; "
                 f"lower inner_rate below {2 / l2:.3g}"
             )
-        check_positive("cg_steps", cg_steps)
-        check_not_negative("damping", damping)
+        check_positive(cg_steps=cg_steps)
+        check_not_negative(damping=damping)
         self.l2, self.inner_rate, self.cg_steps, self.damping = l2, inner_rate, cg_steps, damping
 
     def adapted(self, episodes: Episodes, steps: int) -> Weights:
         """All weights of the network after `steps` on the proximal problem of each task, (B, ...), detached."""
         start = self.initial(episodes.tasks)
         centre = {name: weight.detach() for name, weight in start.items()}
-        losses = proximal(lambda weights, step: self.support_losses(episodes, weights), centre, self.l2)
-        weights = gradient_descent(losses, start, self.inner_rate, steps, exact=False)
+        losses = proximal(lambda weights, step: self.support_losses(episodes, weights), centre, l2=self.l2)
+        weights = gradient_descent(losses, start, rates=self.inner_rate, steps=steps, exact=False)
         return {name: weight.detach() for name, weight in weights.items()}
 
     def gradients(self, episodes: Episodes) -> tuple[Tensor, Gradients]:
@@ -88,4 +88,4 @@ class IMAML(InitializationLearner):
             products = torch.autograd.grad(slopes, variables, along, retain_graph=True)
             return vectors + as_vectors(products) / self.l2
 
-        return as_weights(conjugate_gradient(operator, direct, self.cg_steps, self.damping), weights)
+        return as_weights(conjugate_gradient(operator, direct, steps=self.cg_steps, damping=self.damping), weights)

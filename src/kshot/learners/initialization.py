@@ -66,10 +66,10 @@ class InitializationLearner(Learner):
         self, backbone: Backbone, ways: int, inner_steps: int, test_inner_steps: int, tasks_at_once: int | None
     ) -> None:
         super().__init__()
-        check_not_negative("inner_steps", inner_steps)
-        check_not_negative("test_inner_steps", test_inner_steps)
+        check_not_negative(inner_steps=inner_steps)
+        check_not_negative(test_inner_steps=test_inner_steps)
         if tasks_at_once is not None:
-            check_positive("tasks_at_once", tasks_at_once)
+            check_positive(tasks_at_once=tasks_at_once)
         self.network = Classifier(backbone, ways)
         self.ways, self.inner_steps, self.test_inner_steps = ways, inner_steps, test_inner_steps
         self.tasks_at_once = tasks_at_once
@@ -89,7 +89,7 @@ class InitializationLearner(Learner):
 
     def outputs(self, weights: Weights, images: Tensor, groups: int = 1) -> Tensor:
         """Scores (B, M, N) of images (B, M, ...), task by task with its weights; `groups` as in `forward_per_task`."""
-        return self.in_precision(lambda images: forward_per_task(self.network, weights, images, groups), images)
+        return self.in_precision(lambda images: forward_per_task(self.network, weights, images, groups=groups), images)
 
     def support_losses(self, episodes: Episodes, weights: Weights) -> Tensor:
         """The mean loss (B,) of each task's support images under its weights."""

@@ -9,7 +9,7 @@ from torch import nn
 
 from kshot.backbones.registry import Backbone
 from kshot.data.episodes import Episodes
-from kshot.errors import check_above_zero, check_choice
+from kshot.errors import check_choice, check_positive
 from kshot.learners.base import learners
 from kshot.learners.initialization import InitializationLearner
 from kshot.solvers.descent import Rates, Weights, gradient_descent
@@ -48,7 +48,7 @@ class MAML(InitializationLearner):
         tasks_at_once: int | None = None,
     ) -> None:
         super().__init__(backbone, ways, inner_steps, test_inner_steps, tasks_at_once)
-        check_above_zero("inner_rate", inner_rate)
+        check_positive(inner_rate=inner_rate)
         check_choice("layers", layers, ("all", "head", "body"))
         self.inner_rate, self.first_order = inner_rate, first_order
         # where the head alone moves, the body has gradients, but none of gradients
@@ -74,8 +74,8 @@ class MAML(InitializationLearner):
         moved = gradient_descent(
             lambda weights, step: self.support_losses(episodes, start | weights),
             {name: start[name] for name in self.adapting},
-            self._rates(episodes.tasks),
-            steps,
+            rates=self._rates(episodes.tasks),
+            steps=steps,
             exact=exact,
             clip=self.inner_clip,
         )

@@ -37,12 +37,12 @@ class MatchingNet(FeatureLearner):
         reading_steps: int = _READING_STEPS,
         statistics: Literal["task", "joint"] = "task",
     ) -> None:
-        check_positive("reading_steps", reading_steps)
+        check_positive(reading_steps=reading_steps)
         if reading_steps != _READING_STEPS and not full_context:
             raise ConfigError(
                 f"reading_steps is {reading_steps}, but queries read from the support set in full-context embeddings "
                 f"alone; choose full_context=true, or leave out reading_steps"
             )
-        context = FullContext(backbone.feature_size, reading_steps) if full_context else None
+        context = FullContext(backbone.feature_size, steps=reading_steps) if full_context else None
         super().__init__(backbone, Attention(context), statistics)
         self.ignores_support_order = not full_context

@@ -55,7 +55,7 @@ class MetaLSTM(InitializationLearner):
         tasks_at_once: int | None = None,
     ) -> None:
         super().__init__(backbone, ways, inner_steps, test_inner_steps, tasks_at_once)
-        check_positive("hidden", hidden)
+        check_positive(hidden=hidden)
         if not 0 < inner_rate < 1:
             raise ConfigError(f"inner_rate is {inner_rate}, but a gate lies above 0 and below 1")
         self.cell = nn.LSTMCell(4, hidden)

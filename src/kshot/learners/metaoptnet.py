@@ -10,8 +10,9 @@ from torch import Tensor
 from kshot.backbones.registry import Backbone
 from kshot.errors import ConfigError, check_choice
 from kshot.learners.base import FeatureLearner, learners
-from kshot.solvers.adaptation import Ridge, SupportVectorMachine
+from kshot.solvers.ridge import Ridge
 from kshot.solvers.scaled import ScaledHead
+from kshot.solvers.svm import SupportVectorMachine
 
 
 @learners.register("metaoptnet")
@@ -59,8 +60,11 @@ class MetaOptNet(FeatureLearner):
                 f"label_smoothing is {label_smoothing}, but must be at least 0 and below 0.5: of two classes, the "
                 f"other one would be the more probable"
             )
-        fits = {"svm": SupportVectorMachine(c, diagonal_shift), "ridge": Ridge(l2)}  # each checks its options
-        super().__init__(backbone, ScaledHead(fits[head], scale), statistics)
+        fits = {
+            "svm": SupportVectorMachine(c=c, diagonal_shift=diagonal_shift),
+            "ridge": Ridge(l2=l2),
+        }  # each checks its options
+        super().__init__(backbone, ScaledHead(fits[head], scale=scale), statistics)
         self.label_smoothing = label_smoothing
 
     def loss(self, scores: Tensor, labels: Tensor) -> Tensor:

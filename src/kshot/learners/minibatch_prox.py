@@ -64,7 +64,7 @@ class MinibatchProx(Reptile):
 
     def inner_objective(self, losses: TaskLosses, start: Weights) -> TaskLosses:
         """What the inner steps descend: the losses of the mini-batches, and the pull towards the initialisation."""
-        return proximal(losses, {name: weight.detach() for name, weight in start.items()}, self.l2)
+        return proximal(losses, {name: weight.detach() for name, weight in start.items()}, l2=self.l2)
 
     def outer_gradient(self, start: Tensor, reached: Tensor) -> Tensor:
         """The gradient (B, ...) of a parameter for each task that has come from `start` (...) to `reached` (B, ...)."""

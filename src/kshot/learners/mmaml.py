@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from kshot.backbones.film import modulated, modulated_layers
 from kshot.backbones.registry import Backbone
 from kshot.data.episodes import Episodes
-from kshot.errors import check_above_zero, check_positive
+from kshot.errors import check_positive
 from kshot.learners.base import learners
 from kshot.learners.initialization import Classifier
 from kshot.learners.maml import MAML
@@ -57,8 +57,8 @@ class MMAML(MAML):
         super().__init__(
             backbone, ways, inner_rate, inner_steps, test_inner_steps, first_order, tasks_at_once=tasks_at_once
         )
-        check_positive("embedding_size", embedding_size)
-        check_above_zero("inner_clip", inner_clip)
+        check_positive(embedding_size=embedding_size)
+        check_positive(inner_clip=inner_clip)
         self.inner_clip = inner_clip
         self.can_compile = False
         self.network = ModulatedClassifier(self.network)

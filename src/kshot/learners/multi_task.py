@@ -13,7 +13,7 @@ from kshot.backbones.registry import Backbone
 from kshot.data.episodes import Episodes
 from kshot.errors import check_positive
 from kshot.learners.base import FeatureLearner, learners
-from kshot.solvers.adaptation import LogisticRegression
+from kshot.solvers.logistic import LogisticRegression
 
 
 @learners.register("mtl")
@@ -41,8 +41,8 @@ class MultiTask(FeatureLearner):
         normalize_features: bool = True,
         statistics: Literal["task", "joint"] = "task",
     ) -> None:
-        check_positive("num_classes", num_classes)
-        check_positive("ways", ways)
+        check_positive(num_classes=num_classes)
+        check_positive(ways=ways)
         super().__init__(backbone, LogisticRegression(c=3.0), statistics)
         self.weight = _class_weights(num_classes, backbone.feature_size, ways)
         self.normalize_features = normalize_features

@@ -6,7 +6,7 @@ from typing import Literal
 
 from kshot.backbones.registry import Backbone
 from kshot.learners.base import FeatureLearner, learners
-from kshot.solvers.adaptation import NearestCentroid
+from kshot.solvers.prototypes import NearestCentroid
 
 
 @learners.register("protonet")

@@ -62,7 +62,7 @@ class R2D2(FeatureLearner):
     ) -> None:
         if fewest_ways is not None and fewest_ways < 2:
             raise ConfigError(f"fewest_ways is {fewest_ways}, but must be at least 2, or null for no random ways")
-        super().__init__(backbone, ScaledHead(LearntRidge(l2), scale, bias), statistics)
+        super().__init__(backbone, ScaledHead(LearntRidge(l2), scale=scale, bias=bias), statistics)
         self.random_shots, self.fewest_ways = random_shots, fewest_ways
 
     def training_scores(self, episodes: Episodes) -> tuple[Tensor, Tensor]:

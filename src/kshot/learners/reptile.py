@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kshot.backbones.registry import Backbone
 from kshot.data.episodes import Episodes
-from kshot.errors import check_above_zero, check_choice, check_positive
+from kshot.errors import check_choice, check_positive
 from kshot.learners.base import accuracy, learners, task_losses
 from kshot.learners.initialization import Gradients, InitializationLearner
 from kshot.solvers.descent import TaskLosses, Weights, adam_descent, gradient_descent
@@ -54,10 +54,10 @@ class Reptile(InitializationLearner):
         tasks_at_once: int | None = None,
     ) -> None:
         super().__init__(backbone, ways, inner_steps, test_inner_steps, tasks_at_once)
-        check_positive("inner_steps", inner_steps)
-        check_positive("inner_batch", inner_batch)
-        check_positive("test_inner_batch", test_inner_batch)
-        check_above_zero("inner_rate", inner_rate)
+        check_positive(inner_steps=inner_steps)
+        check_positive(inner_batch=inner_batch)
+        check_positive(test_inner_batch=test_inner_batch)
+        check_positive(inner_rate=inner_rate)
         check_choice("inner_optimizer", inner_optimizer, ("adam", "sgd"))
         self.inner_rate, self.inner_optimizer = inner_rate, inner_optimizer
         self.inner_batch, self.test_inner_batch = inner_batch, test_inner_batch
@@ -92,7 +92,7 @@ class Reptile(InitializationLearner):
         start = self.initial(episodes.tasks)
         support, size = episodes.support, self.inner_batch if self.training else self.test_inner_batch
         keys = episodes.keys if len(episodes.keys) else np.zeros(episodes.tasks, np.uint64)
-        positions = draw_minibatches(keys, support.shape[1], size, steps, support.device)
+        positions = draw_minibatches(keys, images=support.shape[1], size=size, steps=steps, device=support.device)
         task = torch.arange(episodes.tasks, device=support.device).unsqueeze(1)
         labels = episodes.support_labels[task, positions.flatten(1)]
         seen = []
@@ -105,8 +105,8 @@ class Reptile(InitializationLearner):
 
         objective = self.inner_objective(losses, start)
         if self.inner_optimizer == "adam":
-            weights = adam_descent(objective, start, self.inner_rate, steps)
+            weights = adam_descent(objective, start, rate=self.inner_rate, steps=steps)
         else:
-            weights = gradient_descent(objective, start, self.inner_rate, steps, exact=False)
+            weights = gradient_descent(objective, start, rates=self.inner_rate, steps=steps, exact=False)
         scores = torch.cat(seen, 1) if seen else support.new_empty(episodes.tasks, 0, self.ways)
         return {name: weight.detach() for name, weight in weights.items()}, scores, labels

@@ -12,7 +12,7 @@ from kshot.data.episodes import Episodes, ImageSampler, TaskShape
 from kshot.data.tasks import AnySplit
 from kshot.errors import check_positive
 from kshot.learners.base import FeatureLearner, learners
-from kshot.solvers.adaptation import LogisticRegression
+from kshot.solvers.logistic import LogisticRegression
 
 
 @learners.register("supervised")
@@ -29,7 +29,7 @@ class Supervised(FeatureLearner):
     needs_queries = False
 
     def __init__(self, backbone: Backbone, num_classes: int) -> None:
-        check_positive("num_classes", num_classes)
+        check_positive(num_classes=num_classes)
         super().__init__(backbone, LogisticRegression(c=1.0), statistics="joint")
         self.classifier = nn.Linear(backbone.feature_size, num_classes)
 

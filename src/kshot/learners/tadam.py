@@ -19,8 +19,8 @@ from kshot.data.episodes import Episodes, ImageSampler, IntArray, Sampler, TaskS
 from kshot.data.tasks import AnySplit
 from kshot.errors import check_not_negative, check_positive
 from kshot.learners.base import Learner, accuracy, learners, task_losses
-from kshot.solvers.adaptation import NearestCentroid
 from kshot.solvers.heads import class_means
+from kshot.solvers.prototypes import NearestCentroid
 from kshot.solvers.scaled import ScaledHead
 
 _COTRAINING_DRAW = 1 << 23  # of a task's key; apart from the draws of augmentation and dropout
@@ -64,14 +64,14 @@ class TADAM(Learner):
         cotraining_tasks: int = 60_000,
         cotraining_images: int = 32,
     ) -> None:
-        check_positive("num_classes", num_classes)
-        check_not_negative("modulation_penalty", modulation_penalty)
-        check_not_negative("cotraining_tasks", cotraining_tasks)
-        check_positive("cotraining_images", cotraining_images)
+        check_positive(num_classes=num_classes)
+        check_not_negative(modulation_penalty=modulation_penalty)
+        check_not_negative(cotraining_tasks=cotraining_tasks)
+        check_positive(cotraining_images=cotraining_images)
         super().__init__()
         self.backbone = backbone
         self.task_embedding = TaskEmbedding(backbone.feature_size, modulated_layers(backbone), modulation_start)
-        self.metric = ScaledHead(NearestCentroid(), scale)
+        self.metric = ScaledHead(NearestCentroid(), scale=scale)
         self.classifier = nn.Linear(backbone.feature_size, num_classes) if cotraining_tasks else None
         self.modulation_penalty = modulation_penalty
         self.cotraining_tasks, self.cotraining_images = cotraining_tasks, cotraining_images

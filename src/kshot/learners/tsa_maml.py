@@ -69,8 +69,8 @@ class TSAMAML(MAML):
         super().__init__(
             backbone, ways, inner_rate, inner_steps, test_inner_steps, first_order, layers, learn_rates, tasks_at_once
         )
-        check_positive("groups", groups)
-        check_positive("assignment_steps", assignment_steps)
+        check_positive(groups=groups)
+        check_positive(assignment_steps=assignment_steps)
         check_choice("assignment", assignment, ("current", "initial"))
         self.groups, self.assignment, self.assignment_steps = groups, assignment, assignment_steps
         norms = set() if cluster_norms else _batch_norm_weights(self.network)
@@ -132,8 +132,8 @@ class TSAMAML(MAML):
             moved = gradient_descent(
                 lambda weights, step: self.support_losses(episodes, start | weights),
                 {name: start[name].detach().requires_grad_() for name in self.adapting},
-                self.inner_rate,
-                self.assignment_steps,
+                rates=self.inner_rate,
+                steps=self.assignment_steps,
                 exact=False,
             )
         return (self._vectors(moved) - self._vectors(start)).detach()

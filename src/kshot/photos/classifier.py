@@ -1,4 +1,4 @@
-"""Recognise one's own classes from a few photographs of each, with a learner that was trained on other classes."""
+"""Recognise a person's own classes from a few photographs of each, with a learner trained on other classes."""
 
 from __future__ import annotations
 
@@ -33,8 +33,14 @@ _LEAVE_ONE_OUT_BYTES = 1 << 27  # of support features in one batch of left-out p
 class Estimate:
     """How many of the examples were recognised by a head that was fitted without them, and the 95% Wilson interval.
 
-    low, high: the interval of the accuracy, 0..1.
-    baseline: the accuracy of always answering the class with the most examples.
+    Attributes
+    ----------
+    right, tried
+        Examples that were recognised, of those that were left out in turn.
+    low, high
+        The interval of the accuracy, 0..1.
+    baseline
+        The accuracy of always answering the class with the most examples.
     """
 
     right: int
@@ -50,7 +56,19 @@ class Estimate:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Probabilities (M, N) of N classes for M images, and the images themselves as the learner saw them."""
+    """The probability of each of N classes for each of M images.
+
+    Attributes
+    ----------
+    paths
+        The M image files.
+    class_names
+        The N classes.
+    probabilities
+        Probabilities (M, N), each row with the sum 1.
+    images
+        The images as the learner saw them, (M, H, W, C) uint8.
+    """
 
     paths: Sequence[Path]
     class_names: Sequence[str]
@@ -62,23 +80,30 @@ class Predictions:
         """(M,) the most probable class of each image."""
         return self.probabilities.argmax(1)
 
-    def save(self, path: Path) -> None:
-        """Write a CSV file: image, predicted class, its probability, then the probability of every class."""
+    def save(self, path: Path | str) -> None:
+        """Write a CSV file: image, predicted class, its probability, then the probability of each class."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["image", "class", "probability", *self.class_names])
         for image, row, best in zip(self.paths, self.probabilities, self.best):
             writer.writerow([image, self.class_names[best], f"{row[best]:.4f}", *(f"{share:.4f}" for share in row)])
-        write_text(path, text.getvalue())
+        write_text(Path(path), text.getvalue())
 
 
 class PhotoClassifier:
     """A head on the features of a trained learner, fitted to examples; classes may differ in how many they have.
 
-    learner: a trained feature learner; its training classes need not be anything like the ones to recognise.
-    trained_on: how images have to look, as `load_learner` returns it; a split of the dataset says it, too.
+    Parameters
+    ----------
+    learner
+        A trained feature learner; its training classes may be quite unlike those to recognise.
+    trained_on
+        How images have to look, as `Run.image_form` says, or a split of the dataset.
 
-    Raises ConfigError for a learner without features, or with an adaptation that changes the network.
+    Raises
+    ------
+    ConfigError
+        If the learner has no features, or an adaptation that changes the network.
     """
 
     def __init__(self, learner: Learner, trained_on: ImageForm | Split) -> None:
@@ -91,10 +116,25 @@ class PhotoClassifier:
         self.learner, self.adaptation, self.trained_on = learner, learner.adaptation, trained_on
         self.class_names: list[str] = []
 
-    def fit(self, examples: Path | str, progress: bool = False) -> PhotoClassifier:
-        """Learn the classes of a folder that holds one folder of photographs a class; returns itself.
+    def fit(self, examples: Path | str, *, progress: bool = False) -> PhotoClassifier:
+        """Learn the classes of a folder that holds one folder of photographs per class.
 
-        Raises DataError where there are fewer than two classes, a class is empty, or a file is no image.
+        Parameters
+        ----------
+        examples
+            The folder; its folders are named like the classes.
+        progress
+            Show a bar on the terminal.
+
+        Returns
+        -------
+        PhotoClassifier
+            Itself.
+
+        Raises
+        ------
+        DataError
+            If there are fewer than two classes, a class is empty, or a file is no image.
         """
         folders = subfolders(Path(examples))
         files = {folder.name: image_files(folder) for folder in folders}
@@ -105,28 +145,51 @@ class PhotoClassifier:
                 f"{examples} should hold at least two folders, each with photographs of one class, but {what}; "
                 f"for instance {examples}/cat/1.jpg and {examples}/dog/1.jpg"
             )
+        paths = [path for members in files.values() for path in members]
+        self._value_range = find_value_range(paths)  # new images are read as the examples are
+        self._support, _ = self._features(paths, progress)
+        labels = np.repeat(np.arange(len(files)), [len(paths) for paths in files.values()])
+        self._labels = torch.from_numpy(labels).to(self._support.device)
         self.class_names = list(files)
-        self._labels = torch.from_numpy(np.repeat(np.arange(len(files)), [len(paths) for paths in files.values()]))
-        examples_of_all = [path for paths in files.values() for path in paths]
-        self._value_range = find_value_range(examples_of_all)  # new images are read as the examples are
-        self._support, _ = self._features(examples_of_all, progress)
-        self._labels = self._labels.to(self._support.device)
         return self
 
     @torch.no_grad()
-    def predict(self, paths: Sequence[Path], progress: bool = False) -> Predictions:
-        """The probability of every class for every image file; DataError where a file is no image."""
-        features, images = self._features(paths, progress)
+    def predict(self, images: Path | str | Sequence[Path | str], *, progress: bool = False) -> Predictions:
+        """The probability of each class for each image.
+
+        Parameters
+        ----------
+        images
+            Image files, folders of them, or a single one of these.
+        progress
+            Show a bar on the terminal.
+
+        Raises
+        ------
+        ConfigError
+            If no classes were learnt yet.
+        DataError
+            If there is no image, a place does not exist, or a file is no image.
+        """
+        self._check_fitted()
+        paths = images_at([images] if isinstance(images, (str, Path)) else images)
+        features, pixels = self._features(paths, progress)
         head = self.adaptation.head(self._support[None], self._labels[None], len(self.class_names))
         probabilities = head.scores(features[None])[0].double().softmax(-1)
-        return Predictions(paths, self.class_names, probabilities.cpu().numpy(), images)
+        return Predictions(paths, self.class_names, probabilities.cpu().numpy(), pixels)
 
     @torch.no_grad()
     def leave_one_out(self) -> Estimate | None:
-        """Each example recognised by a head fitted to all the others; None where no class has two examples.
+        """Recognise each example by a head that is fitted to all the others; None if no class has two examples.
 
-        An example that is alone in its class is not left out, for then nothing would be known of the class.
+        An example that is alone in its class is not left out, since nothing would be known of the class without it.
+
+        Raises
+        ------
+        ConfigError
+            If no classes were learnt yet.
         """
+        self._check_fitted()
         labels, count = self._labels, len(self._labels)
         counts = labels.bincount(minlength=len(self.class_names))
         left_out = (counts[labels] > 1).nonzero()[:, 0]
@@ -143,6 +206,11 @@ class PhotoClassifier:
         bounds = stats.binomtest(right, len(left_out)).proportion_ci(0.95, method="wilson")
         baseline = float(counts.max()) / len(left_out)
         return Estimate(right, len(left_out), float(bounds.low), float(bounds.high), baseline)
+
+    def _check_fitted(self) -> None:
+        """ConfigError before `fit`."""
+        if not self.class_names:
+            raise ConfigError("this classifier has learnt no classes yet; call fit with a folder of examples first")
 
     @torch.no_grad()
     def _features(self, paths: Sequence[Path], progress: bool) -> tuple[Tensor, NDArray[np.uint8]]:
@@ -161,13 +229,20 @@ class PhotoClassifier:
         return torch.cat(features), np.concatenate(images)
 
 
-def images_at(places: Sequence[Path]) -> list[Path]:
-    """Image files, and those inside of folders; DataError where a place does not exist or nothing is found."""
-    found: list[Path] = []
-    for place in places:
+def images_at(places: Sequence[Path | str]) -> list[Path]:
+    """Image files, and those inside of folders.
+
+    Raises
+    ------
+    DataError
+        If a place does not exist, or there is no image.
+    """
+    images: list[Path] = []
+    for place in map(Path, places):
         if not place.exists():
             raise DataError(f"{place} does not exist; name image files, or folders that hold some")
-        found += image_files(place) if place.is_dir() else [place]
-    if not found:
-        raise DataError(f"there are no images in {', '.join(map(str, places))}; name files, or folders that hold some")
-    return found
+        images += image_files(place) if place.is_dir() else [place]
+    if not images:
+        where = f" in {', '.join(map(str, places))}" if places else ""
+        raise DataError(f"there are no images{where}; name files, or folders that hold some")
+    return images

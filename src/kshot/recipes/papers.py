@@ -1,6 +1,7 @@
 """The published numbers, by the names that papers give to learners and backbones.
 
-``published.csv`` holds the tables of two papers: W21 is Wang, Zhao and Li (ICML 2021), Z21 is Zhou et al. (UAI 2021).
+``published.csv`` holds numbers of two papers: W21 is Wang, Zhao and Li (ICML 2021), Z21 is Zhou et al. (UAI 2021). Its
+column ``table`` has the number of a table, or "text" for a number that stands in the text.
 """
 
 from __future__ import annotations
@@ -13,15 +14,27 @@ from importlib import resources
 from typing import Any
 
 _RESNET_WIDTHS = [64, 160, 320, 640]  # of the networks that the papers call by their plain names
-_UNNAMED = ("running", "transductive")  # what learners take their statistics from where their papers do not say
+_UNNAMED = ("running", "transductive")  # the statistics of values whose papers do not say which they use
 _QUOTED_HEADS = {"cifar-fs": "ridge"}  # of MetaOptNet in W21; on all other datasets it is the SVM
+_DOMAIN_TASKS = 600  # test tasks of each domain of a mixture in Z21, whose averages are means over domains
 
 
 @dataclass(frozen=True)
 class Published:
-    """A number of a paper: accuracy and the half-width of its 95% interval, both in percent, and where it stands.
+    """A number of a paper, and where it stands.
 
-    protocol: what was measured and how, beginning with the learner and its backbone, which need not be the recipe's.
+    Attributes
+    ----------
+    paper
+        "W21", "Z21" or another paper.
+    table
+        The number of the table, "text", or None if that is not known.
+    accuracy
+        In percent.
+    ci95
+        Half-width of the 95% interval, in percent; None if the paper has none.
+    protocol
+        What was measured and how, beginning with the learner and its backbone, which need not be the recipe's.
     """
 
     paper: str
@@ -35,8 +48,10 @@ class Published:
 
     @property
     def source(self) -> str:
-        """The paper, and its table where that is known."""
-        return self.paper if self.table is None else f"{self.paper} table {self.table}"
+        """The paper, and its table or "text" if that is known."""
+        if self.table is None:
+            return self.paper
+        return f"{self.paper} {self.table if self.table == 'text' else f'table {self.table}'}"
 
 
 @cache
@@ -51,7 +66,7 @@ def published(
 ) -> Published | None:
     """The published accuracy of a learner with a backbone such as "resnet12" or "conv4-32", or None.
 
-    A row that names no statistics counts as "running", and as "transductive" where no other row names these.
+    A row that names no statistics counts as "running", and as "transductive" if no other row names these.
     """
     wanted = (dataset, str(ways), str(shots), learner, backbone)
     rows = [row for row in published_rows() if _cell(row) == wanted]
@@ -70,9 +85,18 @@ def published_in(
 
 
 def learner_in_papers(section: Mapping[str, Any], dataset: str) -> str | None:
-    """What papers call the learner of these options, its name among them, in what they report of a dataset.
+    """What papers call the learner of these options in what they report of a dataset.
 
-    None for a variant that none of them has.
+    Parameters
+    ----------
+    section
+        The learner's options, with its name among them.
+    dataset
+        The dataset that a paper reports on.
+
+    Returns
+    -------
+    The learner's name, or None for a variant that no paper has.
     """
     name = section["name"]
     if name == "metaoptnet" and section.get("head", "svm") != _QUOTED_HEADS.get(dataset, "svm"):
@@ -85,7 +109,7 @@ def learner_in_papers(section: Mapping[str, Any], dataset: str) -> str | None:
 
 
 def backbone_in_papers(section: Mapping[str, Any]) -> str | None:
-    """What papers call the backbone of these options, its name among them; None for one that none of them has."""
+    """What papers call the backbone of these options, with its name among them; None for one that no paper has."""
     if section.get("name") == "conv4":
         return f"conv{section.get('blocks', 4)}-{section.get('width', 64)}"
     if list(section.get("widths", _RESNET_WIDTHS)) != _RESNET_WIDTHS:
@@ -99,8 +123,8 @@ def _cell(row: Mapping[str, str]) -> tuple[str, str, str, str, str]:
 
 def _value(row: Mapping[str, str]) -> Published:
     domain = row["dataset"].partition("/")[2]
-    of = f" of {domain}" if domain else ""
+    tasks = f", {_DOMAIN_TASKS} tasks of {domain}" if domain else ""
     statistics = f", {row['statistics']} statistics" if row["statistics"] else ""
-    protocol = f"{row['learner']} with {row['backbone']}, {row['ways']}-way {row['shots']}-shot{of}{statistics}"
+    protocol = f"{row['learner']} with {row['backbone']}, {row['ways']}-way {row['shots']}-shot{tasks}{statistics}"
     ci95 = float(row["ci95"]) if row["ci95"] else None
     return Published(row["paper"], row["table"], float(row["accuracy"]), ci95, protocol)

@@ -1,4 +1,4 @@
-"""Pictures: a task with what was predicted, a sheet of sampled tasks, recognised photographs, learning curves.
+"""Pictures of images: a task with what was predicted, a sheet of sampled tasks, recognised photographs.
 
 Right and wrong are told apart by colour (Okabe and Ito's blue and vermilion) and by a mark, never by colour alone.
 """
@@ -6,7 +6,7 @@ Right and wrong are told apart by colour (Okabe and Ito's blue and vermilion) an
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,13 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from kshot.data.episodes import Episodes
 from kshot.files import write_atomically
-from kshot.measures import ACCURACY, SQUARED_ERROR
+from kshot.report.names import in_picture, printable
 
-RIGHT, WRONG, TRAIN, GREY = "#0072B2", "#D55E00", "#E69F00", "#666666"
+RIGHT, WRONG, GREY = "#0072B2", "#D55E00", "#666666"
 _GAP = 0.12  # between images, in sides of an image
 _INCHES = 0.55  # side of an image
 
@@ -36,13 +35,24 @@ def save(figure: Figure, path: Path) -> Path:
 
 
 def task_picture(
-    episodes: Episodes, class_names: Sequence[str], predicted: NDArray[np.int64] | None = None, title: str = ""
+    episodes: Episodes,
+    class_names: Sequence[str],
+    *,
+    predicted: NDArray[np.int64] | None = None,
+    title: str = "",
 ) -> Figure:
-    """The first task of `episodes`: a row a class, its support images, then its query images and what was predicted.
+    """The first task of `episodes`: one row per class, its support images, then its query images and the predictions.
 
-    episodes: sampled tasks, uint8 images (B, S, H, W, C).
-    class_names: names of the task's N classes, in the order of its labels.
-    predicted: label of each query image, (T,); None draws the query images alone.
+    Parameters
+    ----------
+    episodes
+        Sampled tasks, uint8 images (B, S, H, W, C).
+    class_names
+        Names of the task's N classes, in the order of its labels.
+    predicted
+        Label of each query image, (T,); None draws the query images alone.
+    title
+        Text above the picture.
     """
     support, query = _rows_of_task(episodes, 0)
     width = _task_width(support, query)
@@ -50,8 +60,8 @@ def task_picture(
     _draw_task(axes, support, query, left=4.2, top=0.0)
     step = 1 + _GAP
     for way, name in enumerate(class_names):
-        lines = textwrap.wrap(f"{_letter(way)}  {name}", 26, max_lines=2, placeholder=" …")
-        axes.text(4.0, way * step + 0.5, "\n".join(lines), ha="right", va="center", fontsize=8)
+        lines = textwrap.wrap(f"{_letter(way)}  {printable(name)}", 26, max_lines=2, placeholder=" …")
+        axes.text(4.0, way * step + 0.5, in_picture("\n".join(lines)), ha="right", va="center", fontsize=8)
     start = 4.2 + _query_left(support)
     axes.text(4.2, -0.22, "support", fontsize=8.5, color=GREY)
     axes.text(
@@ -62,8 +72,8 @@ def task_picture(
     return figure
 
 
-def contact_sheet(episodes: Episodes, title: str, columns: int = 2) -> Figure:
-    """All tasks of `episodes` (uint8 images), side by side: support images on the left, query images on the right."""
+def contact_sheet(episodes: Episodes, title: str, *, columns: int = 2) -> Figure:
+    """All tasks of `episodes` (uint8 images), `columns` of them per line: support images left, query images right."""
     tasks = [_rows_of_task(episodes, task) for task in range(episodes.tasks)]
     width = _task_width(*tasks[0]) + 1.0
     height = len(tasks[0][0]) * (1 + _GAP) + 1.1
@@ -78,9 +88,9 @@ def contact_sheet(episodes: Episodes, title: str, columns: int = 2) -> Figure:
 
 
 def predictions_picture(
-    images: Sequence[Image], captions: Sequence[str], title: str, columns: int = 6, rows: int = 6
+    images: Sequence[Image], captions: Sequence[str], *, title: str, columns: int = 6, rows: int = 6
 ) -> Figure:
-    """Images with what was predicted below each: the first `columns` * `rows` of them."""
+    """The first `columns` * `rows` images (H, W, C), each with its caption below: a few short lines."""
     count = min(len(images), columns * rows)
     columns = min(columns, count)
     step_x, step_y = 2.6, 3.1
@@ -88,51 +98,12 @@ def predictions_picture(
     for position in range(count):
         x, y = position % columns * step_x + 0.2, position // columns * step_y
         _show(axes, images[position], x, y, side=2.2)
-        axes.text(x + 1.1, y + 2.28, captions[position], ha="center", va="top", fontsize=8)
-    return figure
-
-
-def learning_curves(metrics: Mapping[str, NDArray[np.float64]], title: str) -> Figure:
-    """Training and validation accuracy against the epoch, out of the columns of metrics.csv.
-
-    metrics: "epoch", "accuracy" of training, "validation_accuracy" with "validation_ci95", all fractions; of regression
-        "loss" and "validation_squared_error" in the place of the accuracies.
-    """
-    measure = ACCURACY if "validation_accuracy" in metrics else SQUARED_ERROR
-    training, value = (
-        measure.scale * metrics[column]
-        for column in ("accuracy" if measure is ACCURACY else "loss", f"validation_{measure.name}")
-    )
-    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    epochs, margin = metrics["epoch"], measure.scale * metrics["validation_ci95"]
-    axes.plot(epochs, training, color=TRAIN, ls="--", marker="s", ms=3, label="training")
-    axes.plot(epochs, value, color=RIGHT, marker="o", ms=3.5, label="validation, with its 95% interval")
-    axes.fill_between(epochs, value - margin, value + margin, color=RIGHT, alpha=0.18, lw=0)
-    if not np.isnan(value).all():
-        best = int(np.nanargmax(measure.sign * value))
-        late = epochs[best] > epochs.mean()
-        axes.axvline(epochs[best], color=GREY, lw=0.8, ls=":")
-        axes.annotate(
-            f"best {value[best]:.{measure.digits - 1}f}{measure.unit}",
-            (epochs[best], value[best] - margin[best]),
-            (-5 if late else 5, -12),
-            textcoords="offset points",
-            ha="right" if late else "left",
-            fontsize=8.5,
-        )
-    axes.set(xlabel="epoch", ylabel=measure.title.lower(), xlim=(epochs[0] - 0.5, epochs[-1] + 0.5))
-    axes.set_title(title, loc="left", fontsize=10.5)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#e4e4e4", lw=0.7)
-    axes.legend(frameon=False, fontsize=8.5)
+        axes.text(x + 1.1, y + 2.28, in_picture(captions[position], 26), ha="center", va="top", fontsize=8)
     return figure
 
 
 def _rows_of_task(episodes: Episodes, task: int) -> tuple[list[list[Image]], list[list[Image]]]:
-    """Support and query images of a task, a list a class; classes may differ in how many they have."""
+    """Support and query images of a task, one list per class; classes may differ in how many they have."""
     parts = ((episodes.support, episodes.support_labels), (episodes.query, episodes.query_labels))
     sorted_by_class = []
     for images, labels in parts:
@@ -158,7 +129,8 @@ def _canvas(width: float, height: float, title: str) -> tuple[Figure, Axes]:
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(-margin, width + margin), ylim=(height + margin, -head))
     axes.axis("off")
-    axes.text(0, -0.72, title, fontsize=11, fontweight="bold", va="center")
+    letters = max(20, round(total_width * _INCHES / 0.1))
+    axes.text(0, -0.72, in_picture(title, letters), fontsize=11, fontweight="bold", va="center")
     return figure, axes
 
 
@@ -182,7 +154,7 @@ def _show(axes: Axes, image: Image, x: float, y: float, side: float = 1.0) -> No
 
 
 def _mark(axes: Axes, predicted: NDArray[np.int64], query: list[list[Image]], start: float) -> None:
-    """A frame around each query image: blue where right; where wrong vermilion, with the letter of what was said."""
+    """A frame around each query image: blue if right; if wrong vermilion, with the letter of the predicted class."""
     step, number = 1 + _GAP, 0
     for way, images in enumerate(query):
         for position in range(len(images)):

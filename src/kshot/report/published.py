@@ -23,10 +23,17 @@ def row_of(name: str, config: Mapping[str, Any], results: Sequence[Evaluation]) 
 def published_for(config: Mapping[str, Any], result: Evaluation, domain: str | None = None) -> Published | None:
     """What a paper reports for this learner and backbone on tasks of this kind, or None.
 
-    domain: the domain of a mixture whose tasks alone count.
+    Published values are those of each learner's own adaptation and of the dataset's own tasks, so there is none for
+    another adaptation, or if `within_domain` was chosen.
 
-    The published values are those of each learner's own adaptation and of the dataset's own tasks, so there is none
-    beside another adaptation, or where `within_domain` was chosen.
+    Parameters
+    ----------
+    config
+        The sections data, backbone and learner of the run.
+    result
+        What was measured.
+    domain
+        The domain of a mixture whose tasks alone count; None for all tasks.
     """
     at = result.protocol
     if (

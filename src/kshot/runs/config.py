@@ -51,7 +51,7 @@ def _describe_backbone(backbone: nn.Module) -> dict[str, Any]:
     try:
         name = backbones.name_of(backbone)
     except ConfigError:
-        return {"unregistered": type(backbone).__qualname__}
+        return {"unregistered": getattr(backbone, "module_name", type(backbone).__qualname__)}
     options: Mapping[str, object] = backbone.options  # type: ignore[assignment]  # registered classes have them
     return {"name": name} | {option: _plain(value) for option, value in options.items()}
 
@@ -77,7 +77,7 @@ def build_learner(config: Mapping[str, Any], download: bool = True) -> Learner:
     if "unregistered" in config["backbone"]:
         raise ConfigError(
             f"the backbone {config['backbone']['unregistered']} is not registered, so the learner cannot be built from "
-            f"config.yaml; build it yourself and give it: load_run(run, learner=...)"
+            f"config.yaml; build it yourself and give it: Run(path).load(learner=...)"
         )
     options = {section: dict(config[section]) for section in ("learner", "backbone")}
     learner_class = learners[options["learner"].pop("name")]

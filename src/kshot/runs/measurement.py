@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
+
+from typing_extensions import TypedDict
 
 from kshot.data.dataset import SplitName
 from kshot.data.regression import RegressionDataset
 from kshot.data.tasks import AnyDataset, AnySplit
+from kshot.errors import ConfigError
 from kshot.evaluation.protocol import (
     departure,
     describe_adaptation,
@@ -24,9 +27,40 @@ from kshot.measures import Statistics
 from kshot.solvers.adaptation import Adaptation, adaptations
 
 
+class EvaluationKeywords(TypedDict, total=False):
+    """The keywords of `Run.evaluate` and `Run.compare`: the fields of `Measurement`, and the data.
+
+    One number of shots and one kind of statistics may stand alone.
+    """
+
+    data: AnyDataset | None
+    shots: int | Sequence[int]
+    split: SplitName
+    ways: int | None
+    queries: int
+    tasks: int
+    seed: int
+    within_domain: bool | None
+    adaptation: Adaptation | str | None
+    precision: Literal["float32", "bf16"]
+    statistics: Statistics | Sequence[Statistics] | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """The options of `Run.evaluate`, which documents them."""
+    """What is measured of a run, and on which tasks.
+
+    Attributes
+    ----------
+    shots
+        Support images per class, one or more numbers.
+    split
+        The classes that tasks are drawn from.
+    statistics
+        Kinds of BatchNorm statistics, for learners that adapt weights; None for all that the learner offers.
+    ways, queries, tasks, seed, within_domain, adaptation, precision
+        As for `kshot.evaluate`.
+    """
 
     shots: Sequence[int] = (5,)
     split: SplitName = "test"
@@ -38,6 +72,21 @@ class Measurement:
     adaptation: Adaptation | str | None = None
     precision: Literal["float32", "bf16"] = "float32"
     statistics: Sequence[Statistics] | None = None
+
+    @classmethod
+    def of(cls, options: EvaluationKeywords) -> tuple[Measurement, AnyDataset | None]:
+        """The measurement with these options, and the data to measure on; ConfigError for an unknown option."""
+        given: dict[str, Any] = dict(options)
+        data = given.pop("data", None)
+        known = [field.name for field in fields(cls)]
+        unknown = [name for name in given if name not in known]
+        if unknown:
+            raise ConfigError(f"evaluate has no option {', '.join(unknown)}; its options: {', '.join(known)}, data")
+        if isinstance(given.get("shots"), int):
+            given["shots"] = [given["shots"]]
+        if isinstance(given.get("statistics"), str):
+            given["statistics"] = [given["statistics"]]
+        return cls(**given), data
 
     def kinds(self, learner: Learner, data: AnyDataset) -> Sequence[Statistics]:
         """The kinds of statistics to measure with."""
@@ -51,7 +100,7 @@ class Measurement:
                     learner, data.split(self.split), shots=shots, statistics=statistics, **self._task_options()
                 )
 
-    def of(
+    def evaluations_of(
         self, learner: Learner, data: AnyDataset, *, statistics: Statistics, shots: Sequence[int], progress: str | None
     ) -> list[Evaluation]:
         """One evaluation per number of shots, on features that are computed once.
@@ -62,7 +111,7 @@ class Measurement:
         if progress is not None:
             print(f"evaluating {progress} on {split.dataset}/{split.name}", file=sys.stderr)
         shown = progress is not None
-        features = shared_features(learner, split, self.adaptation, self.precision, progress=shown)
+        features = shared_features(learner, split, adaptation=self.adaptation, precision=self.precision, progress=shown)
         shared = self._task_options() | {"features": features, "statistics": statistics, "progress": shown}
         return [evaluate(learner, split, shots=count, **shared) for count in shots]
 

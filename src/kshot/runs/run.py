@@ -7,32 +7,32 @@ evaluation/*.json.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
+from typing_extensions import Unpack
 
 from kshot import data as datasets
-from kshot.data.dataset import ImageForm, Normalization, SplitName
+from kshot.data.dataset import ImageForm, Normalization
+from kshot.data.regression import FAMILIES
 from kshot.data.tasks import AnyDataset
-from kshot.errors import CheckpointError, ConfigError
+from kshot.errors import CheckpointError, ConfigError, DataError
 from kshot.evaluation.results import Evaluation
-from kshot.files import checksum, write_json
 from kshot.learners.base import Learner
-from kshot.measures import Statistics
-from kshot.runs import checkpoints, lock, readers
-from kshot.runs.config import build_learner, describe_learner, free_on_resume, read_config
-from kshot.runs.environment import describe_environment
-from kshot.runs.measurement import Measurement
+from kshot.report.content import RunContent
+from kshot.report.published import row_of
+from kshot.report.tables import Row, Table, table
+from kshot.runs import checkpoints
+from kshot.runs.config import build_learner, describe_learner
+from kshot.runs.folder import RunFolder
+from kshot.runs.measurement import EvaluationKeywords, Measurement
+from kshot.runs.pages import write_page
 from kshot.runs.result import TrainingResult
-from kshot.solvers.adaptation import Adaptation
 
 
-class Run:
+class Run(RunFolder):
     """One training and what was measured of it.
 
     `kshot.train` returns it; ``Run("runs/a")`` opens a folder that it wrote. Nothing is read before it is needed.
@@ -53,7 +53,7 @@ class Run:
     """
 
     def __init__(self, path: Path | str | None, *, root: Path | str | None = None) -> None:
-        self.path = Path(path) if path is not None else None
+        super().__init__(path)
         self.root = root
         self.result: TrainingResult | None = None
         self._evaluations: list[Evaluation] = []  # of a run without a folder
@@ -83,39 +83,29 @@ class Run:
         lines += [f"  {evaluation}" for evaluation in self.evaluations]
         return "\n".join(lines)
 
-    @property
-    def name(self) -> str:
-        """What tables call the run: the name of its folder, or of its learner if it has none."""
-        return self.path.resolve().name if self.path is not None else str(self.config["learner"]["name"])
-
-    @property
-    def folder(self) -> Path:
-        """The run folder; ConfigError for a run that has none."""
-        if self.path is None:
-            raise ConfigError("the run has no folder, because training was given none; name one with run=...")
-        return self.path
-
-    @property
-    def best(self) -> Path:
-        """The checkpoint with the best validation accuracy."""
-        return self.folder / "checkpoints" / "best.pt"
-
-    @property
-    def last(self) -> Path:
-        """The checkpoint that training goes on from."""
-        return self.folder / "checkpoints" / "last.pt"
-
-    # --- what it was made from, and what became of it
-
-    @cached_property
-    def config(self) -> dict[str, Any]:
-        """The sections "data", "backbone", "learner" and "training" of config.yaml."""
-        return read_config(self.folder)
-
     @cached_property
     def data(self) -> AnyDataset:
         """The dataset, or family of functions, that the run was trained on."""
         return datasets.load(self.config["data"]["name"], root=self.root)
+
+    @property
+    def image_form(self) -> ImageForm:
+        """The images that the learner takes, known without the dataset; ConfigError for regression, which has none."""
+        data = self.config["data"]
+        if data["name"] in FAMILIES:
+            raise ConfigError(f"{self.name} was trained on {data['name']}, whose tasks have no images")
+        if "normalization" in data:
+            stored = data["normalization"]
+            normalization = Normalization(tuple(stored["mean"]), tuple(stored["std"]), stored["augment"])
+            return ImageForm(data["name"], tuple(data["image_shape"]), normalization)
+        try:
+            split = datasets.load_images(data["name"], root=self.root).train
+        except DataError as error:
+            raise CheckpointError(
+                f"{self.path} was trained by an earlier version of kshot and does not say how its images have to look, "
+                f"so its dataset must be at hand: {error}"
+            ) from error
+        return ImageForm(data["name"], split.image_shape, split.normalization)
 
     @cached_property
     def learner(self) -> Learner:
@@ -157,36 +147,6 @@ class Run:
         return learner.eval(), content["digest"]
 
     @property
-    def image_form(self) -> ImageForm:
-        """The images that the learner takes, which a run knows without its dataset; ConfigError for regression."""
-        data = self.config["data"]
-        if "normalization" not in data:
-            raise ConfigError(f"{self.name} was trained on {data['name']}, whose tasks have no images")
-        stored = data["normalization"]
-        normalization = Normalization(tuple(stored["mean"]), tuple(stored["std"]), stored["augment"])
-        return ImageForm(data["name"], tuple(data["image_shape"]), normalization)
-
-    def metrics(self) -> dict[str, NDArray[np.float64]]:
-        """The columns of metrics.csv, one value per epoch; DataError before the end of the first epoch."""
-        return readers.read_columns(self.folder / "metrics.csv")
-
-    def timing(self) -> dict[str, NDArray[np.float64]]:
-        """The columns of timing.csv, one value per epoch; DataError before the end of the first epoch."""
-        return readers.read_columns(self.folder / "timing.csv")
-
-    # --- what was measured
-
-    @property
-    def weights(self) -> str:
-        """What identifies the best weights; CheckpointError if there is no checkpoint."""
-        try:
-            return checksum(self.best)[:16]
-        except FileNotFoundError:
-            raise CheckpointError(
-                f"there is no checkpoint {self.best}: train the run first, or check its name"
-            ) from None
-
-    @property
     def evaluations(self) -> list[Evaluation]:
         """What was measured of the best weights as they are now, in the order of file names."""
         if self.path is None:
@@ -205,21 +165,7 @@ class Run:
         return result
 
     def evaluate(
-        self,
-        *,
-        shots: int | Sequence[int] = 5,
-        data: AnyDataset | None = None,
-        split: SplitName = "test",
-        ways: int | None = None,
-        queries: int = 15,
-        tasks: int = 2000,
-        seed: int = 0,
-        within_domain: bool | None = None,
-        adaptation: Adaptation | str | None = None,
-        precision: Literal["float32", "bf16"] = "float32",
-        statistics: Statistics | Sequence[Statistics] | None = None,
-        reuse: bool = False,
-        progress: bool = False,
+        self, *, reuse: bool = False, progress: bool = False, **options: Unpack[EvaluationKeywords]
     ) -> list[Evaluation]:
         """Measure the best weights on sampled tasks, and save the results in the run folder.
 
@@ -227,18 +173,13 @@ class Run:
 
         Parameters
         ----------
-        shots
-            Support images per class, one number or several.
-        data
-            The dataset to measure on; None for the one that the run was trained on.
-        split
-            The classes that tasks are drawn from.
-        statistics
-            Kinds of BatchNorm statistics, for learners that adapt weights; None for all that the learner offers.
         reuse
             Keep results that were saved before with the same options.
-        ways, queries, tasks, seed, within_domain, adaptation, precision, progress
-            As for `kshot.evaluate`.
+        progress
+            Show bars on the terminal.
+        **options
+            What to measure: the fields of `Measurement`, such as ``shots=[1, 5]``, ``tasks=2000`` or
+            ``adaptation="ridge"``; and ``data``, another dataset than the one that the run was trained on.
 
         Returns
         -------
@@ -250,18 +191,7 @@ class Run:
         ConfigError, DataError
             Before any work, if the tasks cannot be drawn or the learner cannot learn them.
         """
-        measurement = Measurement(
-            shots=[shots] if isinstance(shots, int) else shots,
-            split=split,
-            ways=ways,
-            queries=queries,
-            tasks=tasks,
-            seed=seed,
-            within_domain=within_domain,
-            adaptation=adaptation,
-            precision=precision,
-            statistics=[statistics] if isinstance(statistics, str) else statistics,
-        )
+        measurement, data = Measurement.of(options)
         return self.measure(measurement, data, reuse=reuse, progress=progress)
 
     def measure(
@@ -276,80 +206,77 @@ class Run:
             missing = [count for count in measurement.shots if count not in known]
             name = self.name if progress else None
             if missing:
-                measured = measurement.of(self.learner, data, statistics=kind, shots=missing, progress=name)
+                measured = measurement.evaluations_of(self.learner, data, statistics=kind, shots=missing, progress=name)
                 known |= {count: self._keep(result) for count, result in zip(missing, measured)}
             results += [known[count] for count in measurement.shots]
         return results
-
-    # --- what training writes
-
-    def locked(self, writes: bool = True) -> AbstractContextManager[None]:
-        """Within this context no other process trains into the folder; ConfigError if one does.
-
-        writes: False in all processes but one, which only read.
-        """
-        return lock.locked(self.path, doing="being trained") if self.path is not None and writes else nullcontext()
-
-    def start(self, config: dict[str, Any], resume: bool, writes: bool = True) -> dict[str, Any] | None:
-        """Write config.yaml and environment.json; returns the checkpoint to continue from, or None for a new run.
-
-        Parameters
-        ----------
-        config
-            The sections of config.yaml.
-        resume
-            Go on from the last checkpoint; a run that was killed before its first one starts again.
-        writes
-            False in all processes but one, which only read.
-
-        Raises
-        ------
-        ConfigError
-            If a trained run would be overwritten, or continued with other options.
-        """
-        if self.last.exists() and not resume:
-            raise ConfigError(f"{self.path} holds a trained run; continue it with resume=True or choose another folder")
-        checkpoint = None
-        if self.last.exists():
-            checkpoint = checkpoints.load(self.last, config)
-            self._refuse_other_options(checkpoint["config"], config)
-        if writes:
-            self._take_into_use(config)
-        return checkpoint
-
-    def _take_into_use(self, config: dict[str, Any]) -> None:
-        try:
-            for leftover in self.last.parent.glob(".*.tmp"):  # of a process that was killed while it saved
-                leftover.unlink()
-            readers.write_config(self.folder, config)
-            write_json(self.folder / "environment.json", describe_environment())
-        except OSError as error:
-            raise ConfigError(f"the run folder {self.path} cannot be written ({error}); choose another one") from error
-
-    def _refuse_other_options(self, saved: dict[str, Any], given: dict[str, Any]) -> None:
-        free = free_on_resume(given["training"])
-        names = {
-            "data": saved["data"].keys(),  # an earlier version of kshot told less of the data
-            "training": saved["training"].keys() | given["training"].keys(),
-        }
-        differing = [
-            f"{section}.{name} was {saved[section].get(name)!r} and is {given[section].get(name)!r}"
-            for section in names
-            for name in sorted(names[section])
-            if saved[section].get(name) != given[section].get(name) and name not in free
-        ]
-        if differing:
-            raise ConfigError(
-                f"{self.path} cannot be resumed with other options: {'; '.join(differing)}; "
-                f"resume it with the options of its config.yaml, or choose another folder"
-            )
-
-    def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
-        """Write metrics.csv, which a resumed run repeats to the byte, and timing.csv, which no run repeats."""
-        readers.write_history(self.folder, history)
 
     def end(self, learner: Learner, data: AnyDataset, config: Mapping[str, Any], result: TrainingResult) -> None:
         """Take over what training ends with: the learner with the best weights, its data, and the result."""
         self.result = result
         self.__dict__.update(learner=learner, data=data, config=dict(config))
         self._loaded = self.weights if self.path is not None else None
+
+    def rows(self, results: Sequence[Evaluation]) -> list[Row]:
+        """The rows of a table that shows evaluations of this run, one per kind of statistics."""
+        kinds = dict.fromkeys(result.protocol.statistics for result in results)
+        return [
+            row_of(
+                self.name if kind == "running" else f"{self.name}, {kind}",
+                self.config,
+                [result for result in results if result.protocol.statistics == kind],
+            )
+            for kind in kinds
+        ]
+
+    def compare(self, *others: Run, progress: bool = False, **options: Unpack[EvaluationKeywords]) -> Table:
+        """Measure this run and others on the same tasks, as far as that was not done before.
+
+        Parameters
+        ----------
+        *others
+            Runs to compare with this one.
+        progress
+            Show bars on the terminal.
+        **options
+            As for `evaluate`.
+
+        Returns
+        -------
+        Table
+            One row per run, each with its paired difference to this one.
+
+        Raises
+        ------
+        ConfigError, DataError
+            Before any work, if a run cannot be measured on these tasks.
+        """
+        if not others:
+            raise ConfigError("a comparison needs two runs or more; for one run there is Run.evaluate")
+        measurement, data = Measurement.of(options)
+        runs = [self, *others]
+        for run in runs:
+            measurement.check(run.learner, data or run.data)
+        measured = [run.measure(measurement, data, reuse=True, progress=progress) for run in runs]
+        return table([row for run, results in zip(runs, measured) for row in run.rows(results)], paired=True)
+
+    def report(self, out: Path | str, *others: Run) -> Path:
+        """Write one self-contained HTML page about this run and others; returns its path.
+
+        Raises DataError if none of the runs was evaluated.
+        """
+        return write_page([run.content() for run in (self, *others)], Path(out))
+
+    def content(self) -> RunContent:
+        """What tables and pages show of the run."""
+        if self.path is None:
+            return RunContent(self.name, "a run in memory", self.config, self.evaluations)
+        staged = (self.path / "stages.yaml").exists()  # whose epochs come after stages that are timed elsewhere
+        return RunContent(
+            name=self.name,
+            path_text=str(self.path),
+            config=self.config,
+            evaluations=self.evaluations,
+            metrics=self.metrics() if (self.path / "metrics.csv").exists() else None,
+            timing=self.timing() if (self.path / "timing.csv").exists() and not staged else None,
+        )

@@ -1,19 +1,18 @@
-"""How a frozen feature learner learns a task: which head is fitted to the features of its support images."""
+"""How a frozen feature learner learns a task: the base classes of adaptations, and their registry.
+
+Each adaptation is in one file with the solver that it applies, and has one row in ``kshot/solvers/__init__.py``.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from torch import Tensor
 
 from kshot.data.episodes import Episodes
 from kshot.registry import Registry
-from kshot.solvers.heads import Head, LinearHead
-from kshot.solvers.logistic import check_logistic, logistic_regression
-from kshot.solvers.prototypes import cosine, nearest_centroid
-from kshot.solvers.ridge import check_ridge, ridge
-from kshot.solvers.svm import check_svm, svm
+from kshot.solvers.heads import Head
 
 
 class HasFeatures(Protocol):
@@ -25,25 +24,50 @@ class HasFeatures(Protocol):
 
 
 class Adaptation(ABC):
-    """A way to learn a task from its support images."""
+    """A way to learn a task from its support images; ``kshot.testing.check_adaptation`` checks what is promised here.
+
+    Support sets may be unequal: one class has three images and another eleven.
+
+    Attributes
+    ----------
+    follows_label_permutations
+        Whether the scores are the same for every numbering of the classes of a task. True for most; False if, for
+        example, the class of number 0 is the reference.
+    """
+
+    follows_label_permutations: ClassVar[bool] = True
 
     @property
     def description(self) -> str:
-        """Name and options, for results that differ in an option alone are different results: "logistic-c=3.0"."""
+        """The registered name and the options, such as "logistic-c=3.0", which names results in files and tables."""
         options = getattr(self, "options", {})
         return "-".join([adaptations.name_of(self), *(f"{name}={value}" for name, value in options.items())])
 
     @abstractmethod
     def scores(self, learner: HasFeatures, episodes: Episodes) -> Tensor:
-        """Scores (B, T, N) of the query images."""
+        """Scores (B, T, N) of the query images, learnt from the support images and their labels alone."""
 
 
 class HeadAdaptation(Adaptation):
-    """Fits a head to features and leaves the network alone, so that features can be computed once an image."""
+    """Fits a head to features and leaves the network alone, so that the feature of each image is computed once.
+
+    Attributes
+    ----------
+    passes_gradients
+        Whether gradients flow from the scores back to the features, so that the head can be used in training.
+    """
+
+    passes_gradients: ClassVar[bool] = True
 
     @abstractmethod
     def head(self, features: Tensor, labels: Tensor, ways: int) -> Head:
-        """The head for support features (B, S, D) with labels (B, S)."""
+        """The head for support features (B, S, D) with labels (B, S) int64 in 0..ways-1.
+
+        Raises
+        ------
+        ConfigError, DataError, DivergenceError
+            The support set cannot be learnt from; see `kshot.solvers.heads.check_support`.
+        """
 
     def scores(self, learner: HasFeatures, episodes: Episodes) -> Tensor:
         """Scores (B, T, N): support and query images go through the network together, then the head is fitted."""
@@ -55,76 +79,3 @@ class HeadAdaptation(Adaptation):
 
 
 adaptations: Registry[Adaptation] = Registry("adaptation")
-
-
-@adaptations.register("logistic")
-class LogisticRegression(HeadAdaptation):
-    """Logistic regression, as scikit-learn's: 1/2 |W|^2 + C * SUM_i cross-entropy_i, bias not penalised.
-
-    Parameters
-    ----------
-    c : weight C of the summed cross-entropy; W21 uses 3, T20 uses 1.
-    """
-
-    def __init__(self, c: float = 3.0) -> None:
-        check_logistic(c)
-        self.c = c
-
-    def head(self, features: Tensor, labels: Tensor, ways: int) -> LinearHead:
-        """The optimum of each task's regression, of features (B, S, D) and labels (B, S)."""
-        return logistic_regression(features, labels, ways, c=self.c)
-
-
-@adaptations.register("centroid")
-class NearestCentroid(HeadAdaptation):
-    """Negative squared distance to the class means (Snell et al. 2017)."""
-
-    def head(self, features: Tensor, labels: Tensor, ways: int) -> LinearHead:
-        """The class means of features (B, S, D) with labels (B, S), as a linear head."""
-        return nearest_centroid(features, labels, ways)
-
-
-@adaptations.register("ridge")
-class Ridge(HeadAdaptation):
-    """Ridge regression onto one-hot labels (Bertinetto et al. 2019).
-
-    Parameters
-    ----------
-    l2 : weight of |W|^2 against the summed squared errors.
-    """
-
-    def __init__(self, l2: float = 1.0) -> None:
-        check_ridge(l2)
-        self.l2 = l2
-
-    def head(self, features: Tensor, labels: Tensor, ways: int) -> LinearHead:
-        """The solution of each task's regression, of features (B, S, D) and labels (B, S)."""
-        return ridge(features, labels, ways, l2=self.l2)
-
-
-@adaptations.register("svm")
-class SupportVectorMachine(HeadAdaptation):
-    """The multi-class support vector machine of MetaOptNet (Lee et al. 2019).
-
-    Parameters
-    ----------
-    c : weight C of the hinge losses against 1/2 |W|^2.
-    diagonal_shift : what is added to the diagonal of the kernel; MetaOptNet's release adds 1, its paper nothing.
-    """
-
-    def __init__(self, c: float = 0.1, diagonal_shift: float = 1.0) -> None:
-        check_svm(c, diagonal_shift)
-        self.c, self.diagonal_shift = c, diagonal_shift
-
-    def head(self, features: Tensor, labels: Tensor, ways: int) -> LinearHead:
-        """The optimum of each task, of features (B, S, D) and labels (B, S)."""
-        return svm(features, labels, ways, c=self.c, diagonal_shift=self.diagonal_shift)
-
-
-@adaptations.register("cosine")
-class Cosine(HeadAdaptation):
-    """Cosine similarity to the mean of the unit-length support features of a class."""
-
-    def head(self, features: Tensor, labels: Tensor, ways: int) -> LinearHead:
-        """The unit-length class means of features (B, S, D) with labels (B, S), as a linear head."""
-        return cosine(features, labels, ways)

@@ -6,7 +6,7 @@ A (N, S), and gives them the scores Z = A K + b with K = X X'. The cross-entropy
 
     Z+ = R T,    A+ = C/2 (R - Z+),    R = Z - 2 (softmax(Z) - Y),    T = K (K + 2/C I)^-1 + 1 1'/S.
 
-The smoother T is formed once a task, whereupon a step costs one product of N x S with S x S numbers, whatever D.
+The smoother T is formed once per task; each step then costs one product of N x S with S x S numbers, for any D.
 Anderson acceleration (Walker and Ni 2011) combines the last steps so that their changes cancel.
 """
 
@@ -29,14 +29,14 @@ _LARGEST_CONDITION = 1e12
 
 @dataclass(frozen=True)
 class Smoother:
-    """T and K of B tasks, each as factors to multiply by in turn: one of S x S, or two of S x D where D is small."""
+    """T and K of B tasks, each as factors to multiply by in turn: one of S x S, or two of S x D if D is small."""
 
     smoother: tuple[Tensor, ...]
     kernel: tuple[Tensor, ...]
 
     @classmethod
     def of(cls, centred: Tensor, objective: SupportObjective) -> Smoother:
-        """From centred features (B, S, D), float64; DataError where they are too large for C."""
+        """From centred features (B, S, D), float64; DataError if they are too large for C."""
         support, dimension = centred.shape[1:]
         condition = objective.c * support * objective.radius.square()
         if condition.max() > _LARGEST_CONDITION:
@@ -82,17 +82,17 @@ class Smoother:
         return (coefficients * _product(coefficients, self.kernel)).sum((1, 2))
 
 
-def accelerated(objective: SupportObjective, smoother: Smoother, tol: float) -> tuple[Tensor, Tensor]:
+def accelerated(objective: SupportObjective, smoother: Smoother, *, tol: float) -> tuple[Tensor, Tensor]:
     """Scores (B, N, S) and residuals (B,); a task leaves the batch once its residual is within `tol`.
 
-    The scores of a task that does not get there are of no use.
+    The scores of a task that does not reach `tol` are of no use.
     """
     scores = torch.zeros_like(objective.targets)
     residual = torch.full_like(objective.radius, torch.inf)
     active, current = torch.arange(len(residual), device=residual.device), scores
     for _ in range(_CYCLES):
         target = _cycle(objective, smoother, current)
-        # The step that ends a cycle is a plain one, for only then do scores and coefficients belong to one head.
+        # A cycle ends with a plain step, since only then do scores and coefficients belong to one head.
         current = smoother.smooth(target)
         errors = objective.errors(current)
         gradient = (target - current).mul_(objective.c / 2).add_(errors, alpha=objective.c)

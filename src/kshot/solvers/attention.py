@@ -15,12 +15,14 @@ from kshot.solvers.heads import check_support, one_hot
 class Attention(nn.Module, HeadAdaptation):
     """The probability of a class is the attention that a query pays to its support images (Vinyals et al. eq. 1).
 
-    The paper's classes have equally many images. Of unequal ones the largest would nearly always win, for exp(cos) lies
-    between 1/e and e: here an image of a class of n has 1/n of its weight, which changes nothing where all n are equal.
+    The paper's classes have equally many images. Of unequal ones the largest would nearly always win, since exp(cos)
+    lies between 1/e and e: here an image of a class of n has 1/n of its weight, which changes nothing if all n are
+    equal.
 
     Parameters
     ----------
-    context : what embeds features in the context of the support set; None leaves them as they are.
+    context
+        Embeds features in the context of the support set; None leaves them as they are.
     """
 
     def __init__(self, context: FullContext | None = None) -> None:
@@ -29,7 +31,7 @@ class Attention(nn.Module, HeadAdaptation):
 
     @property
     def description(self) -> str:
-        """Whether features are embedded in their context."""
+        """ "attention" or "attention-full-context"."""
         return "attention" if self.context is None else "attention-full-context"
 
     def head(self, features: Tensor, labels: Tensor, ways: int) -> AttentionHead:
@@ -52,8 +54,8 @@ class AttentionHead:
         """Scores (B, T, N) of features (B, T, D), whose softmax is P(y | x, S).
 
         With a(x, x_i) = exp(cos_i) / sum_j exp(cos_j) (section 2.1.1), P(y | x, S) = sum_{i of class y} a(x, x_i)
-        (eq. 1). The score is the logarithm of this but for the denominator, which all classes share, and for the number
-        of images of the class.
+        (eq. 1). The score is the logarithm of this without the denominator, which all classes share, and divided by the
+        number of images of the class.
         """
         query = features if self.context is None else self.context.embed_query(features, self.support)
         cosines = F.normalize(query, dim=-1) @ F.normalize(self.support, dim=-1).mT
@@ -65,18 +67,22 @@ class FullContext(nn.Module):
 
     Parameters
     ----------
-    size : D, of the features, and of the states of all LSTMs, which are added to them.
-    steps : K, how often a query reads from the support set.
+    size
+        D, of the features, and of the states of all LSTMs, which are added to them.
+    steps
+        K, how often a query reads from the support set.
 
-    The paper does not say with what the LSTMs start. Here states and cells are zero, so that the first readout is the
-    mean of the support set.
+    Notes
+    -----
+    The paper does not give the initial states of the LSTMs. Here states and cells are zero, so that the first readout
+    is the mean of the support set.
     """
 
-    def __init__(self, size: int, steps: int) -> None:
+    def __init__(self, size: int, *, steps: int) -> None:
         super().__init__()
         self.steps = steps
         self.of_support = nn.LSTM(size, size, batch_first=True, bidirectional=True)
-        # The paper's state is [h, r], and its cell as wide as h: the readout is as good as a second input.
+        # The paper's state is [h, r] and its cell is as wide as h: the readout acts as a second input.
         self.of_query = nn.LSTMCell(2 * size, size)
 
     def embed_support(self, features: Tensor) -> Tensor:
@@ -86,11 +92,11 @@ class FullContext(nn.Module):
 
     def embed_query(self, features: Tensor, support: Tensor) -> Tensor:
         """(B, T, D) of features f'(x) (B, T, D), each by itself, given the embedded support set (B, S, D)."""
-        own = features.flatten(0, 1)
-        state = cell = torch.zeros_like(own)
+        queries = features.flatten(0, 1)
+        state = cell = torch.zeros_like(queries)
         for _ in range(self.steps):
             attention = (state.view_as(features) @ support.mT).softmax(-1)  # eq. 6
             readout = (attention @ support).flatten(0, 1)  # eq. 5
-            hidden, cell = self.of_query(torch.cat([own, readout], -1), (state, cell))  # eq. 3
-            state = hidden + own  # eq. 4
+            hidden, cell = self.of_query(torch.cat([queries, readout], -1), (state, cell))  # eq. 3
+            state = hidden + queries  # eq. 4
         return state.view_as(features)

@@ -1,4 +1,4 @@
-"""Linear systems that are known by their products with vectors alone (Hestenes and Stiefel 1952)."""
+"""Linear systems that are known only by their products with vectors (Hestenes and Stiefel 1952)."""
 
 from __future__ import annotations
 
@@ -9,15 +9,23 @@ from torch import Tensor
 
 
 def conjugate_gradient(
-    operator: Callable[[Tensor], Tensor], vector: Tensor, steps: int, damping: float = 0.0
+    operator: Callable[[Tensor], Tensor], vector: Tensor, *, steps: int, damping: float = 0.0
 ) -> Tensor:
     """About (A + damping I)^-1 v for each of B symmetric matrices A, (B, P): the best in the Krylov space of `steps`.
 
-    operator: vectors (B, P) -> A times them (B, P), each task by its own A.
-    vector: v, (B, P).
+    A task stops for good when the curvature along its direction is not positive: at the point that it has reached, or,
+    in the very first step, at v itself, as truncated Newton methods do.
 
-    A task stops for good where the curvature along its direction is not positive: at what it has reached, or, where
-    that happens in the very first step, at v itself, as truncated Newton methods do.
+    Parameters
+    ----------
+    operator
+        Takes vectors (B, P) and returns A times them, (B, P), for each task with its own A.
+    vector
+        v, (B, P).
+    steps
+        How often `operator` is called.
+    damping
+        Multiple of the identity that is added to A.
     """
     solution, residual, direction = torch.zeros_like(vector), vector, vector
     squared = _inner(residual, residual)

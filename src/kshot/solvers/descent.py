@@ -17,22 +17,34 @@ Weights = dict[str, Tensor]
 TaskLosses = Callable[[Weights, int], Tensor]  # (weights, number of the step) -> (B,) losses
 Rates = float | Mapping[str, Tensor]  # one for all, or (B, ...) for each name
 
-_LOSS_BOUND = 1e8  # of a task: what lies above has left every scale on which a loss means something
+_LOSS_BOUND = 1e8  # per task; a loss above it no longer means anything
 
 
 def gradient_descent(
-    losses: TaskLosses, weights: Weights, rates: Rates, steps: int, *, exact: bool, clip: float | None = None
+    losses: TaskLosses, weights: Weights, *, rates: Rates, steps: int, exact: bool, clip: float | None = None
 ) -> Weights:
     """The weights after `steps` times ``w - rate * gradient of the task's own loss`` (Finn et al. 2017, eq. 1).
 
-    losses: the loss (B,) of each task as a function of the weights and of the number of the step.
-    weights: where to start, (B, ...) for each name; only these are changed.
-    rates: learning rate for the MEAN loss of a task; or one for each weight, (B, ...) under the same names.
-    exact: keep the graph, so that derivatives of the result include those of the gradients; without, a step counts
-        as a constant added to the weights (first order).
-    clip: every entry of the gradients is cut to [-clip, clip]; None for no clipping.
+    Parameters
+    ----------
+    losses
+        The loss (B,) of each task as a function of the weights and of the number of the step.
+    weights
+        The starting point, (B, ...) for each name; only these are changed.
+    rates
+        Learning rate for the MEAN loss of a task; or one per weight, (B, ...) under the same names.
+    steps
+        The number of steps.
+    exact
+        Keep the graph, so that derivatives of the result include those of the gradients. False: each step counts as a
+        constant that is added to the weights (first order).
+    clip
+        Every entry of the gradients is cut to [-clip, clip]; None for no clipping.
 
-    Raises DivergenceError, whose `task` is the place in the batch, where a loss is not finite or beyond 1e8.
+    Raises
+    ------
+    DivergenceError
+        A loss is not finite or beyond 1e8; its `task` is the place in the batch.
     """
     seen = []
     for step in range(steps):
@@ -50,12 +62,28 @@ def gradient_descent(
 
 
 def adam_descent(
-    losses: TaskLosses, weights: Weights, rate: float, steps: int, decay: float = 0.999, eps: float = 1e-8
+    losses: TaskLosses, weights: Weights, *, rate: float, steps: int, decay: float = 0.999, eps: float = 1e-8
 ) -> Weights:
     """The weights after `steps` of Adam without momentum (beta1 = 0), each task with moments of its own, from zero.
 
     The result is detached: Reptile and Meta-MinibatchProx (Nichol et al. 2018; Zhou et al. 2019) never differentiate
-    through the inner steps. Arguments and errors are those of `gradient_descent`.
+    through the inner steps.
+
+    Parameters
+    ----------
+    losses, weights, steps
+        As for `gradient_descent`.
+    rate
+        Learning rate for the MEAN loss of a task.
+    decay
+        Adam's beta2.
+    eps
+        Added to the root of the second moments.
+
+    Raises
+    ------
+    DivergenceError
+        As `gradient_descent`.
     """
     weights = {name: weight.detach().clone().requires_grad_() for name, weight in weights.items()}
     squares = [torch.zeros_like(weight) for weight in weights.values()]
@@ -74,7 +102,7 @@ def adam_descent(
 
 
 def check_losses(seen: list[Tensor]) -> None:
-    """DivergenceError where a loss of an inner problem, (B,) for each step, is not finite or beyond every scale."""
+    """DivergenceError if a loss of an inner problem, (B,) for each step, is not finite or beyond 1e8."""
     if not seen:
         return
     losses = torch.stack(seen)

@@ -1,4 +1,4 @@
-"""The inner products of a task's features, with a gradient that makes use of their symmetry, and their factor."""
+"""The inner products of a task's features, with a gradient that uses their symmetry, and their Cholesky factor."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class _Gram(torch.autograd.Function):
 def cholesky(systems: Tensor) -> tuple[Tensor, Tensor]:
     """The Cholesky factors (B, S, S) of systems (B, S, S), and which of their pivots (B, S) are sound.
 
-    A pivot is sound where it stands out of the rounding of its own diagonal entry, in a factor that was finished. What
-    the factorisation itself refuses is less: rounding turns the pivot of a singular system into a small number of
+    A pivot is sound if it exceeds the rounding of its own diagonal entry, in a factor that was completed. The
+    factorisation itself refuses fewer systems: rounding turns the pivot of a singular system into a small number of
     either sign.
     """
     factors, failures = torch.linalg.cholesky_ex(systems)
     pivots = factors.diagonal(dim1=-2, dim2=-1).square()
     rounding = systems.shape[-1] * torch.finfo(systems.dtype).eps
-    # Where the factorisation stops, the last pivot stays without its root; and no comparison holds for nan.
+    # If the factorisation stops, the last pivot is left without its root; and no comparison holds for nan.
     sound = pivots > (_LEAST_PIVOT * rounding) * systems.diagonal(dim1=-2, dim2=-1)
     return factors, sound & (failures == 0).unsqueeze(-1)
 

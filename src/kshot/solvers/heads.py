@@ -12,7 +12,7 @@ from kshot.errors import ConfigError, DataError, DivergenceError
 
 
 class Head(Protocol):
-    """What was learnt of a batch of tasks, in terms of features."""
+    """What was learnt about a batch of tasks: a function of features."""
 
     def scores(self, features: Tensor) -> Tensor:
         """Scores (B, T, N) of features (B, T, D); the predicted class is the largest."""
@@ -21,7 +21,7 @@ class Head(Protocol):
 
 @dataclass(frozen=True)
 class LinearHead:
-    """One linear classifier a task: weight (B, N, D), bias (B, N)."""
+    """One linear classifier per task: weight (B, N, D), bias (B, N)."""
 
     weight: Tensor
     bias: Tensor
@@ -34,11 +34,25 @@ class LinearHead:
 def check_support(features: Tensor, labels: Tensor, ways: int) -> None:
     """Refuse a support set that no solver can learn from.
 
-    features: (B, S, D) floating point; labels: (B, S) int64 in 0..ways-1, every class at least once in every task.
-    Classes may have different numbers of images. Costs a few tensor operations and one wait for the device.
+    Costs a few tensor operations and one wait for the device.
 
-    Raises ConfigError where `ways` is below 2, DataError where shapes or types disagree, a label lies outside the
-    range or a class has no support image, DivergenceError where a feature is not a finite number.
+    Parameters
+    ----------
+    features
+        (B, S, D), floating point.
+    labels
+        (B, S) int64 in 0..ways-1, every class at least once in every task, in any number.
+    ways
+        N, the number of classes.
+
+    Raises
+    ------
+    ConfigError
+        `ways` is below 2.
+    DataError
+        Shapes or types disagree, a label lies outside the range, or a class has no support image.
+    DivergenceError
+        A feature is not a finite number.
     """
     if ways < 2:
         raise ConfigError(f"ways is {ways}, but a task needs at least 2 classes")
@@ -50,7 +64,7 @@ def check_support(features: Tensor, labels: Tensor, ways: int) -> None:
     if not features.is_floating_point() or labels.dtype != torch.int64:
         raise DataError(f"features must be floating point and labels int64, but are {features.dtype}, {labels.dtype}")
     known, present = _known_and_present(labels, ways)
-    # A sum is finite only where every term is, and reads the features once without a copy.
+    # A sum is finite only if every term is, and it reads the features once without a copy.
     usable = features.detach().sum((1, 2)).isfinite()
     if not torch.stack([known.all(), present.all(), usable.all()]).all():
         _explain_labels(known, present, labels, ways)
@@ -64,9 +78,19 @@ def check_support(features: Tensor, labels: Tensor, ways: int) -> None:
 def check_labels(labels: Tensor, ways: int) -> None:
     """The half of `check_support` that needs no features: refuse support labels that no classifier can learn from.
 
-    labels: (B, S) int64 in 0..ways-1, every class at least once in every task. Costs one wait for the device.
+    Costs one wait for the device.
 
-    Raises DataError where a label lies outside the range or a class has no support image.
+    Parameters
+    ----------
+    labels
+        (B, S) int64 in 0..ways-1, every class at least once in every task.
+    ways
+        N, the number of classes.
+
+    Raises
+    ------
+    DataError
+        A label lies outside the range, or a class has no support image.
     """
     known, present = _known_and_present(labels, ways)
     if not (known.all() & present.all()):
@@ -80,7 +104,7 @@ def _known_and_present(labels: Tensor, ways: int) -> tuple[Tensor, Tensor]:
 
 
 def _explain_labels(known: Tensor, present: Tensor, labels: Tensor, ways: int) -> None:
-    """DataError for the first label or class that is not as it must be, if there is one."""
+    """DataError for the first label out of range or the first class without an image, if there is one."""
     if not known.all():
         task, image = known.logical_not().nonzero()[0].tolist()
         raise DataError(

@@ -1,4 +1,4 @@
-"""Which images of its support set a task looks at in each inner step, where a step takes a mini-batch of them."""
+"""The mini-batch of support images that each inner step of a task takes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,25 @@ _STREAM = seeding.key("minibatches")
 
 
 def draw_minibatches(
-    keys: NDArray[np.uint64], images: int, size: int, steps: int, device: torch.device | str = "cpu"
+    keys: NDArray[np.uint64], *, images: int, size: int, steps: int, device: torch.device | str = "cpu"
 ) -> Tensor:
     """Positions in the support set that each step takes, (B, steps, M) int64 with M = min(size, images).
 
-    Epoch after epoch takes every image once, in an order of its own that is a pure function of the task's key.
-    Mini-batches run on across the border of two epochs, so that one may hold an image twice.
+    Each epoch takes every image once, in an order of its own that is a pure function of the task's key. Mini-batches
+    continue across the border of two epochs, so that one may hold an image twice.
 
-    keys: (B,) uint64, one a task, as in ``Episodes.keys``.
+    Parameters
+    ----------
+    keys
+        (B,) uint64, one per task, as in ``Episodes.keys``.
+    images
+        The number of support images of a task.
+    size
+        The number of images per mini-batch.
+    steps
+        The number of inner steps.
+    device
+        The device of the positions.
     """
     size = min(size, images)
     epochs = np.arange(-(-steps * size // images))

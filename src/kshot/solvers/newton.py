@@ -2,7 +2,7 @@
 
 It works in the principal coordinates of the support features, of which there are min(S, D): with V (S, r) the
 coordinates, V'V diagonal, a head is a matrix (N, r) and a bias (N). There the quadratic bound of `anderson` has the
-diagonal Hessian 1 + C/2 V'V, an exact preconditioner but for the bound's slack, at no cost.
+diagonal Hessian 1 + C/2 V'V: up to the slack of the bound an exact preconditioner, at no cost.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _HALVINGS = 40
 _ROUNDING = 1e-13
 
 
-def newton(objective: SupportObjective, centred: Tensor, tol: float) -> tuple[Tensor, Tensor]:
+def newton(objective: SupportObjective, centred: Tensor, *, tol: float) -> tuple[Tensor, Tensor]:
     """Scores (B, N, S) and residuals (B,) from centred features (B, S, D), float64.
 
-    A task leaves the batch once its residual is within `tol`; it stays above only where rounding keeps it there.
+    A task leaves the batch once its residual is within `tol`; only rounding can keep it above.
     """
     coordinates, preconditioner = _principal(centred, objective.c)
     scores = torch.zeros_like(objective.targets)
@@ -76,7 +76,7 @@ def _newton_direction(
     residual, direction = -gradient, torch.zeros_like(gradient)
     step = residual / preconditioner
     squared = _inner(residual, step)
-    # Loose far from the optimum and ever closer near it: superlinear convergence at the least cost.
+    # Loose far from the optimum and tighter near it: superlinear convergence at the least cost.
     enough = (0.01 * squared).clamp(1e-8, 1e-2) * squared
     for _ in range(_CONJUGATE_GRADIENT_STEPS):
         weighted = probabilities * (step @ coordinates.mT)

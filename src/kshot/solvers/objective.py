@@ -15,9 +15,14 @@ from kshot.solvers.heads import one_hot
 class SupportObjective:
     """B problems: 1/2 |W|^2 + C * the summed cross-entropy of the scores Z (B, N, S) of S support images.
 
-    c: weight C of the cross-entropy
-    is_target: (B, N, S) one-hot labels, and `targets` the same as float64
-    radius: (B,) distance of the farthest support feature from their mean
+    Attributes
+    ----------
+    c
+        Weight C of the cross-entropy.
+    is_target, targets
+        (B, N, S) one-hot labels, as booleans and as float64.
+    radius
+        (B,) distance of the farthest support feature from their mean.
     """
 
     c: float
@@ -38,23 +43,30 @@ class SupportObjective:
     def errors(self, scores: Tensor) -> Tensor:
         """softmax(Z) minus the one-hot labels, (B, N, S): the derivative of the cross-entropy.
 
-        The target's entry is minus the sum of the others, and so keeps its relative precision where its probability
+        The target's entry is minus the sum of the others, which keeps its relative precision when its probability
         rounds to 1.
         """
         errors = scores.softmax(1).masked_fill_(self.is_target, 0)
         return errors.addcmul_(self.targets, errors.sum(1, keepdim=True), value=-1)
 
     def cross_entropy(self, scores: Tensor) -> Tensor:
-        """C times the summed cross-entropy, (B,), precise also where it is almost zero."""
+        """C times the summed cross-entropy, (B,), precise even if it is almost zero."""
         rivals = scores.masked_fill(self.is_target, -torch.inf).logsumexp(1)
         return self.c * softplus(rivals - (scores * self.targets).sum(1)).sum(1)
 
     def residual(self, squared_gradient: Tensor, errors: Tensor) -> Tensor:
-        """How far the scores of an image may still be from their optimum, (B,).
+        """An upper bound on the distance of the scores of an image from their optimum, (B,).
 
-        squared_gradient: (B,) squared length of the gradient in W. The objective is strongly convex in W with modulus
-        1, so that W is within the gradient's length of its optimum, and the scores of an image at most `radius` away
-        from the mean within radius times that. The bias counts by the length of its Newton step.
+        The objective is strongly convex in W with modulus 1, so that W is within the gradient's length of its optimum,
+        and the scores of an image at most `radius` away from the mean within radius times this length. The bias counts
+        by the length of its Newton step.
+
+        Parameters
+        ----------
+        squared_gradient
+            (B,) squared length of the gradient in W.
+        errors
+            (B, N, S), as `errors` returns them.
         """
         probabilities = errors + self.targets
         curvature = (probabilities * (1 - probabilities)).sum(2).clamp_(min=torch.finfo(errors.dtype).tiny)

@@ -1,4 +1,4 @@
-"""Inner problems that hold the weights of a task near a centre by an l2 term."""
+"""Inner problems whose l2 term keeps the weights of a task near a centre."""
 
 from __future__ import annotations
 
@@ -7,11 +7,17 @@ from torch import Tensor
 from kshot.solvers.descent import TaskLosses, Weights
 
 
-def proximal(losses: TaskLosses, centre: Weights, l2: float) -> TaskLosses:
+def proximal(losses: TaskLosses, centre: Weights, *, l2: float) -> TaskLosses:
     """``losses(w) + l2/2 |w - centre|^2`` (Rajeswaran et al. 2019, eq. 3; Zhou et al. 2019).
 
-    losses: the loss (B,) of each task as a function of its weights and of the number of the step.
-    centre: (B, ...) for each name of the weights.
+    Parameters
+    ----------
+    losses
+        The loss (B,) of each task as a function of its weights and of the number of the step.
+    centre
+        (B, ...) for each name of the weights.
+    l2
+        Weight of the squared distance.
     """
 
     def penalised(weights: Weights, step: int) -> Tensor:

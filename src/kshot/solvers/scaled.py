@@ -1,4 +1,4 @@
-"""Heads whose few numbers are learnt with the network: the scale and bias of their scores, and a ridge penalty."""
+"""Heads with a few numbers that are learnt with the network: the scale and bias of the scores, and a ridge penalty."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from kshot.errors import check_above_zero
+from kshot.errors import check_positive
 from kshot.solvers.adaptation import HeadAdaptation
 from kshot.solvers.heads import LinearHead
 from kshot.solvers.ridge import check_ridge, ridge
@@ -18,21 +18,24 @@ class ScaledHead(nn.Module, HeadAdaptation):
 
     Parameters
     ----------
-    heads : what fits the heads, which must be linear.
-    scale : where the learnt scale starts, above 0.
-    bias : where the learnt bias starts, one number for all classes; None for no bias.
+    heads
+        The adaptation that fits the heads, which must be linear.
+    scale
+        The initial scale, above 0.
+    bias
+        The initial bias, one number for all classes; None for no bias.
     """
 
-    def __init__(self, heads: HeadAdaptation, scale: float = 1.0, bias: float | None = None) -> None:
+    def __init__(self, heads: HeadAdaptation, *, scale: float = 1.0, bias: float | None = None) -> None:
         super().__init__()
-        check_above_zero("scale", scale)
+        check_positive(scale=scale)
         self.heads = heads
         self.scale = nn.Parameter(torch.tensor(float(scale)))
         self.bias = None if bias is None else nn.Parameter(torch.tensor(float(bias)))
 
     @property
     def description(self) -> str:
-        """That of the heads, said to be scaled: what is learnt is no option."""
+        """ "scaled-" and the description of the heads; the learnt numbers are no options."""
         return f"scaled-{self.heads.description}"
 
     def head(self, features: Tensor, labels: Tensor, ways: int) -> LinearHead:
@@ -46,11 +49,13 @@ class ScaledHead(nn.Module, HeadAdaptation):
 class LearntRidge(nn.Module, HeadAdaptation):
     """Ridge regression onto one-hot labels whose penalty is learnt, as its logarithm.
 
-    The penalty stands beside the MEAN squared error of the S support images: it is S * l2 beside their sum, in `ridge`.
+    The penalty is relative to the MEAN squared error of the S support images: relative to their sum, as in `ridge`, it
+    is S * l2.
 
     Parameters
     ----------
-    l2 : where the penalty starts.
+    l2
+        The initial penalty.
     """
 
     def __init__(self, l2: float) -> None:
@@ -60,7 +65,7 @@ class LearntRidge(nn.Module, HeadAdaptation):
 
     @property
     def description(self) -> str:
-        """Ridge regression with a penalty that is no option."""
+        """ "ridge-l2=learnt": the penalty is no option."""
         return "ridge-l2=learnt"
 
     def head(self, features: Tensor, labels: Tensor, ways: int) -> LinearHead:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from kshot.errors import ConfigError, DataError
+from kshot.solvers.adaptation import HeadAdaptation, adaptations
 from kshot.solvers.gram import cholesky, gram, unsound_task
 from kshot.solvers.heads import LinearHead, check_support, one_hot
 
@@ -26,25 +27,60 @@ _TASK = (1, 2)  # the dimensions within a task
 _FACTOR_BYTES = 1 << 25  # of one set of matrices of the tasks that are solved together; a few such sets are alive
 
 
-def svm(features: Tensor, labels: Tensor, ways: int, c: float = 0.1, diagonal_shift: float = 1.0) -> LinearHead:
+@adaptations.register("svm")
+class SupportVectorMachine(HeadAdaptation):
+    """The multi-class support vector machine of MetaOptNet (Lee et al. 2019).
+
+    Parameters
+    ----------
+    c
+        Weight C of the hinge losses relative to 1/2 |W|^2.
+    diagonal_shift
+        Added to the diagonal of the kernel; MetaOptNet's release adds 1, its paper nothing.
+    """
+
+    def __init__(self, *, c: float = 0.1, diagonal_shift: float = 1.0) -> None:
+        check_svm(c, diagonal_shift)
+        self.c, self.diagonal_shift = c, diagonal_shift
+
+    def head(self, features: Tensor, labels: Tensor, ways: int) -> LinearHead:
+        """The optimum of each task, of features (B, S, D) and labels (B, S)."""
+        return svm(features, labels, ways, c=self.c, diagonal_shift=self.diagonal_shift)
+
+
+def svm(features: Tensor, labels: Tensor, ways: int, *, c: float = 0.1, diagonal_shift: float = 1.0) -> LinearHead:
     """Crammer and Singer's (2001) multi-class support vector machine without bias; differentiable in `features`.
 
     With K = X X' + diagonal_shift * I and y_s the class of image s, the coefficients a (N, S) minimise
 
-        1/2 sum_n a_n' K a_n - sum_s a[y_s, s]   where   a[n, s] <= C [n = y_s]   and   sum_n a[n, s] = 0,
+        1/2 sum_n a_n' K a_n - sum_s a[y_s, s]   subject to   a[n, s] <= C [n = y_s]   and   sum_n a[n, s] = 0,
 
     and the weight of class n is sum_s a[n, s] x_s. The gradient comes from the conditions of optimality at the minimum,
     not from the iterations that led to it. All is computed in float64; for features of float64 the minimum is exact to
-    rounding, for those of float32 it stops where the weights are within about 1e-4 of their largest entry. The gradient
-    jumps where a coefficient reaches its bound or leaves it; a task that is as close as this to such a place may get
-    the gradient of the other side.
+    rounding, for those of float32 it stops when the weights are within about 1e-4 of their largest entry. The gradient
+    jumps at a point at which a coefficient reaches its bound or leaves it; a task that is as close as this to such a
+    point may get the gradient of the other side.
 
-    features: (B, S, D); labels: (B, S) int64 in 0..ways-1.
-    c: C, the weight of the hinge losses against 1/2 |W|^2.
-    diagonal_shift: what is added to the diagonal of the kernel. The release of MetaOptNet adds 1, its paper nothing; 0
-        needs support images with linearly independent features.
-    Raises ConfigError where `c` is not above 0 or `diagonal_shift` is below 0, DataError where the kernel is singular
-    to working precision, and as `check_support`.
+    Parameters
+    ----------
+    features
+        Support features (B, S, D), floating point. Gradients, of the first order, flow back to them.
+    labels
+        Their classes, (B, S) int64 in 0..ways-1; classes may have different numbers of images.
+    ways
+        N, the number of classes.
+    c
+        Weight C of the hinge losses relative to 1/2 |W|^2.
+    diagonal_shift
+        Added to the diagonal of the kernel. The release of MetaOptNet adds 1, its paper nothing; 0 needs support images
+        with linearly independent features.
+
+    Raises
+    ------
+    ConfigError
+        `c` is not above 0, or `diagonal_shift` is below 0.
+    DataError
+        The kernel is singular to working precision. Both also as `check_support`.
     """
     check_svm(c, diagonal_shift)
     check_support(features, labels, ways)
@@ -59,7 +95,7 @@ def svm(features: Tensor, labels: Tensor, ways: int, c: float = 0.1, diagonal_sh
 
 
 def check_svm(c: float, diagonal_shift: float) -> None:
-    """ConfigError where the options of `svm` make no sense; learners ask before they train."""
+    """ConfigError if the options of `svm` make no sense; learners check them before they train."""
     if not 0 < c < math.inf:
         raise ConfigError(f"the C of a support vector machine is {c}, but must be above 0")
     if not 0 <= diagonal_shift < math.inf:
@@ -67,12 +103,12 @@ def check_svm(c: float, diagonal_shift: float) -> None:
 
 
 def _refuse_singular(kernel: Tensor) -> None:
-    """DataError where a kernel (B, S, S) is not positive definite to the precision of its entries."""
+    """DataError if a kernel (B, S, S) is not positive definite to the precision of its entries."""
     _, sound = cholesky(kernel)
     if not sound.all():
         raise DataError(
             f"the kernel of task {unsound_task(sound)} is singular to working precision: features of support images "
-            "are linearly dependent, or too long beside diagonal_shift; raise diagonal_shift, or normalise the features"
+            "are linearly dependent, or too long for this diagonal_shift; raise it, or normalise the features"
         )
 
 
@@ -91,7 +127,7 @@ class _DualOptimum(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        """Where dK is the change of the kernel, the coefficients change by the Newton step for the right side -a dK."""
+        """If the kernel changes by dK, the coefficients change by the Newton step for the right side -a dK."""
         (coefficients,) = ctx.saved_tensors
         parts = gradient.split([len(system.inverses) for system in ctx.systems])
         adjoint = torch.cat([system.solve(part)[0] for system, part in zip(ctx.systems, parts)])
@@ -122,9 +158,9 @@ class _NewtonSystem:
 
 
 class _Dual:
-    """The dual problem of some tasks, and how far its minimisation has come, inside of all bounds.
+    """The dual problem of some tasks, and the point that its minimisation has reached, inside of all bounds.
 
-    kernel: K (B, S, S); members: (B, N, S), 1 where an image belongs to a class; c: the bound of these.
+    kernel: K (B, S, S); members: (B, N, S), 1 if the image belongs to the class; c: the bound of their coefficients.
     slacks: C [n = y_s] - a[n, s], (B, N, S), above 0; multipliers: of the bounds, (B, N, S), above 0.
     shift: multiplier of the constraint that coefficients of an image sum to 0, (B, 1, S).
     size: of typical coefficients, (B, 1, 1), at most c.
@@ -145,8 +181,8 @@ class _Dual:
     def minimise(self, tolerance: float) -> tuple[Tensor, _NewtonSystem]:
         """Slacks at the optimum, and the system of the last step.
 
-        A task that is solved waits for the others as it is, so that no result depends on the batch that it is in. The
-        last step costs nothing in training, since the gradient needs its system.
+        A task that is solved stays unchanged while others go on, so that no result depends on the rest of the batch.
+        The last step costs nothing in training, since the gradient needs its system.
         """
         for _ in range(_MAX_ITERATIONS):
             unsolved = ~((self.slacks * self.multipliers).mean(_TASK, True) <= tolerance * self.size)
@@ -161,8 +197,8 @@ class _Dual:
     def _settled(self) -> tuple[Tensor, _NewtonSystem]:
         """Slacks after a step that takes each coefficient as either at its bound or free, and the system of this step.
 
-        The bounds of a task that is all but solved still yield a little, by the ratio of slack to multiplier, which
-        shows in the gradient long before it does in the weights. A high power of this ratio leaves next to nothing.
+        The bounds of a task that is almost solved still yield a little, by the ratio of slack to multiplier, which is
+        visible in the gradient long before it is in the weights. A high power of this ratio leaves next to nothing.
         """
         curvature = self.kernel.diagonal(dim1=-2, dim2=-1).unsqueeze(1)
         stiffness = self.multipliers / (self.slacks * curvature)

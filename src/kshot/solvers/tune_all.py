@@ -23,15 +23,17 @@ class TuneAll(Adaptation):
 
     Features are L2-normalised, the head starts at their unit-length class means and has no bias. Each task tunes its
     own copy of the parameters. The network is in evaluation mode throughout, during tuning too: BatchNorm uses its
-    running statistics and dropout is off, so that a query image is judged independently of the others.
+    running statistics and dropout is off, so that the score of a query image does not depend on the others.
 
     Parameters
     ----------
-    learning_rate : of Adam.
-    steps : full-batch steps of cross-entropy on the support set.
+    learning_rate
+        The learning rate of Adam.
+    steps
+        Full-batch steps of cross-entropy on the support set.
     """
 
-    def __init__(self, learning_rate: float = 1e-3, steps: int = 10) -> None:
+    def __init__(self, *, learning_rate: float = 1e-3, steps: int = 10) -> None:
         if not learning_rate > 0 or steps < 0:
             raise ConfigError(
                 f"tune-all needs a positive learning_rate and steps >= 0, but they are {learning_rate} and {steps}"
@@ -41,7 +43,7 @@ class TuneAll(Adaptation):
     def scores(self, learner: HasFeatures, episodes: Episodes) -> Tensor:
         """Cosine scores (B, T, N) of the query images, without gradients to the learner."""
         network = _Features(cast(nn.Module, learner))
-        # Adam needs gradients, also where the caller evaluates without them.
+        # Adam needs gradients, even if the caller evaluates without them.
         with _evaluation_mode(network), torch.inference_mode(False), torch.enable_grad():
             tasks = zip(episodes.support.clone(), episodes.support_labels.clone(), episodes.query.clone())
             return torch.stack([self._task(network, *task, episodes.ways) for task in tasks])

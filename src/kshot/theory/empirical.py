@@ -1,4 +1,4 @@
-"""The kernels that a network of finite width has at its present weights."""
+"""The kernels of a network of finite width, at the weights that it has."""
 
 from __future__ import annotations
 
@@ -12,37 +12,49 @@ from torch.func import functional_call, jacrev, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from kshot.errors import ConfigError, DataError
-from kshot.theory.kernels import Kernels
+from kshot.errors import ConfigError, DataError, check_choice
+from kshot.theory.infinite_width import Kernels
 
 Method = Literal["auto", "layers", "jacobians"]
-_JACOBIAN_BYTES = 2**29  # of the Jacobian of a piece of the points
+_JACOBIAN_BYTES = 2**29  # the Jacobians of so many points at once take no more
 
 
 def empirical_kernels(
-    model: nn.Module, x1: Tensor, x2: Tensor | None = None, point_ndim: int = 1, method: Method = "auto"
+    model: nn.Module, x1: Tensor, x2: Tensor | None = None, *, point_ndim: int = 1, method: Method = "auto"
 ) -> Kernels:
     """The NTK of `model` and the part that its last layer contributes, averaged over outputs: (..., n, m) each.
 
     The last layer is the one with weights that is called last. In the NTK parametrisation (`ReLUNetwork`) both
-    approach those of `kernels` at rate 1 / sqrt(width). No gradient flows through the result.
+    kernels approach those of `kernels` at rate 1 / sqrt(width). No gradient flows through the result.
 
-    model: points (n, *point) -> outputs (n,) or (n, outputs), each point on its own; frozen weights are left out.
-    x1: points (..., n, *point), x2: points (..., m, *point), by default x1; leading shapes broadcast.
-    point_ndim: number of dimensions of a point, 3 for images.
-    method: "layers" sums ``(g g') * (a a')`` over layers, with inputs a of the layer and gradients g of the output: for
-        models whose weights all belong to Linear layers that are called once. "jacobians" holds for every model, and
-        takes up to 100 times as long. "auto" chooses the first where it can.
+    Parameters
+    ----------
+    model
+        Maps points (n, *point) to outputs (n,) or (n, outputs), each point on its own. Frozen weights are left out.
+    x1
+        Points (..., n, *point).
+    x2
+        Points (..., m, *point), whose leading shape broadcasts with that of `x1`; None for `x1` itself.
+    point_ndim
+        Number of dimensions of a point, 3 for images.
+    method
+        "layers" sums ``(g g') * (a a')`` over layers, with inputs a of the layer and gradients g of the output; it
+        needs a model whose weights all belong to Linear layers that are called once. "jacobians" suits every model and
+        takes up to 100 times as long. "auto" chooses "layers" if it can.
 
-    Raises ConfigError for a model whose points influence one another (BatchNorm or Dropout in training mode) or that
-    the method does not suit, DataError for points or outputs of another shape.
+    Raises
+    ------
+    ConfigError
+        For a model whose points influence one another (BatchNorm or Dropout in training mode), or that the method does
+        not suit.
+    DataError
+        For points or outputs of another shape.
     """
-    if method not in get_args(Method):
-        raise ConfigError(f"there is no method {method!r}; choose one of: {', '.join(get_args(Method))}")
+    check_choice("method", method, get_args(Method))
     if any(isinstance(module, _BatchNorm | _DropoutNd) and module.training for module in model.modules()):
         raise ConfigError("the model has BatchNorm or Dropout in training mode; call model.eval() first")
     if x1.ndim <= point_ndim or (x2 is not None and x2.ndim <= point_ndim):
-        raise DataError(f"x1 and x2 need shapes (..., points, *point) with {point_ndim} dimensions for a point")
+        raise DataError(f"x1 and x2 need shapes (..., points, *point) with {point_ndim} dimensions per point")
     second = x1 if x2 is None else x2
     if x1.shape[x1.ndim - point_ndim :] != second.shape[second.ndim - point_ndim :]:
         raise DataError(f"the points of x1 {tuple(x1.shape)} and of x2 {tuple(second.shape)} differ in shape")
@@ -97,6 +109,7 @@ def _layers_called(model: nn.Module, point: Tensor) -> tuple[bool, nn.Module]:
 
 
 def _parts(model: nn.Module, points: Tensor, point_ndim: int) -> list[_Part]:
+    """What each layer contributes at the points (..., n, *point)."""
     shape = points.shape[: points.ndim - point_ndim]
     with _recorded(model) as calls:
         outputs = _as_matrix(model(points.flatten(0, -point_ndim - 1)))
@@ -113,6 +126,7 @@ def _parts(model: nn.Module, points: Tensor, point_ndim: int) -> list[_Part]:
 
 
 def _sum_over_layers(parts1: list[_Part], parts2: list[_Part]) -> Kernels:
+    """The NTK, and the contribution of the layer that is called last."""
     total = nngp = torch.zeros(())
     for first, second in zip(parts1, parts2):
         products = first.inputs @ second.inputs.mT + float(first.bias)
@@ -123,6 +137,7 @@ def _sum_over_layers(parts1: list[_Part], parts2: list[_Part]) -> Kernels:
 
 
 def _from_jacobians(model: nn.Module, last: nn.Module, x1: Tensor, x2: Tensor, point_ndim: int) -> Kernels:
+    """Both kernels as inner products of Jacobians, in pieces that fit into memory."""
     weights = {name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad}
     of_last = {id(weight) for weight in last.parameters(recurse=False)}
     head = [name for name, weight in model.named_parameters() if weight.requires_grad and id(weight) in of_last]
@@ -161,6 +176,7 @@ def _products(jacobian1: dict[str, Tensor], jacobian2: dict[str, Tensor], head: 
 
 
 def _as_matrix(outputs: Tensor) -> Tensor:
+    """Outputs as (points, outputs)."""
     if outputs.ndim not in (1, 2):
         raise DataError(
             f"the model's outputs for a batch have shape {tuple(outputs.shape)}, not (points,) or (points, outputs)"

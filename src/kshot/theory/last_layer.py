@@ -5,8 +5,8 @@ task from being fitted to its support set alone:
 
     mean over tasks of  outer_loss(f(query; w*), labels)  with  w* = argmin_w  loss(f(support; w), labels) + R(w)
 
-Early stopping and heads that are trained jointly are choices of R, too, which no formula in w expresses; hence a
-regulariser here is what finds the head. Everything is as plain as can be, for comparison with the learners.
+Early stopping and heads that are trained jointly are choices of R, too, though no formula in w expresses them; a
+regulariser is therefore what finds the head. The code is plain rather than fast, for comparison with the learners.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Scores = Callable[[Tensor, Tensor], Tensor]  # head (B, N, P), features (B, M, D
 Loss = Callable[[Tensor, Tensor], Tensor]  # scores (B, M, N), labels (B, M) -> (B,)
 
 _NEWTON_STEPS, _HALVINGS = 100, 40
-_PRECISION = 1e-13  # of a head, where Newton's method stops
+_PRECISION = 1e-13  # Newton's method stops at a relative change of the head below this
 
 
 # f: what a head gives to features
@@ -42,7 +42,7 @@ def affine(head: Tensor, features: Tensor) -> Tensor:
 
 
 def negative_squared_distance(head: Tensor, features: Tensor) -> Tensor:
-    """-|x - p|^2; a head is (B, N, D), a prototype for each class."""
+    """-|x - p|^2; a head is (B, N, D), one prototype p per class."""
     return -(features.unsqueeze(-2) - head.unsqueeze(-3)).square().sum(-1)
 
 
@@ -70,6 +70,7 @@ def own_score(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def _of_label(scores: Tensor, labels: Tensor) -> Tensor:
+    """The score (B, M) of each image's own class."""
     return scores.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
 
 
@@ -83,13 +84,17 @@ class Regularizer(ABC):
     def argmin(self, losses: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
         """The heads w* (B, N, P), differentiable in whatever `losses` and `start` depend on.
 
-        losses: heads -> the loss (B,) of each task on its support set.
-        start: heads (B, N, P): where a search begins.
+        Parameters
+        ----------
+        losses
+            Maps heads to the loss (B,) of each task on its support set.
+        start
+            Heads (B, N, P) from which the search begins.
         """
 
 
 class Joint(Regularizer):
-    """No inner problem: the heads are parameters, and the OUTER minimisation is over them, too."""
+    """No inner problem: the heads are parameters, and the OUTER minimisation is over them, too (W21, eq. 12)."""
 
     def argmin(self, losses: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
         """The heads as they are."""
@@ -98,13 +103,21 @@ class Joint(Regularizer):
 
 @dataclass(frozen=True)
 class EarlyStopping(Regularizer):
-    """A few steps of gradient descent at `rate` from the start, which is a parameter."""
+    """A few steps of gradient descent from the start, which is a parameter (W21, eq. 4).
+
+    Attributes
+    ----------
+    steps
+        Number of gradient steps.
+    rate
+        Their learning rate.
+    """
 
     steps: int
     rate: float
 
     def argmin(self, losses: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
-        """Where the steps end."""
+        """The heads after the steps."""
         heads = start
         for _ in range(self.steps):
             heads = heads - self.rate * _gradient(losses, heads)
@@ -113,17 +126,28 @@ class EarlyStopping(Regularizer):
 
 @dataclass(frozen=True)
 class Penalty(Regularizer):
-    """A function R of the heads, (B, N, P) -> (B,); loss + R must be strictly convex and twice differentiable."""
+    """A penalty R on the heads; loss + R must be strictly convex and twice differentiable.
+
+    Attributes
+    ----------
+    penalty
+        Maps heads (B, N, P) to R, (B,).
+    """
 
     penalty: Callable[[Tensor], Tensor]
 
     def argmin(self, losses: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
         """The minimum, by Newton's method with halved steps.
 
-        A last step from the minimum, with the Hessian held constant, changes nothing but gives the derivatives of the
-        implicit function theorem.
+        A last step from the minimum, with the Hessian held constant, leaves the value as it is and has the derivatives
+        of the implicit function theorem.
 
-        Raises DataError where loss + R is not strictly convex, DivergenceError where Newton's method does not arrive.
+        Raises
+        ------
+        DataError
+            If loss + R is not strictly convex.
+        DivergenceError
+            If Newton's method does not arrive.
         """
 
         def total(heads: Tensor) -> Tensor:
@@ -149,7 +173,7 @@ def l2(strength: float) -> Callable[[Tensor], Tensor]:
 
 
 def l2_but_for_bias(strength: float) -> Callable[[Tensor], Tensor]:
-    """R = strength * |w|^2 without the bias, whose sum over classes is held at zero: softmax does not see it."""
+    """R = strength * |w|^2 without the bias, whose sum over classes, invisible to softmax, is held at zero."""
     return lambda head: strength * head[..., :-1].square().sum((-2, -1)) + head[..., -1].sum(-1).square()
 
 
@@ -157,19 +181,31 @@ def l2_but_for_bias(strength: float) -> Callable[[Tensor], Tensor]:
 
 
 def objective(
-    tasks: Episodes, start: Tensor, scores: Scores, loss: Loss, regularizer: Regularizer, outer_loss: Loss
+    tasks: Episodes, start: Tensor, *, scores: Scores, loss: Loss, regularizer: Regularizer, outer_loss: Loss
 ) -> Tensor:
-    """The objective (W21 eqs. 10-13) on a batch of tasks, averaged over tasks: a scalar.
+    """The objective (W21, eqs. 10-13) on a batch of tasks, averaged over tasks: a scalar.
 
-    tasks: features (B, S, D) and (B, T, D) in place of images.
-    start: heads (B, N, P): where the regulariser starts to look for w*, or, with `Joint`, w* itself.
+    Parameters
+    ----------
+    tasks
+        Tasks with features (B, S, D) and (B, T, D) in place of images.
+    start
+        Heads (B, N, P) from which the regulariser starts to look for w*; with `Joint`, w* itself.
+    scores
+        f: maps heads (B, N, P) and features (B, M, D) to scores (B, M, N).
+    loss
+        Maps scores and labels (B, M) of the support set to a loss (B,) per task.
+    regularizer
+        R, which finds the heads.
+    outer_loss
+        Loss on the query set, like `loss`.
     """
     heads = regularizer.argmin(lambda heads: loss(scores(heads, tasks.support), tasks.support_labels), start)
     return outer_loss(scores(heads, tasks.query), tasks.query_labels).mean()
 
 
 def _gradient(losses: Callable[[Tensor], Tensor], heads: Tensor) -> Tensor:
-    """The gradient (B, N, P) of every task's own loss; differentiable."""
+    """The gradient (B, N, P) of each task's loss; differentiable."""
     if not heads.requires_grad:
         heads = heads.detach().requires_grad_()
     return torch.autograd.grad(losses(heads).sum(), heads, create_graph=True)[0]
@@ -191,10 +227,10 @@ def _newton_step(losses: Callable[[Tensor], Tensor], heads: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _descending(losses: Callable[[Tensor], Tensor], heads: Tensor, step: Tensor) -> Tensor:
-    """The longest of 1, 1/2, 1/4, ... times the step on which a task's loss does not rise, (B, 1, 1)."""
+    """The largest of 1, 1/2, 1/4, ... times the step that does not raise the task's loss, (B, 1, 1)."""
     before, length = losses(heads), torch.ones(len(heads), 1, 1, dtype=heads.dtype)
     for _ in range(_HALVINGS):
-        # rounding may let the loss rise by a little where the step is already at the minimum
+        # at the minimum, rounding may let the loss rise a little
         rises = losses(heads + length * step) > before + 1e-13 * before.abs()
         if not rises.any():
             break

@@ -10,23 +10,43 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kshot.errors import ConfigError
-from kshot.theory.kernels import Network
+from kshot.errors import check_choice, check_positive
+from kshot.theory.infinite_width import Network
 
 
 class ReLUNetwork(nn.Module):
     """A network of finite width in the NTK parametrisation: standard normal weights, ``sqrt(2 / fan_in)`` outside.
 
-    Points (n, in_features) -> outputs (n, out_features). As `width` grows its empirical kernels approach
-    ``kernels(..., depth, network)``, which says what the networks are.
+    It maps points (n, in_features) to outputs (n, out_features). As `width` grows, its empirical kernels approach
+    ``kernels(..., depth=depth, network=network)``, which says what the families of networks are.
 
-    depth: linear layers on the path through all blocks, at least 1.
-    seed: of the weights; networks with the same seed, shape and type have the same ones.
+    Parameters
+    ----------
+    in_features
+        Dimension of the points.
+    width
+        Units in each hidden layer.
+    depth
+        Linear layers on the path through all blocks, at least 1.
+    out_features
+        Number of outputs.
+    network
+        Which of the four families of `kernels`.
+    seed
+        Names the weights: networks of the same seed, shape and family have the same ones.
+    dtype
+        Type of the weights and of all that is computed.
+
+    Raises
+    ------
+    ConfigError
+        For a size below 1 or an unknown family.
     """
 
     def __init__(
         self,
         in_features: int,
+        *,
         width: int,
         depth: int,
         out_features: int = 1,
@@ -35,11 +55,9 @@ class ReLUNetwork(nn.Module):
         dtype: torch.dtype = torch.float64,
     ) -> None:
         super().__init__()
+        check_positive(in_features=in_features, width=width, depth=depth, out_features=out_features)
+        check_choice("network", network, get_args(Network))
         sizes = [in_features, *[width] * (depth - 1), out_features]
-        if depth < 1 or min(sizes) < 1:
-            raise ConfigError(f"a network of depth {depth} with layers of {sizes} units; all need to be 1 or more")
-        if network not in get_args(Network):
-            raise ConfigError(f"there is no network {network!r}; choose one of: {', '.join(get_args(Network))}")
         generator = torch.Generator().manual_seed(seed)
         self.network = network
         layers = [nn.Linear(*fans, bias=False, dtype=dtype) for fans in itertools.pairwise(sizes)]
@@ -53,7 +71,7 @@ class ReLUNetwork(nn.Module):
         return self.head(self.features(points))
 
     def features(self, points: Tensor) -> Tensor:
-        """What the last layer reads, (n, width), scaled so that their inner products are the last layer's kernel."""
+        """What the last layer reads, (n, width), scaled so that inner products are the kernel of the last layer."""
         if len(self.hidden) == 0:
             return _scaled(points)
         hidden = self.hidden[0](_scaled(points))
@@ -66,6 +84,7 @@ class ReLUNetwork(nn.Module):
         return _scaled(hidden.relu())
 
     def _block(self, layer: nn.Module, hidden: Tensor) -> Tensor:
+        """One block of the family."""
         if self.network == "relu":
             return layer(_scaled(hidden.relu()))
         if self.network == "residual":
@@ -76,8 +95,10 @@ class ReLUNetwork(nn.Module):
 
 
 def _scaled(values: Tensor) -> Tensor:
+    """What He initialisation puts into the weights."""
     return values * math.sqrt(2 / values.shape[-1])
 
 
 def _norm(hidden: Tensor) -> Tensor:
+    """LayerNorm without scale and shift."""
     return F.layer_norm(hidden, hidden.shape[-1:])

@@ -3,85 +3,118 @@
 A kernel is a function of points (..., n, d) and (..., m, d) that returns `Kernels`, for instance
 ``functools.partial(kernels, depth=10)`` or ``functools.partial(empirical_kernels, model)``. Time is learning rate times
 steps of gradient descent, in the limit of small rates: lambda tau for the inner loop, lambda t for the adaptation of a
-head. All computation is in float64.
+head. Everything is computed in float64.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from kshot.errors import ConfigError, DataError
-from kshot.theory.kernels import Kernels
+from kshot.theory.infinite_width import Kernels
+from kshot.theory.tasks import RegressionTasks
 
 Kernel = Callable[[Tensor, Tensor], Kernels]
-CONDITION_BOUND = 1e12  # a solution has four digits left
+_CONDITION_BOUND = 1e12  # a solution has four digits left
 
 
 class ConditionWarning(UserWarning):
     """A system was solved whose condition number leaves fewer than four digits of float64."""
 
 
-class Prediction(NamedTuple):
+class KernelPrediction(NamedTuple):
     """Predictions for query points, and how far to trust them.
 
-    values: (B, q), or (B, q, k) for vector targets.
-    condition: the largest condition number (of the 2-norm) among the systems that were solved.
+    Attributes
+    ----------
+    values
+        (B, q), or (B, q, k) for vector targets.
+    condition
+        The largest condition number (2-norm) among the systems that were solved.
     """
 
     values: Tensor
     condition: float
 
 
-def adapt_head(kernel: Kernel, query: Tensor, support: Tensor, targets: Tensor, time: float = math.inf) -> Prediction:
-    """Predictions of a linear head that starts at zero and is trained on a support set for `time` (W21's G).
+def adapt_head(
+    kernel: Kernel, *, query: Tensor, support: Tensor, targets: Tensor, time: float = math.inf
+) -> KernelPrediction:
+    """Predictions of a linear head that starts at zero and is trained on a support set for `time` (W21's G_t).
 
         G_t(X, X', Y') = K(X, X') K(X', X')^-1 (I - exp(-t K(X', X'))) Y',  K the NNGP kernel
 
-    query: (..., q, d); support: (..., s, d); targets: (..., s), or (..., s, k) for vectors; leading shapes are tasks.
-    time: learning rate times steps, `math.inf` for the minimum of the loss.
+    Parameters
+    ----------
+    kernel
+        Kernels of the network that the head belongs to.
+    query
+        Points (..., q, d) to predict; leading shapes are tasks.
+    support
+        Support sets (..., s, d).
+    targets
+        Targets of the support sets, (..., s), or (..., s, k) for vectors.
+    time
+        Learning rate times steps; `math.inf` for the minimum of the loss.
 
-    Warns by ConditionWarning above 1e12; raises DataError where K(X', X') is singular and `time` is infinite, and for
-    shapes that do not fit, ConfigError for a negative time.
+    Raises
+    ------
+    DataError
+        If K(X', X') is singular and `time` is infinite, or shapes do not fit.
+    ConfigError
+        For a negative time.
+
+    Warns
+    -----
+    ConditionWarning
+        If a condition number is above 1e12.
     """
     _check_time(time=time)
     columns, scalar = _columns(support, targets, "support")
     weights, condition = _trained(kernel(support, support).nngp.double(), columns, time, "a support set")
     adapted = kernel(query, support).nngp.double() @ weights
-    return Prediction(adapted[..., 0] if scalar else adapted, condition)
+    return KernelPrediction(adapted[..., 0] if scalar else adapted, condition)
 
 
 def predict_mtl(
-    kernel: Kernel,
-    inputs: Tensor | Sequence[Tensor],
-    targets: Tensor | Sequence[Tensor],
-    support: Tensor,
-    support_targets: Tensor,
-    query: Tensor,
-    time: float = 0.0,
-    training_time: float = math.inf,
-) -> Prediction:
-    """F_MTL: a network trained with a head for each task, then a new head adapted for `time`.
+    kernel: Kernel, tasks: RegressionTasks, *, time: float = 0.0, training_time: float = math.inf
+) -> KernelPrediction:
+    """F_MTL: a network trained with one head per task (W21, eq. 2), then a new head adapted for `time` (eqs. 6-7).
 
         F_MTL = G_t + Phi'_MTL Phi_MTL^-1 Y,  Phi_MTL[i, j] = T(X_i, X_j) - [i != j] K(X_i, X_j)
 
-    inputs: training tasks (N, n, d), or a list of (n_i, d) that may differ in length; targets: (N, n), or (N, n, k), or
-        a list likewise.
-    support: test tasks (B, s, d); support_targets: (B, s) or (B, s, k); query: (B, q, d).
-    time: learning rate times steps of the test task's head, 0 for the head that all tasks started from.
-    training_time: learning rate times steps of training; the formula is that of an infinite one, convergence. After a
-        finite one ``Phi^-1`` is ``Phi^-1 (I - exp(-training_time Phi))``.
+    Parameters
+    ----------
+    kernel
+        Kernels of the network.
+    tasks
+        Training tasks, and the test tasks whose query points are predicted.
+    time
+        Learning rate times steps of the test task's head; 0 leaves the head that all tasks started from.
+    training_time
+        Learning rate times steps of training; infinite for convergence, as in the formula. After a finite time
+        ``Phi^-1 (I - exp(-training_time Phi))`` takes the place of ``Phi^-1``.
 
-    Warns by ConditionWarning above 1e12; raises DataError where the system is singular, or for shapes that do not fit,
-    ConfigError for a negative time.
+    Raises
+    ------
+    DataError
+        If a system is singular, or shapes do not fit.
+    ConfigError
+        For a negative time.
+
+    Warns
+    -----
+    ConditionWarning
+        If a condition number is above 1e12.
     """
     _check_time(training_time=training_time)
-    points, columns, task = _joined(inputs, targets)
+    points, columns, task = _joined(tasks)
     nngp, ntk = kernel(points, points)
     system = ntk.double() - nngp.double() * (task[:, None] != task)
     weights, condition = _trained(system, columns, training_time, "the training tasks")
@@ -90,39 +123,58 @@ def predict_mtl(
         nngp_at, ntk_at = _kernel_to(kernel, points_at, points)
         return (ntk_at - nngp_at) @ weights
 
-    return _adapted(kernel, trained, support, support_targets, query, time, condition)
+    return _adapted(kernel, trained, tasks, time, condition)
 
 
 def predict_anil(
     kernel: Kernel,
-    inputs: Tensor | Sequence[Tensor],
-    targets: Tensor | Sequence[Tensor],
-    support: Tensor,
-    support_targets: Tensor,
-    query: Tensor,
+    tasks: RegressionTasks,
+    *,
     time: float = 0.0,
     inner_time: float = 0.0,
     training_time: float = math.inf,
     inner_steps: int | None = None,
-) -> Prediction:
-    """F_ANIL: a network meta-trained by ANIL, then its head adapted for `time`.
+) -> KernelPrediction:
+    """F_ANIL: a network meta-trained by ANIL (W21, eqs. 3-4), then its head adapted for `time` (eqs. 8-9).
 
         F_ANIL = G_t + Phi'_ANIL Phi_ANIL^-1 (Y - G_tau),  Phi_ANIL[i, j] = exp(-tau K_i) T(X_i, X_j) exp(-tau K_j)
 
     It is computed as written here, though the exponentials cancel: ``Y - G_tau = exp(-tau K) Y``.
 
-    inner_time: learning rate times steps of the inner loop, lambda tau.
-    inner_steps: how many steps that are, with ``(I - inner_time / inner_steps K)^inner_steps`` for the exponentials;
-        None for the limit of small steps, as in the paper.
+    Parameters
+    ----------
+    kernel
+        Kernels of the network.
+    tasks
+        Training tasks, and the test tasks whose query points are predicted.
+    time
+        Learning rate times steps of the test task's head; 0 leaves the head that all tasks started from.
+    inner_time
+        Learning rate times steps of the inner loop, lambda tau.
+    training_time
+        Learning rate times steps of training; infinite for convergence, as in the formula.
+    inner_steps
+        Number of steps of the inner loop, for which ``(I - inner_time / inner_steps K)^inner_steps`` takes the place of
+        the exponential; None for the limit of small steps, as in the paper.
 
-    The rest as `predict_mtl`.
+    Raises
+    ------
+    DataError
+        If a system is singular, or shapes do not fit.
+    ConfigError
+        For a negative time, or for fewer than one inner step.
+
+    Warns
+    -----
+    ConditionWarning
+        If a condition number is above 1e12.
     """
     _check_time(inner_time=inner_time, training_time=training_time)
     if inner_steps is not None and inner_steps < 1:
         raise ConfigError(
-            f"inner_steps is {inner_steps}, but an inner loop has one step at least; None takes the limit"
+            f"inner_steps is {inner_steps}, but an inner loop has at least one step; None takes the limit"
         )
-    points, columns, task = _joined(inputs, targets)
+    points, columns, task = _joined(tasks)
     nngp, ntk = kernel(points, points)
     values, vectors = torch.linalg.eigh(nngp.double() * (task[:, None] == task))
     if inner_steps is None:
@@ -137,28 +189,25 @@ def predict_anil(
     def trained(points_at: Tensor) -> Tensor:
         return _kernel_to(kernel, points_at, points).ntk @ weights
 
-    return _adapted(kernel, trained, support, support_targets, query, time, condition)
+    return _adapted(kernel, trained, tasks, time, condition)
 
 
 def _adapted(
-    kernel: Kernel,
-    trained: Callable[[Tensor], Tensor],
-    support: Tensor,
-    support_targets: Tensor,
-    query: Tensor,
-    time: float,
-    condition: float,
-) -> Prediction:
+    kernel: Kernel, trained: Callable[[Tensor], Tensor], tasks: RegressionTasks, time: float, condition: float
+) -> KernelPrediction:
     """f(X) + G_t(X, X', Y' - f(X')) with the trained network f, which is what the formulas of both predictors say."""
     _check_time(time=time)
-    wanted, scalar = _columns(support, support_targets, "support")
-    values = trained(query)
+    wanted, scalar = _columns(tasks.support, tasks.support_targets, "support")
+    values = trained(tasks.query)
     if values.shape[-1] != wanted.shape[-1]:
-        raise DataError(f"training targets have {values.shape[-1]} numbers a point, support targets {wanted.shape[-1]}")
+        raise DataError(
+            f"training targets have {values.shape[-1]} numbers per point, support targets {wanted.shape[-1]}"
+        )
     if time > 0:
-        correction = adapt_head(kernel, query, support, wanted - trained(support), time)
+        missing = wanted - trained(tasks.support)
+        correction = adapt_head(kernel, query=tasks.query, support=tasks.support, targets=missing, time=time)
         values, condition = values + correction.values, max(condition, correction.condition)
-    return Prediction(values[..., 0] if scalar else values, condition)
+    return KernelPrediction(values[..., 0] if scalar else values, condition)
 
 
 def _kernel_to(kernel: Kernel, points_at: Tensor, points: Tensor) -> Kernels:
@@ -167,10 +216,13 @@ def _kernel_to(kernel: Kernel, points_at: Tensor, points: Tensor) -> Kernels:
     return Kernels(*(part.double().unflatten(0, points_at.shape[:-1]) for part in (nngp, ntk)))
 
 
-def _joined(inputs: Tensor | Sequence[Tensor], targets: Tensor | Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+def _joined(tasks: RegressionTasks) -> tuple[Tensor, Tensor, Tensor]:
     """All training points (M, d), their targets (M, k), and the number of the task of each."""
+    inputs, targets = tasks.inputs, tasks.targets
     if len(inputs) != len(targets) or len(inputs) == 0:
-        raise DataError(f"there are inputs of {len(inputs)} tasks and targets of {len(targets)}; one of each is needed")
+        raise DataError(
+            f"there are inputs of {len(inputs)} tasks and targets of {len(targets)}; give both for at least one"
+        )
     if len({points.shape[-1] for points in inputs}) > 1:
         raise DataError(f"training tasks differ in dimension: {sorted({points.shape[-1] for points in inputs})}")
     pairs = [_columns(points, wanted, f"training task {i}") for i, (points, wanted) in enumerate(zip(inputs, targets))]
@@ -196,7 +248,7 @@ def _trained(system: Tensor, right: Tensor, time: float, name: str) -> tuple[Ten
     if math.isinf(time):
         return _solved(system, right, name)
     values, vectors = torch.linalg.eigh(system)
-    # there is a limit, `time`, where the system is singular: nothing is divided by zero
+    # the gain of an eigenvalue of zero is its limit, `time`: nothing is divided by zero
     growth = time * values.clamp_min(0)
     gain = time * torch.where(growth > 0, -torch.expm1(-growth) / growth.where(growth > 0, 1.0), 1.0)
     gains = gain.detach()
@@ -213,7 +265,7 @@ def _solved(system: Tensor, right: Tensor, name: str) -> tuple[Tensor, float]:
     if failures.any() or not (least > 0).all():
         raise DataError(
             f"the system of {name} is singular to working precision, its smallest eigenvalue {float(least.min()):.1e} "
-            f"beside {float(largest.max()):.1e}; leave out equal points, or take a finite or a shorter time"
+            f"against {float(largest.max()):.1e}; leave out equal points, or take a finite or a shorter time"
         )
     condition = float((largest / least).max())
     _warn(condition, name)
@@ -221,12 +273,14 @@ def _solved(system: Tensor, right: Tensor, name: str) -> tuple[Tensor, float]:
 
 
 def _warn(condition: float, name: str) -> None:
-    if condition > CONDITION_BOUND:
-        message = f"the system of {name} has condition number {condition:.1e}, above {CONDITION_BOUND:.0e}: "
+    """ConditionWarning if the condition number leaves few digits."""
+    if condition > _CONDITION_BOUND:
+        message = f"the system of {name} has condition number {condition:.1e}, above {_CONDITION_BOUND:.0e}: "
         warnings.warn(f"{message}predictions keep few digits", ConditionWarning, stacklevel=3)
 
 
 def _check_time(**times: float) -> None:
+    """ConfigError unless every time is at least 0."""
     for name, time in times.items():
         if not time >= 0:
             raise ConfigError(f"{name} is {time}, but a time is 0 or longer")

@@ -1,10 +1,10 @@
-"""Regression tasks from a mixture of groups whose population risk is known exactly.
+"""Regression tasks from a mixture of groups, as Z21 supposes them, whose population risk is known exactly.
 
 Inputs x are uniform on the unit sphere of R^d, a task is a vector w, and its targets follow a generalised linear model
 with the scores x.w. With A the log-partition function of the model, the loss of theta on a sample is A(s) - y s,
 s = x.theta: half the squared error but for a constant (linear), the cross-entropy (logistic). It is convex, and its
 minimiser in the population is w itself. Since |x| = 1, the loss is smooth with L_s = max A'' and Lipschitz with
-G = max |A'(s) - y|, which makes every constant of the bounds of Zhou et al. (2021) known.
+G = max |A'(s) - y|, so that every constant in the bounds of Zhou et al. (2021) is known.
 """
 
 from __future__ import annotations
@@ -20,16 +20,19 @@ from scipy.special import roots_jacobi
 from torch import Tensor
 from torch.nn.functional import softplus
 
-_RADII, _ANGLES = (
-    16,
-    32,
-)  # nodes of the quadrature: logistic risk to 1e-9 of itself for weights of length 10, 1e-6 for 15
+# nodes of the quadrature: the logistic risk is right to 1e-9 of itself for weights of length 10, to 1e-6 for 15
+_RADII, _ANGLES = 16, 32
 
 
 class Family(ABC):
     """A generalised linear model of targets given scores.
 
-    smoothness: L_s, the largest A''.
+    Attributes
+    ----------
+    name
+        In tables.
+    smoothness
+        L_s, the largest A''.
     """
 
     name: ClassVar[str]
@@ -49,9 +52,14 @@ class Family(ABC):
 
     @abstractmethod
     def lipschitz(self, distance: float, travel: float) -> float:
-        """G: how steep the loss of any sample can be where gradient descent gets to, on any samples.
+        """G: the largest gradient that the loss of any sample can have at weights that gradient descent can reach.
 
-        distance: from the start to the task's optimum; travel: rate a <= 1 / L_s times number of steps.
+        Parameters
+        ----------
+        distance
+            From the start to the task's optimum.
+        travel
+            Rate a <= 1 / L_s times number of steps.
         """
 
     def excess_risk(self, theta: Tensor, optimum: Tensor) -> Tensor:
@@ -78,7 +86,13 @@ class Family(ABC):
 
 
 class Linear(Family):
-    """Linear regression, y = x.w + noise; the noise is uniform in [-noise, noise]."""
+    """Linear regression, y = x.w + noise; the noise is uniform in [-noise, noise].
+
+    Parameters
+    ----------
+    noise
+        Bound of the noise.
+    """
 
     name, smoothness = "linear", 1.0
 
@@ -94,12 +108,12 @@ class Linear(Family):
         return scores
 
     def draw(self, scores: Tensor, generator: torch.Generator) -> Tensor:
-        """The true scores and bounded noise."""
+        """The true scores plus bounded noise."""
         uniform = torch.rand(scores.shape, generator=generator, dtype=scores.dtype)
         return scores + self.noise * (2 * uniform - 1)
 
     def lipschitz(self, distance: float, travel: float) -> float:
-        """|x.(theta - w) - noise| at the farthest: a step shrinks theta - w or not, and adds rate * noise at most."""
+        """The largest |x.(theta - w) - noise|: each step lengthens theta - w by at most rate * noise."""
         return distance + (travel + 1) * self.noise
 
     def excess_risk(self, theta: Tensor, optimum: Tensor) -> Tensor:
@@ -130,11 +144,19 @@ class Logistic(Family):
 
 
 @dataclass(frozen=True)
-class Tasks:
+class MixtureTasks:
     """B tasks with K samples each.
 
-    optimum: (B, d), w of each task
-    inputs: (B, K, d) of unit length, targets: (B, K)
+    Attributes
+    ----------
+    family
+        The model of the targets.
+    optimum
+        w of each task, (B, d).
+    inputs
+        Samples of unit length, (B, K, d).
+    targets
+        Their targets, (B, K).
     """
 
     family: Family
@@ -163,14 +185,15 @@ class Tasks:
             (gradient,) = torch.autograd.grad(self.excess_risk(theta).sum(), theta)
         return gradient
 
-    def adapted(self, start: Tensor, rate: float, steps: int) -> Tensor:
-        """Weights (steps + 1, B, d): `start` (B, d) and what each of `steps` gradient steps on the samples gives."""
+    def adapted(self, start: Tensor, *, rate: float, steps: int) -> Tensor:
+        """Weights (steps + 1, B, d): `start` (B, d), and the weights after each gradient step on the samples."""
         path = [start]
         for _ in range(steps):
             path.append(path[-1] - rate * self.gradient(path[-1]))
         return torch.stack(path)
 
     def _scores(self, theta: Tensor) -> Tensor:
+        """x.theta, (B, K)."""
         return (self.inputs @ theta.unsqueeze(2)).squeeze(2)
 
 
@@ -178,7 +201,14 @@ class Tasks:
 class TaskMixture:
     """Groups of tasks: w lies on the sphere of radius `spread` around the centre of its group.
 
-    centres: (groups, d), mutually orthogonal
+    Attributes
+    ----------
+    family
+        The model of the targets.
+    centres
+        Centres of the groups, (groups, d), mutually orthogonal.
+    spread
+        Distance of a task from the centre of its group.
     """
 
     family: Family
@@ -187,20 +217,24 @@ class TaskMixture:
 
     @classmethod
     def random(
-        cls, family: Family, groups: int, dimension: int, distance: float, spread: float, generator: torch.Generator
+        cls, family: Family, generator: torch.Generator, *, groups: int, dimension: int, distance: float, spread: float
     ) -> TaskMixture:
         """Orthogonal centres at `distance` from the origin; `groups` is at most `dimension`."""
         directions = torch.linalg.qr(_normal((dimension, groups), generator)).Q
         return cls(family, distance * directions.mT.contiguous(), spread)
 
-    def sample(self, count: int, shots: int, generator: torch.Generator) -> Tasks:
-        """`count` tasks, every group being equally likely, with `shots` samples each."""
+    def sample(self, count: int, generator: torch.Generator, *, shots: int, draws: int = 1) -> MixtureTasks:
+        """`count` tasks, each group being equally likely, with `draws` sets of `shots` samples each.
+
+        The sets of one task stand one after the other: with ``draws=2`` those of task 0 are rows 0 and 1.
+        """
         dimension = self.centres.shape[1]
         group = torch.randint(len(self.centres), (count,), generator=generator)
         optimum = self.centres[group] + self.spread * _on_sphere((count, dimension), generator)
-        inputs = _on_sphere((count, shots, dimension), generator)
+        optimum = optimum.repeat_interleave(draws, 0)
+        inputs = _on_sphere((count * draws, shots, dimension), generator)
         targets = self.family.draw((inputs @ optimum.unsqueeze(2)).squeeze(2), generator)
-        return Tasks(self.family, optimum, inputs, targets)
+        return MixtureTasks(self.family, optimum, inputs, targets)
 
 
 @lru_cache
@@ -208,7 +242,7 @@ def _plane_nodes(dimension: int) -> tuple[Tensor, Tensor]:
     """Points (P, 2) and weights (P,): quadrature for two coordinates of a uniform point of the unit sphere of R^d.
 
     The point has the density (1 - r^2)^((d - 4) / 2) on the disc: Gauss-Jacobi in r^2, equal steps in the angle. The
-    integrand is the same at x and -x, so that half a turn suffices. Where d is 1 or 2 there is no disc.
+    integrand is the same at x and -x, so that half a turn suffices. If d is 1 or 2 there is no disc.
     """
     if dimension == 1:
         return torch.tensor([[1.0, 0.0]], dtype=torch.float64), torch.ones(1, dtype=torch.float64)
@@ -222,13 +256,15 @@ def _plane_nodes(dimension: int) -> tuple[Tensor, Tensor]:
 
 
 def _first(vectors: Tensor) -> Tensor:
-    """The first unit vector, (d,): a direction for an optimum at the origin, which has none."""
+    """The first unit vector, (d,): the direction that an optimum at the origin is given."""
     return torch.eye(vectors.shape[-1], dtype=vectors.dtype)[0]
 
 
 def _on_sphere(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Uniform points of the unit sphere."""
     return torch.nn.functional.normalize(_normal(shape, generator), dim=-1)
 
 
 def _normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Standard normal numbers in float64."""
     return torch.randn(shape, generator=generator, dtype=torch.float64)

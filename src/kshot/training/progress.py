@@ -11,7 +11,7 @@ from tqdm import tqdm
 from kshot.measures import ACCURACY
 from kshot.training.state import TrainingState
 
-_SECONDS_BEFORE_ESTIMATE, _STEPS_BEFORE_ESTIMATE = 5.0, 5
+_SECONDS_BEFORE_ESTIMATE, _STEPS_BEFORE_ESTIMATE = 5.0, 3
 _LONG = 10 * 60.0  # seconds of a training that a person should be told of
 
 

@@ -42,7 +42,7 @@ def _images_per_second(counters: Counters, tasks: StepTasks) -> float:
 def _ending(counters: Counters, stopped: Stopped, options: ResolvedOptions) -> str:
     """What ended training, to be read after "ended"."""
     if stopped == "max_epochs":
-        return f"after all of its {counters.epoch} epochs"
+        return f"after epoch {counters.epoch} of {options.max_epochs}"
     if stopped == "patience":
         return f"early, {counters.epoch - counters.best_epoch} epochs after the best one (patience)"
     steps = options.steps_per_epoch

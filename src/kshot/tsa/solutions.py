@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,70 +12,75 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from kshot.data.augmentation import augmentation_for
 from kshot.data.dataset import Dataset
-from kshot.errors import CheckpointError, DivergenceError
-from kshot.evaluation.features import evaluating
+from kshot.data.episodes import Episodes
+from kshot.errors import CheckpointError
+from kshot.evaluation.task_loop import for_tasks
 from kshot.files import write_json
 from kshot.learners import TSAMAML
-from kshot.memory import keep_freed_memory
-from kshot.training.batches import StepTasks
-from kshot.training.distributed import Processes
+from kshot.training.distributed import resolve_device
 from kshot.training.interrupts import StopSignals, TrainingInterrupted
 from kshot.training.options import ResolvedOptions
 
 FloatArray = NDArray[np.float32]
 
-_TASKS_AT_ONCE = 16  # between two records of progress
 
+def solve_tasks(learner: TSAMAML, data: Dataset, *, options: ResolvedOptions, folder: Path, count: int) -> FloatArray:
+    """Estimate the optima of the first `count` training tasks, as far as the files in `folder` lack them.
 
-def solve_tasks(learner: TSAMAML, data: Dataset, options: ResolvedOptions, folder: Path, count: int) -> FloatArray:
-    """The vectors (n, D) of the first `count` training tasks, computed as far as the files in `folder` lack them.
+    Parameters
+    ----------
+    learner
+        Gives each task the weights that gradient descent reaches from theta*.
+    data
+        The dataset of the training.
+    options
+        All options of the training, which say what the tasks are.
+    folder
+        Holds the solutions.
+    count
+        Number of tasks.
 
-    options: all options of `kshot.train`, which say what the tasks are.
+    Returns
+    -------
+    ndarray
+        The vectors (count, D), float32, memory-mapped.
 
-    Raises TrainingInterrupted after a signal, CheckpointError for files that are damaged or of other tasks or weights,
-    DivergenceError for a task whose descent from theta* diverges.
+    Raises
+    ------
+    TrainingInterrupted
+        After a signal.
+    CheckpointError
+        If the files are damaged, or hold other tasks or weights.
+    DivergenceError
+        If the descent of a task diverges.
     """
-    tasks = _training_tasks(learner, data, options)
-    file = SolutionFile(folder, count, learner.vector_size, _origin(learner, data, options))
-    steps = (math.ceil(done / _TASKS_AT_ONCE) for done in (file.done, count))
-    bar = tqdm(total=count, initial=file.done, unit="task", desc="task solutions", disable=not options.progress)
-    with StopSignals() as signals, evaluating(learner, options.precision), bar:
-        for episodes in tasks.steps(*steps):
-            wanted = episodes.part(0, count - file.done)
-            try:
-                vectors = torch.cat(learner.by_chunk(learner.task_vectors, wanted))
-            except DivergenceError as error:
-                error.task = None if error.task is None else error.task + file.done
-                raise
-            file.append(vectors.cpu().numpy())
-            bar.update(wanted.tasks)
-            if signals.requested and not file.complete:
-                raise TrainingInterrupted(f"stopped after {file.done} of {count} task solutions")
-    return file.read()
-
-
-def _training_tasks(learner: TSAMAML, data: Dataset, options: ResolvedOptions) -> StepTasks:
-    """The tasks of training, some at a time, and the learner where they are."""
     split = data.split(options.train_on)
-    sampler = learner.sampler(split, options.shape, options.seed, options.within_domain)
-    augmentation = augmentation_for(split.normalization, split.image_shape[-1]) if options.augment else None
-    processes = Processes(options.device)
-    if processes.device.type == "cpu":
-        keep_freed_memory()
-    learner.to(processes.device)
+    file = SolutionFile(folder, tasks=count, size=learner.vector_size, origin=_origin(learner, data, options))
+    learner.to(resolve_device(options.device))
     if options.channels_last:
         learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return StepTasks(
-        sampler,
-        normalization=split.normalization,
-        augmentation=augmentation,
-        meta_batch=_TASKS_AT_ONCE,
-        processes=processes,
-    )
+    with StopSignals() as signals:
+
+        def solve(episodes: Episodes) -> None:
+            file.append(torch.cat(learner.by_chunk(learner.task_vectors, episodes)).cpu().numpy())
+            if signals.requested and not file.complete:
+                raise TrainingInterrupted(f"stopped after {file.done} of {count} task solutions")
+
+        for_tasks(
+            learner,
+            solve,
+            sampler=learner.sampler(split, options.shape, options.seed, options.within_domain),
+            numbers=np.arange(count),
+            normalization=split.normalization,
+            augmentation=augmentation_for(split.normalization, split.image_shape[-1]) if options.augment else None,
+            done=file.done,
+            precision=options.precision,
+            progress="task solutions" if options.progress else None,
+        )
+    return file.read()
 
 
 def _origin(learner: TSAMAML, data: Dataset, options: ResolvedOptions) -> dict[str, Any]:
@@ -86,23 +90,35 @@ def _origin(learner: TSAMAML, data: Dataset, options: ResolvedOptions) -> dict[s
         digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
     names = ("ways", "shots", "queries", "within_domain", "train_on", "augment", "seed", "precision")
     described = {name: learner.options[name] for name in ("assignment_steps", "inner_rate", "layers", "cluster_norms")}
-    own = {"dataset": data.name, "pretrained weights": digest.hexdigest()}
-    return own | described | {name: getattr(options, name) for name in names}
+    origin = {"dataset": data.name, "pretrained weights": digest.hexdigest()}
+    return origin | described | {name: getattr(options, name) for name in names}
 
 
 class SolutionFile:
     """``solutions.npy`` (tasks, size) float32 in a folder, of which the first `done` rows are written.
 
-    ``progress.json`` beside it says how many these are and, in `origin`, what they were computed from. It is replaced
-    only after the rows have reached the disk, so that a process that goes on never trusts half a row.
+    ``progress.json`` in the same folder says how many these are and, in `origin`, what they were computed from. It is
+    replaced only after the rows have reached the disk, so that a process that goes on never trusts half a row.
 
-    Raises CheckpointError where the folder holds rows of another origin, or fewer than it says.
+    Parameters
+    ----------
+    folder
+        Holds the two files; it is created with the first rows.
+    tasks, size
+        Number of rows, and numbers per row.
+    origin
+        Everything that the rows depend on, as JSON can hold it.
+
+    Raises
+    ------
+    CheckpointError
+        If the folder holds rows of another origin, or fewer than it says.
     """
 
-    def __init__(self, folder: Path, tasks: int, size: int, origin: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, *, tasks: int, size: int, origin: Mapping[str, Any]) -> None:
         self.path, self.progress = folder / "solutions.npy", folder / "progress.json"
         self.shape, self._row_bytes = (tasks, size), 4 * size
-        self.origin = json.loads(json.dumps(dict(origin) | {"tasks": tasks, "size": size}))  # as it is read again
+        self.origin = json.loads(json.dumps(dict(origin) | {"tasks": tasks, "size": size}))  # as it is read back
         self.done = self._written()
 
     @property
@@ -111,7 +127,7 @@ class SolutionFile:
         return self.done == self.shape[0]
 
     def append(self, rows: FloatArray) -> None:
-        """Write the next rows (R, size); CheckpointError where the disk refuses: the earlier ones are then kept."""
+        """Write the next rows (R, size); CheckpointError if the disk refuses, which keeps the earlier ones."""
         try:
             if self.done == 0:
                 self._begin()
@@ -129,7 +145,7 @@ class SolutionFile:
         self.done += len(rows)
 
     def read(self) -> FloatArray:
-        """All rows (tasks, size), memory-mapped, once they are complete."""
+        """All rows (tasks, size), memory-mapped; they must be complete."""
         return np.load(self.path, mmap_mode="r")
 
     def _begin(self) -> None:
@@ -157,7 +173,8 @@ class SolutionFile:
         differing = [name for name in self.origin.keys() | origin.keys() if origin.get(name) != self.origin.get(name)]
         if differing:
             raise CheckpointError(
-                f"{self._damaged} come from others than these ({', '.join(sorted(differing))}); {self._advice}"
+                f"{self._damaged} were computed from something else (it differs in {', '.join(sorted(differing))}); "
+                f"{self._advice}"
             )
         if short:
             raise CheckpointError(f"{self._damaged} are fewer than the {done} that were written; {self._advice}")
@@ -169,4 +186,4 @@ class SolutionFile:
 
     @property
     def _advice(self) -> str:
-        return f"delete the folder {self.path.parent} and resume the run: it computes them anew"
+        return f"delete the folder {self.path.parent} and resume the run: it computes them again"

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 
 from kshot.data.dataset import Dataset
 from kshot.errors import CheckpointError, ConfigError
-from kshot.files import write_text
+from kshot.files import write_csv
 from kshot.learners import TSAMAML, InitializationLearner, learners
 from kshot.runs import checkpoints
 from kshot.runs.config import describe_data, describe_learner
@@ -133,8 +131,8 @@ def train_tsa_maml(
                 _pretrain(learner, data, folder, stages, options, resume)
             with _naming_stage("the task solutions", folder):
                 resolved = options.resolved(learner, data.split(options.train_on))
-                vectors = solve_tasks(learner, data, resolved, folder.solutions, stages.solutions)
-            centroids, sizes = cluster(vectors, learner.groups, stages.clustering, options.seed)
+                vectors = solve_tasks(learner, data, options=resolved, folder=folder.solutions, count=stages.solutions)
+            centroids, sizes = cluster(vectors, learner.groups, method=stages.clustering, seed=options.seed)
             clusters = {"centroids": torch.from_numpy(centroids), "sizes": torch.from_numpy(sizes)}
             start = {"config": describe_learner(learner), "learner": learner.state_dict()}
             checkpoints.save(folder.clusters, start | clusters)
@@ -143,7 +141,7 @@ def train_tsa_maml(
         trained = train(learner, data, run=folder.path, resume=resume, **options.plain())
     epoch = options.tasks_per_epoch or learner.tasks_per_epoch(data.split(options.train_on))
     groups = _groups(learner, checkpoints.load(folder.clusters)["sizes"], epoch)
-    _write_groups(folder.path / "groups.csv", groups)
+    write_csv(folder.path / "groups.csv", [asdict(group) for group in groups])
     return GroupTraining(trained, groups)
 
 
@@ -213,7 +211,7 @@ def load_pretrained(learner: TSAMAML, run: Path) -> None:
 
 
 def _start(learner: TSAMAML, folder: StageFolder) -> None:
-    """Put theta* and the groups where the earlier stages found them."""
+    """Start theta* and the groups from what the earlier stages left."""
     clusters = checkpoints.load(folder.clusters, describe_learner(learner))
     checkpoints.load_weights(learner, clusters["learner"], folder.clusters)
     learner.start_groups(clusters["centroids"].to(learner.centroids.device))
@@ -222,11 +220,3 @@ def _start(learner: TSAMAML, folder: StageFolder) -> None:
 def _groups(learner: TSAMAML, sizes: torch.Tensor, epoch: int) -> list[Group]:
     numbers = zip(sizes.tolist(), learner.usage.tolist(), learner.unused_for.tolist())
     return [Group(group, size, tasks, idle, idle >= epoch) for group, (size, tasks, idle) in enumerate(numbers)]
-
-
-def _write_groups(path: Path, groups: Sequence[Group]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(Group)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(group) for group in groups)
-    write_text(path, text.getvalue())

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from kshot.data.classes import FRACTIONS, PARTS, ClassInfo, Part, check_fractions, listed, share_out
-from kshot.data.folders import fingerprint, image_files, split_of, subfolders, visible
+from kshot.data.folders import fingerprint, image_files, named_split, subfolders, visible
 from kshot.data.images import (
     ValueRange,
     check_value_range,
@@ -114,11 +114,11 @@ class Folder(Source):
     def _classes(self, tree: Path) -> list[ImageClass]:
         """Every class with its split, as the tree says or else by `fractions` and `seed`."""
         folders = subfolders(tree)
-        parts = {part for part in map(split_of, folders) if part is not None}
+        parts = {part for part in map(named_split, folders) if part is not None}
         if {"train", "test"} <= parts:
             return self._split_by_folders(tree, folders, carve_val="val" not in parts)
         if len(parts) > 1:
-            named = ", ".join(folder.name for folder in folders if split_of(folder) is not None)
+            named = ", ".join(folder.name for folder in folders if named_split(folder) is not None)
             raise DataError(
                 f"{tree} has the folders {named}, which read as splits, but not both train and test; add the one that "
                 f"is missing, or rename them if they are classes"
@@ -135,12 +135,12 @@ class Folder(Source):
 
     def _split_by_folders(self, tree: Path, folders: list[Path], *, carve_val: bool) -> list[ImageClass]:
         """Classes as the folders train, val and test say; without val, some of the training classes validate."""
-        strange = [folder.name for folder in folders if split_of(folder) is None]
+        strange = [folder.name for folder in folders if named_split(folder) is None]
         if strange:
             raise DataError(
                 f"{tree} has the folders train and test, and also {', '.join(strange)}; move them elsewhere"
             )
-        inner = {path: split_of(folder) for folder in folders for path in subfolders(folder)}
+        inner = {path: named_split(folder) for folder in folders for path in subfolders(folder)}
         classes = self._with_images(tree, inner)
         if not carve_val:
             return classes

@@ -14,30 +14,31 @@ from scipy.stats import binomtest
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from torch import Tensor
-from tqdm import tqdm
 
 from kshot.backbones.task_weights import forward_per_task
-from kshot.data.augmentation import prepare_images
-from kshot.data.dataset import Split
+from kshot.data.dataset import Dataset, Split
 from kshot.data.episodes import Episodes, EpisodeSampler, IntArray, TaskShape
-from kshot.errors import ConfigError
-from kshot.evaluation.features import device_of, evaluating
-from kshot.experiments.findings import Findings, check_positive
+from kshot.data.tasks import split_of
+from kshot.errors import ConfigError, check_positive
+from kshot.evaluation.fit import check_images
+from kshot.evaluation.protocol import check_tasks
+from kshot.evaluation.task_loop import for_tasks
+from kshot.experiments.findings import Findings
 from kshot.experiments.plots import STYLES
-from kshot.intervals import interval
+from kshot.intervals import mean_interval
 from kshot.learners import TSAMAML, Learner
 from kshot.report.tables import percent
 
-_TASKS_AT_ONCE = 16
 _DRAWN_AT_ONCE = 2048
-_DIMENSIONS = 50  # that t-SNE gets, of the largest variance, as is usual
+_DIMENSIONS = 50  # of the largest variance, which t-SNE starts from, as is usual
 
-Row = dict[str, float | int | str]
+Record = dict[str, float | int | str]  # one line of the table
 
 
 def group_usage(
     learners: Mapping[str, Learner],
-    split: Split,
+    split: Split | Dataset,
+    *,
     ways: int = 5,
     shots: int = 5,
     tasks: int = 1000,
@@ -46,27 +47,51 @@ def group_usage(
 ) -> Findings:
     """How often the tasks of each domain use each group, as a heat map.
 
-    learners: TSA-MAML, trained, by the names that the picture shows.
-    split: the classes that tasks are drawn from; a domain is a group of them (dataset of a mixture, alphabet, script).
-    ways: classes a task.
-    shots: support images a class.
-    tasks: tasks of each domain (Z21: 1000).
-    seed: names the set of tasks.
-    progress: show a bar on the terminal.
+    Parameters
+    ----------
+    learners
+        TSA-MAML, trained, by the names that the picture shows.
+    split
+        The classes that tasks are drawn from; a dataset stands for its test split. Tasks keep to one of its domains
+        (dataset of a mixture, alphabet, superclass).
+    ways
+        Classes per task.
+    shots
+        Support images per class.
+    tasks
+        Tasks per domain (Z21: 1000).
+    seed
+        Names the set of tasks.
+    progress
+        Show a bar on the terminal.
+
+    Returns
+    -------
+    Findings
+        One line per learner, domain and group: the share of tasks with its 95% interval (Wilson).
+
+    Raises
+    ------
+    ConfigError
+        If an option makes no sense, or a learner is no TSA-MAML or does not fit the images.
+    DataError
+        If the split is too small for the tasks.
     """
     check_positive(tasks=tasks)
+    split = split_of(split)
     sampler = EpisodeSampler(split, TaskShape(ways, shots, 0), seed=seed, within_domain=True)
     numbers = tasks_of_domains(sampler, tasks)
-    rows: list[Row] = []
+    rows: list[Record] = []
     for name, learner in learners.items():
-        own = _tsa_maml(name, learner, ways)
+        tsa_maml = _tsa_maml(name, learner, split, ways)
         every = np.concatenate(list(numbers.values()))
-        chosen = _for_tasks(own, sampler, every, own.assigned, name if progress else None).reshape(len(numbers), tasks)
+        assigned = _of_tasks(tsa_maml, sampler, every, tsa_maml.assigned, name if progress else None)
+        chosen = assigned.reshape(len(numbers), tasks)
         for domain, groups in zip(numbers, chosen):
-            for group in range(own.groups):
+            for group in range(tsa_maml.groups):
                 count = int((groups == group).sum())
                 low, high = binomtest(count, tasks).proportion_ci(method="wilson")
-                row: Row = {"run": name, "domain": domain, "group": group, "frequency": count / tasks}
+                row: Record = {"run": name, "domain": domain, "group": group, "frequency": count / tasks}
                 row |= {"low95": float(low), "high95": float(high), "dataset": split.dataset, "split": split.name}
                 rows.append(row | {"ways": ways, "shots": shots, "tasks": tasks, "seed": seed})
     protocol = f"{ways}-way {shots}-shot, {tasks} tasks of each domain of {split.dataset}/{split.name}, seed {seed}"
@@ -76,7 +101,8 @@ def group_usage(
 
 def task_map(
     learners: Mapping[str, Learner],
-    split: Split,
+    split: Split | Dataset,
+    *,
     method: Literal["tsne", "pca"] = "tsne",
     ways: int = 5,
     shots: int = 5,
@@ -87,33 +113,57 @@ def task_map(
     """Two maps of tasks, by their features and by their adapted parameters, coloured by domain.
 
     A task's feature is the mean over its support images under theta*, and its parameters are where gradient descent
-    takes it from theta*. Beside each map stands the share of tasks whose nearest neighbour, in all dimensions, is of
-    their own domain.
+    takes it from theta*. The title of each map says the share of tasks whose nearest neighbour, in all dimensions, is
+    from the same domain.
 
-    learners: TSA-MAML, trained, by the names that the picture shows.
-    split: the classes that tasks are drawn from; a domain is a group of them (dataset of a mixture, alphabet, script).
-    method: how many dimensions become two: "tsne" keeps neighbours together, "pca" is linear.
-    ways: classes a task.
-    shots: support images a class.
-    tasks: tasks of each domain.
-    seed: names the set of tasks, and the random numbers of t-SNE.
-    progress: show bars on the terminal.
+    Parameters
+    ----------
+    learners
+        TSA-MAML, trained, by the names that the picture shows.
+    split
+        The classes that tasks are drawn from; a dataset stands for its test split. Tasks keep to one of its domains
+        (dataset of a mixture, alphabet, superclass).
+    method
+        How many dimensions become two: "tsne" keeps neighbours together, "pca" is linear.
+    ways
+        Classes per task.
+    shots
+        Support images per class.
+    tasks
+        Tasks per domain, at least 2.
+    seed
+        Names the set of tasks, and the random numbers of t-SNE.
+    progress
+        Show bars on the terminal.
+
+    Returns
+    -------
+    Findings
+        One line per learner and task: its places on both maps, and whether its neighbours are from its domain.
+
+    Raises
+    ------
+    ConfigError
+        If an option makes no sense, or a learner is no TSA-MAML or does not fit the images.
+    DataError
+        If the split is too small for the tasks.
     """
     if method not in ("tsne", "pca"):
         raise ConfigError(f"method is {method!r}; choose one of: tsne, pca")
-    check_positive(tasks=tasks)
+    check_tasks(tasks)
+    split = split_of(split)
     sampler = EpisodeSampler(split, TaskShape(ways, shots, 0), seed=seed, within_domain=True)
     numbers = tasks_of_domains(sampler, tasks)
     every, domains = np.concatenate(list(numbers.values())), np.repeat(list(numbers), tasks)
-    rows: list[Row] = []
+    rows: list[Record] = []
     for name, learner in learners.items():
-        own = _tsa_maml(name, learner, ways)
+        tsa_maml = _tsa_maml(name, learner, split, ways)
         seen: dict[str, Any] = {}
-        for kind, function in (("feature", _features(own)), ("parameters", own.task_vectors)):
-            points = _for_tasks(own, sampler, every, function, f"{name}, {kind}" if progress else None)
-            seen[kind] = two_dimensions(points, method, seed), own_neighbours(points, domains)
+        for kind, function in (("feature", _features(tsa_maml)), ("parameters", tsa_maml.task_vectors)):
+            points = _of_tasks(tsa_maml, sampler, every, function, f"{name}, {kind}" if progress else None)
+            seen[kind] = two_dimensions(points, method, seed), neighbours_of_domain(points, domains)
         for place, (task, domain) in enumerate(zip(every.tolist(), domains.tolist())):
-            row: Row = {"run": name, "task": task, "domain": domain}
+            row: Record = {"run": name, "task": task, "domain": domain}
             for kind, (plane, neighbours) in seen.items():
                 x, y = plane[place].tolist()
                 row |= {f"{kind}_x": x, f"{kind}_y": y, f"{kind}_neighbour_of_domain": int(neighbours[place])}
@@ -149,30 +199,33 @@ def two_dimensions(points: NDArray[Any], method: Literal["tsne", "pca"], seed: i
     return reduced.astype(np.float64)
 
 
-def own_neighbours(points: NDArray[Any], domains: NDArray[Any]) -> NDArray[np.bool_]:
-    """Whether the nearest other point is of the same domain, (M,), for points (M, D)."""
+def neighbours_of_domain(points: NDArray[Any], domains: NDArray[Any]) -> NDArray[np.bool_]:
+    """Whether the nearest other point is from the same domain, (M,), for points (M, D)."""
     rows = torch.from_numpy(points).double()
     distances = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
     return domains[distances.fill_diagonal_(torch.inf).argmin(1).numpy()] == domains
 
 
-def _tsa_maml(name: str, learner: Learner, ways: int) -> TSAMAML:
+def _tsa_maml(name: str, learner: Learner, split: Split, ways: int) -> TSAMAML:
+    """The learner, checked; ConfigError if it is no TSA-MAML, or does not fit the tasks."""
     if not isinstance(learner, TSAMAML):
         raise ConfigError(f"{name} is a {type(learner).__name__}, which has no groups; give runs of tsa-maml")
     learner.check_ways(ways)
+    check_images(learner, split)
     return learner
 
 
-def _for_tasks(
+def _of_tasks(
     learner: TSAMAML, sampler: EpisodeSampler, numbers: IntArray, function: Any, bar: str | None
 ) -> NDArray[Any]:
     """What a function of prepared tasks returns for the tasks with these numbers, (M, ...)."""
-    pieces: list[Tensor] = []
-    starts = range(0, len(numbers), _TASKS_AT_ONCE)
-    with evaluating(learner, "float32"), torch.no_grad():
-        for start in tqdm(starts, desc=bar, unit_scale=_TASKS_AT_ONCE, unit="task", disable=bar is None):
-            raw = sampler.episodes(numbers[start : start + _TASKS_AT_ONCE], device_of(learner))
-            pieces += learner.by_chunk(function, prepare_images(raw, sampler.split.normalization))
+
+    @torch.no_grad()
+    def of_batch(episodes: Episodes) -> Tensor:
+        return torch.cat(learner.by_chunk(function, episodes))
+
+    normalization = sampler.split.normalization
+    pieces = for_tasks(learner, of_batch, sampler=sampler, numbers=numbers, normalization=normalization, progress=bar)
     return torch.cat(pieces).cpu().numpy()
 
 
@@ -182,19 +235,19 @@ def _features(learner: TSAMAML) -> Any:
     def features(episodes: Episodes) -> Tensor:
         weights = learner.initial(episodes.tasks).items()
         prefix = "backbone."
-        own = {name.removeprefix(prefix): weight for name, weight in weights if name.startswith(prefix)}
-        return forward_per_task(learner.backbone, own, episodes.support).mean(1)
+        of_backbone = {name.removeprefix(prefix): weight for name, weight in weights if name.startswith(prefix)}
+        return forward_per_task(learner.backbone, of_backbone, episodes.support).mean(1)
 
     return features
 
 
-def _usage_verdict(rows: Sequence[Row], protocol: str) -> str:
+def _usage_verdict(rows: Sequence[Record], protocol: str) -> str:
     parts = []
     for name in dict.fromkeys(row["run"] for row in rows):
         favourites = []
         for domain in dict.fromkeys(row["domain"] for row in rows):
-            own = [row for row in rows if (row["run"], row["domain"]) == (name, domain)]
-            best = max(own, key=lambda row: float(row["frequency"]))
+            of_domain = [row for row in rows if (row["run"], row["domain"]) == (name, domain)]
+            best = max(of_domain, key=lambda row: float(row["frequency"]))
             low, high = (100 * float(best[edge]) for edge in ("low95", "high95"))
             favourites.append(
                 f"{domain} group {best['group']} in {100 * float(best['frequency']):.1f} % ({low:.1f} to {high:.1f})"
@@ -203,15 +256,15 @@ def _usage_verdict(rows: Sequence[Row], protocol: str) -> str:
     return f"The group that each domain uses most: {'; '.join(parts)} ({protocol}; 95% intervals over tasks)."
 
 
-def _draw_usage(figure: Figure, rows: Sequence[Row], protocol: str) -> None:
+def _draw_usage(figure: Figure, rows: Sequence[Record], protocol: str) -> None:
     figure.suptitle(f"{protocol};\nbelow each share its 95% interval", fontsize=8.5)
     runs = list(dict.fromkeys(row["run"] for row in rows))
     domains = list(dict.fromkeys(row["domain"] for row in rows))
     for axes, name in zip(figure.subplots(1, len(runs), squeeze=False, sharey=True)[0], runs):
-        own = [row for row in rows if row["run"] == name]
-        shares = np.asarray([row["frequency"] for row in own], np.float64).reshape(len(domains), -1)
+        of_run = [row for row in rows if row["run"] == name]
+        shares = np.asarray([row["frequency"] for row in of_run], np.float64).reshape(len(domains), -1)
         axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100, aspect="auto")
-        for place, row in enumerate(own):
+        for place, row in enumerate(of_run):
             y, x = divmod(place, shares.shape[1])
             text = f"{100 * shares[y, x]:.0f} %\n{100 * float(row['low95']):.0f}–{100 * float(row['high95']):.0f}"
             colour = "white" if shares[y, x] > 0.55 else "black"
@@ -222,7 +275,7 @@ def _draw_usage(figure: Figure, rows: Sequence[Row], protocol: str) -> None:
         axes.set_xlabel("group")
 
 
-def _map_verdict(rows: Sequence[Row], protocol: str) -> str:
+def _map_verdict(rows: Sequence[Record], protocol: str) -> str:
     rows_of_one = [row for row in rows if row["run"] == rows[0]["run"]]
     sizes = Counter(row["domain"] for row in rows_of_one)
     chance = sum(size * (size - 1) for size in sizes.values()) / (len(rows_of_one) * (len(rows_of_one) - 1))
@@ -231,31 +284,33 @@ def _map_verdict(rows: Sequence[Row], protocol: str) -> str:
         shares = [f"by {kind} {_share(rows, name, kind)} %" for kind in ("feature", "parameters")]
         parts.append(f"{name} {' and '.join(shares)}")
     return (
-        f"Tasks whose nearest neighbour is of their own domain: {'; '.join(parts)} "
+        f"Tasks whose nearest neighbour is from the same domain: {'; '.join(parts)} "
         f"({100 * chance:.1f} % by chance; {protocol}; 95% intervals over tasks)."
     )
 
 
-def _share(rows: Sequence[Row], name: Any, kind: str) -> str:
+def _share(rows: Sequence[Record], name: Any, kind: str) -> str:
     hits = np.asarray([row[f"{kind}_neighbour_of_domain"] for row in rows if row["run"] == name], np.float64)
-    return percent(float(hits.mean()), interval(hits))
+    return percent(*mean_interval(hits))
 
 
-def _draw_map(figure: Figure, rows: Sequence[Row], protocol: str) -> None:
-    figure.suptitle(f"{protocol}; in brackets: nearest neighbour of the own domain, 95% interval", fontsize=8.5)
+def _draw_map(figure: Figure, rows: Sequence[Record], protocol: str) -> None:
+    figure.suptitle(f"{protocol}; in brackets: nearest neighbour from the same domain, 95% interval", fontsize=8.5)
     runs = list(dict.fromkeys(row["run"] for row in rows))
     for line, name in zip(figure.subplots(len(runs), 2, squeeze=False), runs):
-        own = [row for row in rows if row["run"] == name]
+        of_run = [row for row in rows if row["run"] == name]
         for axes, kind in zip(line, ("feature", "parameters")):
-            for style, domain in enumerate(dict.fromkeys(row["domain"] for row in own)):
-                points = [(row[f"{kind}_x"], row[f"{kind}_y"]) for row in own if row["domain"] == domain]
+            for style, domain in enumerate(dict.fromkeys(row["domain"] for row in of_run)):
+                points = [(row[f"{kind}_x"], row[f"{kind}_y"]) for row in of_run if row["domain"] == domain]
                 look = STYLES[style % len(STYLES)]
                 # markers go on changing when colours begin again
                 marker = "os^Dv<>PX*"[(style + style // len(STYLES)) % 10]
                 axes.scatter(
                     *zip(*points), s=16, alpha=0.75, lw=0, color=look["color"], marker=marker, label=str(domain)
                 )
-            axes.set_title(f"{name}: {kind}, {own[0]['method']} ({_share(rows, name, kind)} %)", loc="left", fontsize=9)
+            axes.set_title(
+                f"{name}: {kind}, {of_run[0]['method']} ({_share(rows, name, kind)} %)", loc="left", fontsize=9
+            )
             axes.set(xticks=[], yticks=[])
     handles, labels = line[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)), frameon=False, fontsize=8)

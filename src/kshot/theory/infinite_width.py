@@ -1,7 +1,7 @@
 """NNGP and NTK kernels of infinitely wide ReLU networks in closed form (W21 section 4; Arora et al. 2019, section 3).
 
 Every recursion runs on the angle between two points, through ``sin(angle / 2) ** 2``: unlike the cosine, it keeps its
-digits where points are equal or opposite, and no rounding error grows with depth.
+digits at points that are equal or opposite, and no rounding error grows with depth.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from kshot.errors import ConfigError, DataError
+from kshot.errors import ConfigError, DataError, check_choice
 
 Network = Literal["relu", "residual", "residual-prenorm", "residual-postnorm"]
 
@@ -20,16 +20,20 @@ Network = Literal["relu", "residual", "residual-prenorm", "residual-postnorm"]
 class Kernels(NamedTuple):
     """The two kernels of a network, (..., n, m) each.
 
-    nngp: covariance of its outputs at initialisation, also the part of the NTK that the last layer contributes.
-    ntk: inner products of its gradients with respect to all weights.
+    Attributes
+    ----------
+    nngp
+        Covariance of its outputs at initialisation, which is also the part of the NTK that the last layer contributes.
+    ntk
+        Inner products of its gradients with respect to all weights.
     """
 
     nngp: Tensor
     ntk: Tensor
 
 
-def kernels(x1: Tensor, x2: Tensor | None = None, depth: int = 3, network: Network = "relu") -> Kernels:
-    """NNGP and NTK of a ReLU network of infinite width, in the NTK parametrisation, He initialisation, no biases.
+def kernels(x1: Tensor, x2: Tensor | None = None, *, depth: int = 3, network: Network = "relu") -> Kernels:
+    """NNGP and NTK of a ReLU network of infinite width: NTK parametrisation, He initialisation, no biases.
 
     With ``linear(z) = sqrt(2 / fan_in) W z`` and standard normal W, and ``norm`` a LayerNorm without scale and shift:
 
@@ -39,19 +43,31 @@ def kernels(x1: Tensor, x2: Tensor | None = None, depth: int = 3, network: Netwo
     - "residual-postnorm": blocks ``z -> norm(z + linear(relu(z)))`` on a normalised first layer;
     - "residual-prenorm": blocks ``z -> z + linear(relu(norm(z)))``, then ``linear(relu(norm(z)))``.
 
-    x1: points (..., n, d), x2: points (..., m, d), by default x1; leading shapes broadcast. Computed in float64.
-    depth: linear layers on the path through all blocks, at least 1; a network of depth 1 is linear.
+    The NTK has a kink at pairs of points of the same or the opposite direction; its gradient there is the mean of both
+    sides. On the diagonal of "relu" it is exactly `depth` times the NNGP.
 
-    The NTK has a kink where two points have the same or the opposite direction; its gradient there is taken to be the
-    mean of both sides. On the diagonal of "relu" it is exactly `depth` times the NNGP.
-    Raises ConfigError for a depth below 1 or an unknown network, DataError for points that are zero (their angle is not
-    defined), not finite, or of another dimension.
+    Parameters
+    ----------
+    x1
+        Points (..., n, d); the kernels are computed in float64.
+    x2
+        Points (..., m, d), whose leading shape broadcasts with that of `x1`; None for `x1` itself.
+    depth
+        Linear layers on the path through all blocks, at least 1; a network of depth 1 is linear.
+    network
+        Which of the four families.
+
+    Raises
+    ------
+    ConfigError
+        For a depth below 1 or an unknown network.
+    DataError
+        For points that are zero (their angle is not defined), not finite, or of another dimension.
     """
     if depth < 1:
-        raise ConfigError(f"depth is {depth}, but a network has one layer at least")
-    if network not in get_args(Network):
-        raise ConfigError(f"there is no network {network!r}; choose one of: {', '.join(get_args(Network))}")
-    first, second = checked_points(x1, "x1"), checked_points(x1 if x2 is None else x2, "x2")
+        raise ConfigError(f"depth is {depth}, but a network has at least one layer")
+    check_choice("network", network, get_args(Network))
+    first, second = _checked_points(x1, "x1"), _checked_points(x1 if x2 is None else x2, "x2")
     if first.shape[-1] != second.shape[-1]:
         raise DataError(f"the points of x1 have dimension {first.shape[-1]}, those of x2 {second.shape[-1]}")
     length1, length2 = (torch.linalg.vector_norm(points, dim=-1) for points in (first, second))
@@ -69,8 +85,8 @@ def kernels(x1: Tensor, x2: Tensor | None = None, depth: int = 3, network: Netwo
     return Kernels(size * ratio.nngp, size * ratio.ntk)
 
 
-def checked_points(points: Tensor, name: str) -> Tensor:
-    """The points (..., n, d) in float64; DataError where one is zero or not finite, or the shape is another."""
+def _checked_points(points: Tensor, name: str) -> Tensor:
+    """The points (..., n, d) in float64; DataError if one is zero or not finite, or the shape is another."""
     if points.ndim < 2:
         raise DataError(f"{name} has shape {tuple(points.shape)}, but points have shape (..., n, d)")
     points = points.double()
@@ -96,11 +112,11 @@ class _Angles(NamedTuple):
 
     @property
     def active(self) -> Tensor:
-        """The share of ReLUs that are active for both of two points, times 2: the arc-cosine kernel of order 0."""
+        """Twice the share of ReLUs that are active for both of two points: the arc-cosine kernel of order 0."""
         return 1 - self.angle / math.pi
 
     def half_after_relu(self) -> Tensor:
-        """`half` behind a ReLU layer: the arc-cosine kernel of order 1 (Cho and Saul 2009)."""
+        """`half` after a ReLU layer: the arc-cosine kernel of order 1 (Cho and Saul 2009)."""
         return self.half - (self.angle.sin() - self.angle * self.cos) / (2 * math.pi)
 
 
@@ -113,13 +129,13 @@ def _angles_between(unit1: Tensor, unit2: Tensor) -> _Angles:
 
 
 def _angles(half: Tensor) -> _Angles:
-    """Angles of which `half` is in [0, 1), with gradient 0 instead of infinity where it is 0."""
+    """Angles whose `half` is in [0, 1), with gradient 0 in the place of infinity at 0."""
     positive = half > 0
     return _Angles(2 * torch.where(positive, half, 0.5).sqrt().asin() * positive, half)
 
 
 def _relu(angles: _Angles, depth: int) -> Kernels:
-    """The kernels for points of unit variance."""
+    """The kernels of "relu" for points of unit variance."""
     ntk = angles.cos
     for _ in range(depth - 1):
         active = angles.active
@@ -129,7 +145,7 @@ def _relu(angles: _Angles, depth: int) -> Kernels:
 
 
 def _residual(angles: _Angles, depth: int) -> Kernels:
-    """The kernels for points of unit variance; LayerNorm after a block changes nothing for these."""
+    """The kernels of "residual" for points of unit variance, for which LayerNorm after a block changes nothing."""
     ntk = angles.cos
     for _ in range(depth - 2):
         branch = angles.half_after_relu()
@@ -155,5 +171,6 @@ def _prenorm(angles: _Angles, variance1: Tensor, variance2: Tensor, depth: int) 
 
 
 def _read_out(angles: _Angles, ntk: Tensor) -> Kernels:
+    """A last ReLU and the last linear layer."""
     nngp = 1 - 2 * angles.half_after_relu()
     return Kernels(nngp, nngp + angles.active * ntk)
