@@ -16,6 +16,7 @@ from kshot.data.dataset import Split
 from kshot.data.episodes import IntArray
 from kshot.errors import ConfigError
 from kshot.learners.base import FeatureLearner, Learner
+from kshot.learners.training_split import check_observed
 from kshot.measures import Statistics
 from kshot.memory import keep_freed_memory
 
@@ -68,6 +69,7 @@ def extract_features(
     progress: bool = False,
 ) -> Tensor:
     """Features (M, D) of every image of a split, each computed once, on the learner's device."""
+    check_observed(learner)
     count = len(split.images)
     if device_of(learner).type == "cpu":
         keep_freed_memory()

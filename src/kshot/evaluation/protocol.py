@@ -23,6 +23,7 @@ from kshot.errors import ConfigError, DivergenceError
 from kshot.evaluation.features import check_mode, device_of, evaluating, extract_features, features_at
 from kshot.evaluation.results import Evaluation, Protocol
 from kshot.learners.base import FeatureLearner, Learner, learners, task_losses
+from kshot.learners.training_split import check_observed
 from kshot.measures import Statistics
 from kshot.solvers.adaptation import Adaptation, HeadAdaptation, adaptations
 
@@ -156,6 +157,7 @@ def plan_evaluation(
     check_mode(learner, precision, statistics)
     ways = usual_ways(learner, split) if ways is None else ways
     learner.check_ways(ways)
+    check_observed(learner)
     shape = TaskShape(ways, shots, queries)
     return shape, task_sampler(split, shape, seed, within_domain), _adaptation_of(learner, adaptation)
 

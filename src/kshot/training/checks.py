@@ -10,7 +10,7 @@ import torch
 from kshot.data.tasks import AnySplit
 from kshot.errors import ConfigError
 from kshot.evaluation.features import device_of, evaluating
-from kshot.learners.base import FeatureLearner, Learner
+from kshot.learners.base import Learner
 
 
 def check_queries(learner: Learner, queries: int) -> None:
@@ -45,20 +45,21 @@ def check_fit(learner: Learner, config: Mapping[str, Any], split: AnySplit) -> N
                     f"{section['name']} was built with {name}={section[name]}, but {split.dataset}/{split.name} has "
                     f"{name}={size}; build it with {name}={size}"
                 )
-    if isinstance(learner, FeatureLearner):
+    if getattr(learner, "backbone", None) is not None:
         _check_features(learner, split)
 
 
 @torch.no_grad()
-def _check_features(learner: FeatureLearner, split: AnySplit) -> None:
+def _check_features(learner: Learner, split: AnySplit) -> None:
     """Pass one black image through the backbone: what it was built for need not be among its options."""
     channels, height, width = split.image_shape
-    name, promised = type(learner.backbone).__name__, learner.backbone.feature_size
+    backbone: Any = learner.backbone
+    name, promised = type(backbone).__name__, backbone.feature_size
     advice = f"build it for them, with in_channels={channels} and image_size={width}"
     images = f"the images of {split.dataset}/{split.name}, {channels} x {height} x {width}"
     with evaluating(learner, "float32"):
         try:
-            features = learner.backbone(torch.zeros(1, channels, height, width, device=device_of(learner))).shape[1]
+            features = backbone(torch.zeros(1, channels, height, width, device=device_of(learner))).shape[1]
         except RuntimeError as error:
             raise ConfigError(f"{name} cannot take {images}: {error}; {advice}") from error
     if features != promised:
