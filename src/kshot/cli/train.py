@@ -40,7 +40,7 @@ EXAMPLES = [
     "kshot train",
     "kshot train --data cifar-fs --learner mtl --backbone conv4 --backbone.width 64 --max-epochs 40",
     "kshot train --recipe mtl-cifar-fs-5shot --seed 1",
-    "kshot train --recipe mtl-cifar-fs-5shot-conv4 --set learner.statistics=joint --run runs/joint",
+    "kshot train --recipe mtl-cifar-fs-5shot-conv4 --set learner.normalize_over=batch --run runs/batch",
     "kshot train --resume runs/mtl-cifar-fs-5shot-seed0",
     "torchrun --nproc-per-node 4 -m -- kshot train --recipe mtl-cifar-fs-5shot --meta-batch 8",
 ]
