@@ -96,8 +96,8 @@ def sides(algorithm: str, episodes: Episodes) -> dict[str, Callable[[], list[Ten
 def new_learner(algorithm: str) -> InitializationLearner:
     torch.manual_seed(0)
     if algorithm == "anil":
-        return ANIL(Conv4(32), WAYS, RATE, STEPS)
-    return MAML(Conv4(32), WAYS, RATE, STEPS, first_order=algorithm == "fomaml")
+        return ANIL(Conv4(32), ways=WAYS, inner_rate=RATE, inner_steps=STEPS)
+    return MAML(Conv4(32), ways=WAYS, inner_rate=RATE, inner_steps=STEPS, first_order=algorithm == "fomaml")
 
 
 def peer_network(learner: InitializationLearner) -> nn.Sequential:

@@ -137,7 +137,13 @@ def test_modulations_that_do_not_fit_are_refused(network):
         pass
 
 
-@pytest.mark.parametrize("build", [lambda network: MMAML(network, ways=3), lambda network: TADAM(network, 12)])
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda network: MMAML(network, ways=3),
+        lambda network: TADAM(network, num_classes=12),
+    ],
+)
 def test_learners_refuse_a_network_without_layers_to_modulate(build):
     network = backbone(nn.Conv2d(1, 2, 3), in_channels=1, image_size=16)
     with pytest.raises(ConfigError, match="ModuleBackbone has no layer that FiLM could modulate; choose conv4"):

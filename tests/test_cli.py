@@ -103,7 +103,7 @@ def test_a_recipe_sets_the_defaults_that_help_shows(say):
         (["train", "--backbone", "resnet-12"], "did you mean 'resnet12'?"),
         (["train", "--data", "tinny"], "no dataset 'tinny'"),
         (["train", "--recipe", "mtl-cifar-fs-5-shot"], "did you mean mtl-cifar-fs-5shot?"),
-        (["train", "--learner.statistic", "joint"], "did you mean --learner.statistics?"),
+        (["train", "--learner.normalise_over", "batch"], "did you mean --learner.normalize-over?"),
         (
             ["train", "--learner", "protonet", "--learner.inner-rate", "0.1"],
             "no option --learner.inner-rate; protonet has none of this name, but anil, hsml, imaml, maml, meta-lstm, "
@@ -121,8 +121,8 @@ def test_a_recipe_sets_the_defaults_that_help_shows(say):
             "--learner.random-shots takes true or false, not 'maybe'",
         ),
         (
-            ["train", "--set", "learner.statistics=both"],
-            "--learner.statistics takes one of 'task', 'joint', not 'both'",
+            ["train", "--set", "learner.normalize_over=both"],
+            "--learner.normalize-over takes one of 'task', 'batch', not 'both'",
         ),
         (["train", "--set", "max_epochs=many"], "--max-epochs takes a whole number or null, not 'many'"),
         (["train", "--set", "max_epochs"], "--set takes key=value"),

@@ -30,12 +30,12 @@ def test_the_seed_makes_the_run(say, runs, tmp_path):
 
 
 def test_set_equals_the_option_and_either_spelling_serves(say):
-    words = ["--set", "training.max_epochs=1", "--set", "learner.statistics=joint", "--tasks_per_epoch=3"]
+    words = ["--set", "training.max_epochs=1", "--set", "learner.normalize_over=batch", "--tasks_per_epoch=3"]
     assert say("train", *TINY, *words, "--run", "changed")[0] == 0
     config = yaml.safe_load(Path("changed/config.yaml").read_text())
     assert config["training"]["max_epochs"] == 1
     assert config["training"]["tasks_per_epoch"] == 3
-    assert config["learner"]["statistics"] == "joint"
+    assert config["learner"]["normalize_over"] == "batch"
 
 
 def test_another_schedule_than_the_recipes_has_none_of_its_steps():

@@ -126,7 +126,7 @@ class OptionsRead(Exception):
 class Reader:
     """Someone who types what the pages say, in an empty folder; remembers what was printed last.
 
-    at_length: run the experiments of the theory, too, of which otherwise the options are read.
+    at_length: run the demo, TSA-MAML and the theory, too, of which otherwise the options are read.
     """
 
     def __init__(self, capsys: pytest.CaptureFixture[str], at_length: bool = False) -> None:
@@ -180,7 +180,7 @@ class Reader:
 
     def kshot(self, words: list[str], block: Block) -> None:
         downloads = words[:2] == ["data", "prepare"] and words[2] in DATASETS
-        takes_long = words[0] in ("demo", "theory") and not self.at_length
+        takes_long = words[0] in ("demo", "theory", "tsa") and not self.at_length
         if block.treatment == "parse" or downloads or takes_long:
             code = self.read_options(words)
         else:
@@ -240,7 +240,7 @@ def test_a_page_does_what_it_says(page, reader):
 
 
 def _takes_long(page: Path) -> bool:
-    return any(block.treatment == "slow" or "kshot theory" in block.text for block in blocks(page))
+    return any(block.treatment == "slow" or re.search("kshot (theory|tsa)", block.text) for block in blocks(page))
 
 
 @pytest.mark.slow

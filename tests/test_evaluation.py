@@ -226,7 +226,7 @@ def test_impossible_requests_are_refused_before_any_feature_is_computed(learner,
 @pytest.mark.parametrize(("size", "batches"), [(32, [250] * 4 + [40]), (84, [36] * 28 + [32]), (8, [250] * 4 + [40])])
 def test_features_are_extracted_from_so_many_pixels_at_a_time(size, batches, toy_split, monkeypatch):
     split, seen = toy_split([1040], size=size), []
-    learner = MultiTask(Conv4(2, in_channels=1, image_size=32), 12)
+    learner = MultiTask(Conv4(2, in_channels=1, image_size=32), num_classes=12)
 
     def features(images):
         seen.append(len(images))

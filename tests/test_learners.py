@@ -1,269 +1,356 @@
-"""The contract tests: every registered learner passes them, untouched, by being registered."""
+"""The contract tests: every registered learner passes them, untouched, by being registered; and what they notice."""
 
 from __future__ import annotations
 
-import copy
 import inspect
+import re
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from learner_toys import VARIANTS, build, kind_of, normalised, with_support
-from torch import nn
+import torch.nn.functional as F
+from gradient_toys import draw_tasks, smooth
+from learner_toys import VARIANTS, build, checked
+from torch import Tensor, nn
 
-from kshot.data.episodes import Episodes, EpisodeSampler, TaskShape
-from kshot.errors import ConfigError, DataError
-from kshot.learners import R2D2, FeatureLearner, InitializationLearner, Learner, MultiTask, Supervised, learners
+from kshot import evaluation
+from kshot.backbones import Backbone, Conv4
+from kshot.data.dataset import Dataset
+from kshot.data.episodes import Episodes
+from kshot.errors import ConfigError
+from kshot.learners import MAML, FeatureLearner, ProtoNet, SimpleShot, learners
+from kshot.learners import base as learner_base
+from kshot.learners import maml as maml_module
+from kshot.learners.training_split import observe
+from kshot.solvers.adaptation import NearestCentroid
+from kshot.testing import check_learner
+from kshot.testing.learners import _require_equal_gradients
+from kshot.testing.subject import Subject
+from kshot.training import train
 from kshot.training.checks import check_compile
 
-
-@pytest.fixture(params=sorted([*learners, *VARIANTS]))
-def name(request) -> str:
-    return request.param
+NAMES = sorted([*learners, *VARIANTS.keys() - learners.keys()])
 
 
-@pytest.fixture
-def train_episodes(name, toy_data):
-    """Three tasks (or, for learners of images, thirty images) as training sees them."""
-    sampler = build(name).sampler(toy_data.train, TaskShape(3, 2, 4), seed=0)
-    return lambda count=3: normalised(sampler.episodes(np.arange(count)), toy_data.train)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_learner_keeps_the_contracts(name):
+    cls, options = checked(name)
+    check_learner(cls, **options)
 
 
-TRAINED: dict[str, Learner] = {}
-
-
-@pytest.fixture
-def trained(name, train_episodes) -> Learner:
-    """The learner after a few steps on one batch; trained once, and with all tasks at once where it can."""
-    if name not in TRAINED:
-        options = {"tasks_at_once": 1000} if issubclass(kind_of(name), InitializationLearner) else {}
-        learner = build(name, **options)
-        batch = train_episodes(4 * learner.meta_batch)
-        optimizer = torch.optim.Adam(learner.parameters(), 3e-3)
-        for _ in range(10):
-            optimizer.zero_grad()
-            learner.accumulate_gradients(batch)
-            optimizer.step()
-        TRAINED[name] = learner
-    return copy.deepcopy(TRAINED[name])
-
-
-@pytest.fixture
-def unseen_episodes(toy_data):
-    sampler = EpisodeSampler(toy_data.test, TaskShape(3, 3, 5), seed=0)
-    return normalised(sampler.episodes(np.arange(6)), toy_data.test)
-
-
-def test_scores_have_a_row_for_every_query_image(name, unseen_episodes):
-    scores = build(name).eval().scores(unseen_episodes)
-    assert scores.shape == (6, 15, 3)
-    assert scores.isfinite().all()
-
-
-def test_same_seed_gives_the_same_numbers(name, train_episodes, unseen_episodes):
-    first, second = build(name), build(name)
-    torch.testing.assert_close(first.meta_loss(train_episodes()), second.meta_loss(train_episodes()), rtol=0, atol=0)
-    results = [learner.eval().scores(unseen_episodes) for learner in (first, second)]
-    torch.testing.assert_close(*results, rtol=0, atol=0)
-
-
-def test_scores_follow_a_permutation_of_the_labels(name, unseen_episodes):
-    learner, permutation = build(name).double().eval(), torch.tensor([2, 0, 1])
-    if not learner.follows_label_permutations:
-        pytest.skip("its head has a row of its own for each label number, and says so")
-    episodes = unseen_episodes.with_images(unseen_episodes.support.double(), unseen_episodes.query.double())
-    renamed = Episodes(
-        episodes.support,
-        permutation[episodes.support_labels],
-        episodes.query,
-        permutation[episodes.query_labels],
-        episodes.classes,
-        episodes.keys,
-    )
-    torch.testing.assert_close(
-        learner.scores(renamed)[..., permutation], learner.scores(episodes), rtol=1e-5, atol=1e-5
-    )
-
-
-def test_scores_do_not_depend_on_the_order_of_the_support_images(name, unseen_episodes):
-    learner, order = build(name).double().eval(), torch.randperm(9, generator=torch.Generator().manual_seed(0))
-    if not learner.ignores_support_order:
-        pytest.skip("its mini-batches go by the place of an image in the support set, and it says so")
-    episodes = unseen_episodes.with_images(unseen_episodes.support.double(), unseen_episodes.query.double())
-    shuffled = with_support(episodes, order)
-    torch.testing.assert_close(learner.scores(shuffled), learner.scores(episodes), rtol=1e-5, atol=1e-5)
-
-
-def test_support_sets_may_be_unequal(trained, unseen_episodes):
-    keep = torch.tensor([0, 1, 2, 3, 4, 6, 7])  # three, two and two images of the three classes
-    episodes = with_support(unseen_episodes, keep)
-    accuracy = (trained.eval().scores(episodes).argmax(-1) == episodes.query_labels).float().mean()
-    assert accuracy > 0.5
-
-
-def test_training_beats_chance_clearly_on_separable_tasks(name, trained, train_episodes, unseen_episodes):
-    batch = train_episodes(24)
-    assert trained.train().meta_loss(batch) < build(name).meta_loss(batch)
-    scores = trained.eval().scores(unseen_episodes)
-    least = 0.7 if name == "matching-net-full-context" else 0.8  # whose recurrent networks learn more slowly
-    assert (scores.argmax(-1) == unseen_episodes.query_labels).float().mean() > least
-
-
-def test_saved_and_loaded_learner_gives_equal_scores(name, unseen_episodes, tmp_path):
-    learner, other = build(name), build(name)
-    for parameter in learner.parameters():
-        nn.init.normal_(parameter, std=0.1)
-    torch.save(learner.state_dict(), tmp_path / "learner.pt")
-    other.load_state_dict(torch.load(tmp_path / "learner.pt", weights_only=True))
-    results = [each.eval().scores(unseen_episodes) for each in (learner, other)]
-    torch.testing.assert_close(*results, rtol=0, atol=0)
-
-
-def test_gradients_reach_every_parameter_that_learns_and_no_other(name, train_episodes):
-    # a group of initialisations that no task is assigned to gets no gradient, which is the algorithm
-    learner = build(name, **{"groups": 1} if "groups" in inspect.signature(kind_of(name)).parameters else {}).double()
-    batch = train_episodes(12)
-    learner.accumulate_gradients(batch.with_images(batch.support.double(), batch.query.double()))
-    for which, parameter in learner.named_parameters():
-        if not parameter.requires_grad:
-            assert parameter.grad is None, which
-        elif which.endswith(".0.bias") and "backbone" in which:
-            assert parameter.grad is not None, "but BatchNorm takes the bias of a convolution out again"
-        elif isinstance(learner, R2D2) and which == "adaptation.bias":
-            assert parameter.grad.abs() < 1e-12, "one number for all classes leaves probabilities as they are"
-        else:
-            assert parameter.grad is not None, which
-            assert parameter.grad.any(), which
-
-
-def test_gradients_equal_those_of_a_plain_loop_over_tasks(name, train_episodes):
-    """Per-task BatchNorm in one batched pass is what the network gives to each task alone, gradients averaged."""
-    batch = train_episodes()
-    if batch.support.shape[1] < 2:
-        pytest.skip("learns single images, whose statistics are joint by definition")
-    batched, looped = build(name).double(), build(name).double()
-    batch = batch.with_images(batch.support.double(), batch.query.double())
-    batched.accumulate_gradients(batch)
-    for task in range(batch.tasks):
-        looped.accumulate_gradients(batch.part(task, task + 1))
-    for parameter in looped.parameters():
-        if parameter.grad is not None:
-            parameter.grad /= batch.tasks
-    for (which, expected), actual in zip(looped.named_parameters(), batched.parameters()):
-        torch.testing.assert_close(
-            actual.grad, expected.grad, rtol=1e-9, atol=1e-11, msg=lambda m, w=which: f"{w}: {m}"
-        )
-
-
-def test_options_are_remembered_and_rebuild_the_learner(name):
+@pytest.mark.parametrize("name", NAMES)
+def test_a_network_that_compiling_would_break_is_refused(name):
     learner = build(name)
-    again = learners[learners.name_of(learner)](**learner.options)
-    assert again.options == learner.options
-    assert {key: value.shape for key, value in again.state_dict().items()} == {
-        key: value.shape for key, value in learner.state_dict().items()
-    }
-
-
-def test_features_of_an_image_do_not_depend_on_its_batch(name, unseen_episodes):
-    learner = build(name).double().eval()
-    if not isinstance(learner, FeatureLearner):
-        pytest.skip("adapts its weights to a task")
-    images = unseen_episodes.query.double().flatten(0, 1)
-    torch.testing.assert_close(learner.features(images)[3:5], learner.features(images[3:5]))
-
-
-def assert_same_gradients(learner: Learner, reference: Learner, batch: Episodes) -> None:
-    torch.testing.assert_close(learner.accumulate_gradients(batch), reference.accumulate_gradients(batch))
-    for (which, expected), actual in zip(reference.named_parameters(), learner.parameters()):
-        if which.endswith(".0.bias") and getattr(reference, "inner_optimizer", None) == "adam":
-            continue  # BatchNorm takes the bias of a convolution out again: Adam magnifies what rounding leaves of it
-        torch.testing.assert_close(
-            actual.grad, expected.grad, rtol=1e-9, atol=1e-11, msg=lambda m, w=which: f"{w}: {m}"
-        )
-
-
-def test_both_execution_strategies_give_the_same_gradients_and_scores(name, train_episodes, unseen_episodes):
-    """One task after the other through ordinary kernels, or all at once under vmap."""
-    if not issubclass(kind_of(name), InitializationLearner):
-        pytest.skip("does not adapt weights")
-    batch = train_episodes()
-    batch = batch.with_images(batch.support.double(), batch.query.double())
-    unseen = unseen_episodes.with_images(unseen_episodes.support.double(), unseen_episodes.query.double())
-    one, all_ = (build(name, tasks_at_once=count).double() for count in (1, 6))
-    assert_same_gradients(all_, one, batch)
-    for learner in (one, all_):
-        learner.eval()
-    for statistics in one.statistics_offered:
-        one.statistics_at_test = all_.statistics_at_test = statistics
-        torch.testing.assert_close(one.scores(unseen), all_.scores(unseen), rtol=1e-9, atol=1e-11)
-
-
-def test_compiling_the_backbone_changes_nothing_or_is_refused(name, unseen_episodes):
-    learner = build(name)
-    if not learner.can_compile:
-        with pytest.raises(ConfigError, match="leave out compile"):
-            check_compile(learner)
-        return
-    expected = learner.scores(unseen_episodes)
-    learner.backbone.compile(backend="eager")
-    torch.testing.assert_close(learner.scores(unseen_episodes), expected)
+    if learner.can_compile:
+        return check_compile(learner)
+    with pytest.raises(ConfigError, match="leave out compile"):
+        check_compile(learner)
 
 
 @pytest.mark.slow
-def test_compiling_the_backbone_leaves_the_gradients_as_they_are(name, train_episodes):
-    """With its backward pass traced, too, which the quick test leaves to autograd."""
+@pytest.mark.parametrize("name", NAMES)
+def test_compiling_the_backbone_leaves_the_gradients_as_they_are(name):
+    """With its backward pass traced, too, which `check_learner` leaves to autograd."""
     plain, compiled = build(name).double(), build(name).double()
     if not plain.can_compile:
         pytest.skip("is refused")
     torch.compiler.reset()
     compiled.backbone.compile(backend="aot_eager")
-    batch = train_episodes()
-    batch = batch.with_images(batch.support.double(), batch.query.double())
-    assert_same_gradients(compiled, plain, batch)
+    cls, _ = checked(name)
+    batch = Subject(cls, 0.8, {}).training_tasks(dtype=torch.float64)
+    for learner in (plain, compiled):
+        learner.accumulate_gradients(batch)
+    _require_equal_gradients(compiled, plain, "compiled", but_for_rounding=plain.magnifies_rounding)
 
 
-def test_tasks_of_another_number_of_classes_are_refused(name, unseen_episodes):
-    if not issubclass(kind_of(name), InitializationLearner):
-        pytest.skip("learns tasks of any number of classes")
-    with pytest.raises(ConfigError, match="5-way tasks and cannot learn 3-way"):
-        build(name, ways=5).scores(unseen_episodes)
+@pytest.mark.parametrize("name", sorted(learners))
+def test_every_learner_shows_its_algorithm_in_about_six_lines(name):
+    text = inspect.cleandoc(learners[name].__doc__ or "")
+    box = re.search(r"^::\n\n((?:    .*\n)+)", text, re.MULTILINE)
+    assert box, f"write the algorithm of {name} into the docstring of its class, as a literal block after '::'"
+    assert 5 <= len(box[1].splitlines()) <= 10, f"the algorithm of {name} should take about six lines"
+    assert text.index("::") < text.find("Parameters\n---") or "Parameters" not in text
 
 
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [
-        ([0, 0, 0, 2, 2, 2, 2, 2, 2], "class 1 of task 4 has no support image"),
-        ([0, 0, 0, 1, 1, 1, 2, 2, 3], r"task 4 has the support label 3, outside 0\.\.2"),
-        ([0, 0, 0, 1, 1, 1, 2, 2, -1], r"task 4 has the support label -1, outside 0\.\.2"),
-    ],
-    ids=["missing", "too-large", "negative"],
-)
-def test_support_sets_that_do_not_show_every_class_are_refused(name, unseen_episodes, labels, message):
+@pytest.mark.parametrize("name", sorted(learners))
+def test_a_learner_says_what_it_is(name):
     learner = build(name)
-    unseen_episodes.support_labels[4] = torch.tensor(labels)
-    with pytest.raises(DataError, match=message):
-        learner.eval().scores(unseen_episodes)
-    if isinstance(learner, MultiTask | Supervised):
-        return  # their training does not tell support from query
-    for train in (learner.train().accumulate_gradients, learner.meta_loss):
-        with pytest.raises(DataError, match=message):
-            train(unseen_episodes)
+    shown = repr(learner).splitlines()
+    size = sum(parameter.numel() for parameter in learner.parameters())
+    assert shown[0].startswith(f"{type(learner).__name__}(")
+    assert shown[1:] == [
+        "  backbone: Conv4(width=8, in_channels=1, image_size=16), 8 features per image",
+        f"  parameters: {size:,}",
+    ]
+    assert "ways=3" in shown[0] or learner.bound_ways is None
 
 
-def test_tasks_without_support_images_are_refused(name, unseen_episodes):
-    with pytest.raises(DataError, match=r"no support image|support images"):
-        build(name).eval().scores(with_support(unseen_episodes, torch.arange(0)))
+def test_options_that_are_not_the_defaults_are_shown():
+    learner = MAML(Conv4(8, in_channels=1, image_size=16), ways=4, first_order=True)
+    assert repr(learner).startswith("MAML(ways=4, first_order=True)\n")
 
 
-def test_no_training_classes_are_refused(name):
-    if "num_classes" not in inspect.signature(kind_of(name)).parameters:
-        pytest.skip("does not ask for their number")
-    with pytest.raises(ConfigError, match="num_classes is 0, but must be positive"):
-        build(name, num_classes=0)
+# From the step of training to the inner loss there are no more rooms than the algorithm has
 
 
-def test_misspelt_statistics_are_refused(name):
-    if "statistics" not in inspect.signature(kind_of(name)).parameters:
-        pytest.skip("has no such option")
-    with pytest.raises(ConfigError, match="statistics is 'Joint'; choose one of: task, joint"):
-        build(name, statistics="Joint")
+@pytest.mark.parametrize("first_order", [False, True])
+def test_six_frames_lead_from_the_step_to_the_inner_cross_entropy(monkeypatch, first_order):
+    original, stacks = learner_base.task_losses, []
+
+    def task_losses(scores, labels):
+        frame, names = sys._getframe(), []
+        while not names or names[-1] != "accumulate_gradients":
+            names.append(frame.f_code.co_name)
+            frame = frame.f_back
+        stacks.append(names[::-1])
+        return original(scores, labels)
+
+    monkeypatch.setattr(maml_module, "task_losses", task_losses)
+    smooth(MAML, inner_steps=2, first_order=first_order).accumulate_gradients(draw_tasks(2))
+    inner = ["accumulate_gradients", "gradients", "adapted", "gradient_descent", "losses", "task_losses"]
+    assert stacks == [inner] * 4, "two steps of two tasks"
+
+
+# Networks with layers that torch.func.vmap has no rule for
+
+
+class Recurrent(Backbone):
+    """The rows of an image, read one after the other."""
+
+    feature_size = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = nn.LSTM(6, self.feature_size, batch_first=True)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.rows(images[:, 0])[0][:, -1]
+
+
+@pytest.mark.parametrize("name", ["maml", "imaml", "reptile", "meta-lstm"])
+def test_a_backbone_that_tasks_cannot_share_takes_them_one_by_one(name):
+    results = []
+    for at_once in (1, 3):
+        torch.manual_seed(0)
+        learner = learners[name](Recurrent(), ways=3, tasks_at_once=at_once).double()
+        episodes = draw_tasks(3)
+        learner.accumulate_gradients(episodes)
+        gradients = [parameter.grad for parameter in learner.parameters()]
+        results.append((gradients, learner.eval().scores(episodes)))
+    torch.testing.assert_close(*results, rtol=1e-9, atol=1e-12)
+
+
+# Statistics over the training split
+
+
+def test_simpleshot_centres_features_by_their_mean_over_the_training_split():
+    subject = Subject(SimpleShot, 0.8, {})
+    learner = subject.build().double().eval()
+    split, episodes = subject.train_split, subject.unseen_tasks(torch.float64)
+    images = torch.from_numpy(np.asarray(split.images)).double().permute(0, 3, 1, 2) / 255
+    mean = learner.backbone((images - 0.5) / 0.25).mean(0)
+    torch.testing.assert_close(learner.mean, mean.detach(), rtol=1e-4, atol=1e-5)
+    for task in range(episodes.tasks):
+        support, query = (
+            F.normalize(learner.backbone(part[task]) - learner.mean, dim=-1)
+            for part in (episodes.support, episodes.query)
+        )
+        centres = torch.stack([support[episodes.support_labels[task] == way].mean(0) for way in range(3)])
+        expected = (-torch.cdist(query, centres).square()).log_softmax(-1)
+        torch.testing.assert_close(learner.scores(episodes)[task].log_softmax(-1), expected)
+
+
+def test_a_learner_that_never_saw_its_training_split_is_not_evaluated(toy_data):
+    learner = Subject(SimpleShot, 0.8, {}).build_unobserved()
+    for measure in (
+        lambda: evaluation.evaluate(learner, toy_data.test, ways=3, tasks=4),
+        lambda: evaluation.extract_features(learner, toy_data.test),
+    ):
+        with pytest.raises(ConfigError, match="SimpleShot needs mean, which is computed over the training split"):
+            measure()
+
+
+def test_training_computes_the_statistic_for_the_weights_that_it_keeps(toy_data, tmp_path):
+    learner = Subject(SimpleShot, 0.8, {}).build_unobserved()
+    options = {"max_epochs": 3, "tasks_per_epoch": 64, "validation_tasks": 20, "validation_ways": 3}
+    train(learner, toy_data, learning_rate=0.01, run=tmp_path, progress=False, **options)
+    kept = torch.load(tmp_path / "checkpoints" / "best.pt", weights_only=True)["learner"]["mean"]
+    torch.testing.assert_close(learner.mean, kept, rtol=0, atol=0)
+    observe(learner, toy_data.train)
+    torch.testing.assert_close(learner.mean, kept, rtol=0, atol=0)
+    assert evaluation.evaluate(learner, toy_data.test, ways=3, tasks=20).mean > 0.8
+
+
+@pytest.mark.parametrize("name", sorted(learners))
+def test_images_of_another_size_are_refused_before_training(name, toy_split):
+    split = toy_split([24] * 12, size=64)
+    cls, options = checked(name)
+    learner = cls(Conv4(8, in_channels=1), **Subject(cls, 0.8, options).options)  # which is for 28 pixels
+    learner.accumulate_gradients = lambda episodes: pytest.fail("work had started")
+    with pytest.raises(ConfigError, match=r"Conv4 was built for 8 features .* gives 128 for .* toy/train, 1 x 64"):
+        data = Dataset("toy", train=split, val=split, test=split, train_val=split)
+        train(learner, data, ways=3, progress=False)
+
+
+# What `check_learner` notices: each class breaks one contract
+
+
+class Plain(FeatureLearner):
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__(backbone, adaptation=NearestCentroid())
+
+
+class ByPosition(Plain):
+    def __init__(self, backbone: Backbone, scale: float = 1.0) -> None:
+        super().__init__(backbone)
+
+
+class TooFewScores(Plain):
+    def scores(self, episodes: Episodes) -> Tensor:
+        return super().scores(episodes)[:, :-1]
+
+
+class Random(Plain):
+    def scores(self, episodes: Episodes) -> Tensor:
+        scores = super().scores(episodes)
+        return scores + torch.rand_like(scores)
+
+
+class AnotherLoss(Plain):
+    def accumulate_gradients(self, episodes: Episodes) -> dict[str, Tensor]:
+        measured = super().accumulate_gradients(episodes)
+        return measured | {"loss": measured["loss"] * 2}
+
+
+class Labels(Plain):
+    def scores(self, episodes: Episodes) -> Tensor:
+        return super().scores(episodes) + torch.arange(episodes.ways)
+
+
+class Order(Plain):
+    def scores(self, episodes: Episodes) -> Tensor:
+        return super().scores(episodes) + 1e-3 * episodes.support[:, :1].flatten(1).mean(1).view(-1, 1, 1)
+
+
+class Shapes(Plain):
+    """Takes for granted that every class has as many support images."""
+
+    def scores(self, episodes: Episodes) -> Tensor:
+        labels = torch.arange(episodes.ways).repeat_interleave(-(-episodes.support.shape[1] // episodes.ways))
+        given = labels[: episodes.support.shape[1]].expand_as(episodes.support_labels)
+        return super().scores(replace(episodes, support_labels=given))
+
+
+class Idle(Plain):
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__(backbone)
+        self.unused = nn.Parameter(torch.ones(1))
+
+
+class Summed(Plain):
+    def objective(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
+        loss, correct = super().objective(episodes)
+        return episodes.tasks * loss, correct
+
+
+class Joint(Plain):
+    """Normalises features by the batch that they are in."""
+
+    def features(self, images: Tensor) -> Tensor:
+        features = super().features(images)
+        return features - features.mean(0)
+
+
+class Ascending(Plain):
+    def objective(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
+        loss, correct = super().objective(episodes)
+        return -loss, correct
+
+
+class Forgetful(Plain):
+    """Keeps what scores depend on outside of parameters and buffers."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__(backbone)
+        self.first = next(backbone.parameters())
+
+    def scores(self, episodes: Episodes) -> Tensor:
+        self.sign = getattr(self, "sign", self.first.detach().sum().sign())
+        return self.sign * super().scores(episodes)
+
+
+class Mean(Plain):
+    """Keeps a mean feature that starts as zeros: nothing tells whether it was computed."""
+
+    start = 0.0
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__(backbone)
+        self.register_buffer("mean", torch.full((backbone.feature_size,), self.start))
+
+    def features(self, images: Tensor) -> Tensor:
+        return super().features(images) - self.mean.nan_to_num()
+
+    def observe_training_split(self, split) -> None:
+        self.mean.fill_(float(split.images.mean()))
+
+
+class NeverComputed(Mean):
+    start = torch.nan
+
+    def observe_training_split(self, split) -> None:
+        pass
+
+
+class NotOfTheImages(Mean):
+    start = torch.nan
+
+    def observe_training_split(self, split) -> None:
+        self.mean.fill_(1.0)
+
+
+class Compiled(Plain):
+    def scores(self, episodes: Episodes) -> Tensor:
+        scores = super().scores(episodes)
+        return scores if self.backbone._compiled_call_impl is None else scores + 1
+
+
+@pytest.fixture
+def scratch_registry(monkeypatch):
+    """Classes that are registered within a test, and forgotten after it."""
+    monkeypatch.setattr(learners, "_classes", dict(learners._classes))
+
+
+@pytest.mark.usefixtures("scratch_registry")
+@pytest.mark.parametrize(
+    ("cls", "message"),
+    [
+        (ByPosition, "scale may be given by position; put \\* after backbone"),
+        (TooFewScores, r"scores are \(6, 14, 3\); return \(tasks, queries, ways\)"),
+        (Random, "two losses differ; draw random numbers in training from episodes.keys"),
+        (AnotherLoss, "reports another loss than meta_loss"),
+        (Labels, "declare follows_label_permutations = False"),
+        (Shapes, "declare ignores_support_order = False|follows_label_permutations|go by the labels and not by shapes"),
+        (Idle, "unused has no gradient"),
+        (Summed, "are not the mean of those of the single tasks"),
+        (Joint, "features change with the other images of the batch"),
+        (Ascending, "steps took the loss"),
+        (Forgetful, "keep what scores depend on in parameters and buffers|steps took the loss"),
+        (Mean, "that starts as torch.nan"),
+        (NeverComputed, "observe_training_split leaves a buffer as NaN"),
+        (NotOfTheImages, "half of the training split gives the same statistic"),
+        (Compiled, "torch.compile changes its scores"),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else "",
+)
+def test_check_learner_names_the_contract_that_is_broken(cls, message):
+    fresh = learners.register("broken")(type(cls.__name__, (cls,), {"__init__": cls.__init__, "__module__": __name__}))
+    with pytest.raises(AssertionError, match=f"(?s){cls.__name__} breaks the contract .*({message})"):
+        check_learner(fresh)
+
+
+def test_check_learner_wants_a_registered_class():
+    with pytest.raises(AssertionError, match=r"decorate the class with @learners\.register"):
+        check_learner(type("Unnamed", (ProtoNet,), {}))

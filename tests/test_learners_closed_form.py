@@ -129,7 +129,7 @@ def test_metaoptnet_scores_by_the_optimum_times_a_learnt_scale(toy_data, head: s
 @pytest.mark.parametrize(("cls", "options"), [(MetaOptNet, {}), (R2D2, {"random_shots": False})])
 def test_joint_statistics_are_those_of_all_images_of_a_step(toy_data, cls, options) -> None:
     episodes = tasks(toy_data)
-    learner, network = cls(backbone(), statistics="joint", **options).double(), backbone().double()
+    learner, network = cls(backbone(), normalize_over="batch", **options).double(), backbone().double()
     scores, _ = learner.training_scores(episodes)
     features = network(episodes.images().flatten(0, 1)).unflatten(0, (6, 27))
     head = learner.adaptation.head(features[:, :12], episodes.support_labels, 3)
@@ -152,7 +152,7 @@ def test_label_smoothing_gives_each_other_class_an_equal_share() -> None:
     ("learner", "plain"),
     [
         (lambda: MetaOptNet(backbone()), SupportVectorMachine()),
-        (lambda: MetaOptNet(backbone(), "ridge"), Ridge(l2=50.0)),
+        (lambda: MetaOptNet(backbone(), head="ridge"), Ridge(l2=50.0)),
     ],
     ids=["svm", "ridge"],
 )

@@ -34,7 +34,7 @@ def test_mtl_options_change_what_they_say(toy_data):
     )
     plain = build("mtl", normalize_features=False).training_scores(episodes)[0]
     assert plain.abs().max() > build("mtl").training_scores(episodes)[0].abs().max()
-    joint = build("mtl", statistics="joint")
+    joint = build("mtl", normalize_over="batch")
     images = episodes.images().flatten(0, 1)
     features = nn.functional.normalize(copy.deepcopy(joint).backbone(images), dim=-1).unflatten(0, (2, -1))
     torch.testing.assert_close(joint.training_scores(episodes)[0], features @ joint.weight[episodes.classes].mT)
@@ -60,7 +60,7 @@ def test_supervised_loss_is_cross_entropy_over_all_classes(toy_data):
 
 def test_a_supervised_step_is_one_pass_of_the_ramp_of_dropblock(toy_data):
     torch.manual_seed(0)
-    learner = Supervised(ResNet12(widths=(2, 2, 2, 2), in_channels=1, image_size=16), 12).train()
+    learner = Supervised(ResNet12(widths=(2, 2, 2, 2), in_channels=1, image_size=16), num_classes=12).train()
     sampler = learner.sampler(toy_data.train, TaskShape(), seed=0)
     for step in range(3):
         learner.meta_loss(normalised(sampler.episodes(np.arange(8 * step, 8 * step + 8)), toy_data.train))

@@ -158,7 +158,7 @@ def test_attention_refuses_what_it_cannot_learn_from() -> None:
 def tadam(**options: object) -> TADAM:
     network = backbone()
     torch.manual_seed(1)
-    return TADAM(network, CLASSES, **options).double()
+    return TADAM(network, num_classes=CLASSES, **options).double()
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -255,7 +255,7 @@ def test_tadam_cotrains_less_and_less(toy_data) -> None:
 def test_the_ramps_of_dropblock_count_a_task_of_tadam_once(episodes: Episodes) -> None:
     torch.manual_seed(0)
     network = ResNet12(widths=(2, 2, 2, 2), in_channels=1, image_size=16)
-    learner = TADAM(network, CLASSES).double()
+    learner = TADAM(network, num_classes=CLASSES).double()
     for _ in range(2):
         learner.accumulate_gradients(episodes)
     learner.eval().scores(episodes)

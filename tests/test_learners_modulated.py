@@ -53,30 +53,28 @@ def test_hsml_equals_finite_differences(at_once: int) -> None:
 
 
 def test_hsml_starts_from_weights_times_gates_of_the_task() -> None:
-    learner, episodes = smooth(HSML, hidden=4, reconstruction_weight=0.5), draw_tasks()
+    learner, episodes = smooth(HSML, hidden=4, sigma=0.3, reconstruction_weight=0.5), draw_tasks()
     start = learner.start(episodes)
     embedding, errors = learner.auto_encoder(learner.examples(episodes))
     for task in range(episodes.tasks):
         states = embedding[task : task + 1]
-        for level in learner.tree:
-            states = plain_level(level, states)
+        for level, sigma in zip(learner.tree, (0.3, 1, 1), strict=True):  # 1 above the leaves
+            states = plain_level(level, states, sigma)
         gates = torch.sigmoid(learner.gate.weight @ torch.cat([embedding[task], states[0]]) + learner.gate.bias)
         expected = gates * nn.utils.parameters_to_vector(learner.network.parameters())
         torch.testing.assert_close(torch.cat([weight[task].flatten() for weight in start.values()]), expected)
-    plain, _ = InitializationLearner.objective_at_once(learner, episodes)
+    plain, _ = InitializationLearner.task_objective(learner, episodes)
     torch.testing.assert_close(learner.meta_loss(episodes), plain + 0.5 * errors.mean())
 
 
-def plain_level(level: ClusterLevel, states: Tensor) -> Tensor:
+def plain_level(level: ClusterLevel, states: Tensor, sigma: float) -> Tensor:
     """States (clusters, H) from states (K, H), one pair after the other."""
     count = len(level.weight)
     result = torch.zeros(count, states.shape[1], dtype=states.dtype)
     for state in states:
         shares = torch.ones(1, dtype=states.dtype)
         if level.centres is not None:
-            kernel = torch.stack(
-                [(-(((state - centre) / level.sigma).norm() ** 2) / 2).exp() for centre in level.centres]
-            )
+            kernel = torch.stack([(-(((state - centre) / sigma).norm() ** 2) / 2).exp() for centre in level.centres])
             shares = kernel / kernel.sum()
         result = result + torch.stack(
             [shares[place] * torch.tanh(level.weight[place] @ state + level.bias[place]) for place in range(count)]
@@ -88,7 +86,7 @@ def plain_level(level: ClusterLevel, states: Tensor) -> Tensor:
 def test_states_flow_into_clusters_by_their_distance(below: int, clusters: int) -> None:
     torch.manual_seed(0)
     level, states = ClusterLevel(clusters, 5, sigma=1.5).double(), torch.randn(3, below, 5).double()
-    torch.testing.assert_close(level(states), torch.stack([plain_level(level, each) for each in states]))
+    torch.testing.assert_close(level(states), torch.stack([plain_level(level, each, 1.5) for each in states]))
 
 
 def test_recurrent_auto_encoder_recovers_codes_in_reverse() -> None:

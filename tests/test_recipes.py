@@ -308,8 +308,8 @@ def test_wrong_types_and_unknown_keys_in_a_recipe_are_named():
     with pytest.raises(ConfigError, match="max-epochs takes a whole number or null, not 'many'"):
         options.parse([], {"max_epochs": "many"})
     _, options, _ = training_options([])
-    with pytest.raises(ConfigError, match=r"recipe: learner\.statistic; did you mean --learner\.statistics"):
-        options.parse([], {"learner": {"statistic": "joint"}})
+    with pytest.raises(ConfigError, match=r"recipe: learner\.normalise_over; did you mean --learner\.normalize-over"):
+        options.parse([], {"learner": {"normalise_over": "batch"}})
 
 
 def test_train_takes_what_the_parser_gives(toy_data):

@@ -189,7 +189,7 @@ def test_what_cannot_be_is_refused(act: Callable[[], object], message: str):
 
 
 def test_a_run_of_regression_classifies_no_photographs(run):
-    with pytest.raises(ConfigError, match="sinusoids are tasks of regression and hold no images"):
+    with pytest.raises(ConfigError, match="trained on sinusoids, whose tasks have no images"):
         _ = Run(run).image_form
 
 

@@ -89,16 +89,15 @@ def test_a_learner_for_other_data_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"mtl was built with num_classes=7, but toy/train has num_classes=8"):
         toy_train(toy_learner(7))
     with pytest.raises(ConfigError, match=r"conv4 was built with in_channels=3, but toy/train has in_channels=1"):
-        toy_train(MultiTask(Conv4(2, in_channels=3, image_size=16), 12), toy_data_16())
+        toy_train(MultiTask(Conv4(2, in_channels=3, image_size=16), num_classes=12), toy_data_16())
     with pytest.raises(ConfigError, match=r"built for 2 features per image and gives 8 for .*8 x 8; .*image_size=8"):
-        toy_train(MultiTask(flat_backbone(1, 2), 8))
+        toy_train(MultiTask(flat_backbone(1, 2), num_classes=8))
     with pytest.raises(ConfigError, match=r"OwnNetwork cannot take .* 1 x 8 x 8: .*in_channels=1 and image_size=8"):
-        toy_train(MultiTask(flat_backbone(3, 2), 8))
+        toy_train(MultiTask(flat_backbone(3, 2), num_classes=8))
     split = make_split([10] * 8, size=32)
     with pytest.raises(ConfigError, match=r"Conv4 was built for 2 features per image and gives 8 for the images"):
-        toy_train(
-            MultiTask(Conv4(2, in_channels=1), 8), Dataset("toy", train=split, val=split, test=split, train_val=split)
-        )
+        data = Dataset("toy", train=split, val=split, test=split, train_val=split)
+        toy_train(MultiTask(Conv4(2, in_channels=1), num_classes=8), data)
 
 
 class OwnNetwork(Backbone, nn.Sequential):

@@ -21,22 +21,22 @@ from kshot.errors import ConfigError
 from kshot.training.batches import StepTasks
 from kshot.training.distributed import Processes
 
-STATISTICS = ("task", "joint")
+NORMALIZE_OVER = ("task", "batch")
 
 
 def train_both_ways(folder: Path, rank: int = 0) -> None:
-    """A short run for each kind of BatchNorm statistics.
+    """A short run for each choice of what BatchNorm normalises over.
 
     In float64, so that what differs between one process and two is rounding alone. nn.Dropout is off, because it draws
     from each process's own generator.
     """
     torch.set_num_threads(1)
-    for statistics in STATISTICS:
-        learner = toy_learner(statistics=statistics).double()
+    for normalize_over in NORMALIZE_OVER:
+        learner = toy_learner(normalize_over=normalize_over).double()
         learner.backbone.plain_dropout.p = 0.0
         if rank > 0:
             learner.weight.data.zero_()  # every process starts from the weights of the first
-        toy_train(learner, max_epochs=2, run=folder / statistics, meta_batch=4)
+        toy_train(learner, max_epochs=2, run=folder / normalize_over, meta_batch=4)
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +60,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [alone, shared]
 
 
-@pytest.mark.parametrize("statistics", STATISTICS)
-def test_two_processes_make_the_update_of_one(statistics: str, folders: list[Path]) -> None:
+@pytest.mark.parametrize("normalize_over", NORMALIZE_OVER)
+def test_two_processes_make_the_update_of_one(normalize_over: str, folders: list[Path]) -> None:
     alone, shared = (
-        torch.load(folder / statistics / "checkpoints" / "last.pt", weights_only=True)["learner"] for folder in folders
+        torch.load(folder / normalize_over / "checkpoints" / "last.pt", weights_only=True)["learner"]
+        for folder in folders
     )
     for name, tensor in alone.items():
         if tensor.is_floating_point():
@@ -73,9 +74,9 @@ def test_two_processes_make_the_update_of_one(statistics: str, folders: list[Pat
     assert not torch.equal(alone["weight"], toy_learner().double().weight)
 
 
-@pytest.mark.parametrize("statistics", STATISTICS)
-def test_metrics_are_those_of_all_tasks(statistics: str, folders: list[Path]) -> None:
-    tables = [np.genfromtxt(folder / statistics / "metrics.csv", delimiter=",", names=True) for folder in folders]
+@pytest.mark.parametrize("normalize_over", NORMALIZE_OVER)
+def test_metrics_are_those_of_all_tasks(normalize_over: str, folders: list[Path]) -> None:
+    tables = [np.genfromtxt(folder / normalize_over / "metrics.csv", delimiter=",", names=True) for folder in folders]
     for column in tables[0].dtype.names:
         np.testing.assert_allclose(tables[1][column], tables[0][column], rtol=1e-6)
 

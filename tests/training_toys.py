@@ -71,9 +71,9 @@ def toy_data_16() -> Dataset:
     return Dataset("toy", **{key: make_split([10] * 12, name=name, size=16) for key, name in names.items()})
 
 
-def toy_learner(num_classes: int = 8, statistics: Literal["task", "joint"] = "task") -> MultiTask:
+def toy_learner(num_classes: int = 8, normalize_over: Literal["task", "batch"] = "task") -> MultiTask:
     torch.manual_seed(0)
-    return MultiTask(ToyBackbone(), num_classes=num_classes, ways=3, statistics=statistics)
+    return MultiTask(ToyBackbone(), num_classes=num_classes, ways=3, normalize_over=normalize_over)
 
 
 def toy_train(learner: MultiTask | None = None, data: Dataset | None = None, **options: Any) -> TrainingResult:

@@ -27,7 +27,7 @@ from kshot.evaluation import compare as compare
 from kshot.evaluation import evaluate as evaluate
 from kshot.evaluation import extract_features as extract_features
 from kshot.evaluation import over_seeds as over_seeds
-from kshot.learners import *
+from kshot.learners import *  # type: ignore[no-redef]  # whose registry does not hide the package
 from kshot.learners.create import create_learner as create_learner
 from kshot.learners.create import list_backbones as list_backbones
 from kshot.learners.create import list_learners as list_learners

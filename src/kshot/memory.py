@@ -1,4 +1,4 @@
-"""How the C library hands out memory, which decides a share of the speed of training on a CPU; and how much is used."""
+"""How the C library allocates memory, which affects the speed of training on a CPU, and how much is used."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 def keep_freed_memory() -> bool:
     """Let this process keep the memory that it frees; returns whether the C library was told.
 
-    By default glibc maps every large block anew and gives it back when it is freed, so that each step's activations
-    are paid for with page faults again. Conv4-64 in bf16 trained 980 images a second of processor time by default, 2000
+    By default glibc maps every large block from the system and returns it when it is freed, so that the activations of
+    each step cost page faults again. Conv4-64 in bf16 trained 980 images per second of processor time by default, 2000
     with this call, and 2090 with MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_ set before the process started.
-    Other C libraries are left alone.
+    Other C libraries are left as they are.
     """
     if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
         return False
@@ -26,9 +26,9 @@ def keep_freed_memory() -> bool:
 
 
 def peak_memory(device: torch.device) -> float:
-    """The most memory that this process has held so far, MiB: on the GPU where `device` is one, else in all.
+    """The most memory that this process has held so far, in MiB: on the GPU if `device` is one, otherwise in total.
 
-    nan on Windows, whose Python cannot tell.
+    NaN on Windows, whose Python does not report it.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20

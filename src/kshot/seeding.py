@@ -1,4 +1,4 @@
-"""Random numbers as a pure function of their address: (seed, stream, task, draw) -> bits, alike on every machine.
+"""Random numbers as a pure function of their address: (seed, stream, task, draw) -> bits, the same on every machine.
 
 Task number i, its augmentation and its dropout masks are the same in every process and after every resume because no
 generator state is carried from one task to the next. The generator is SplitMix64 (Steele, Lea and Flood 2014) in

@@ -112,8 +112,8 @@ class ModuleBackbone(Backbone):
         if inputs.shape[1:] != self._taken:
             raise ConfigError(
                 f"the backbone of {self.module_name} was built for {self.kind} of shape {_product(self._taken)}, but "
-                f"these are {_product(tuple(inputs.shape[1:]))}; build it by kshot.backbone with the in_channels and the "
-                "image_size of the data"
+                f"these are {_product(tuple(inputs.shape[1:]))}; build it by kshot.backbone with the in_channels and "
+                "the image_size of the data"
             )
         return _vectors(self.module(inputs))
 
@@ -153,14 +153,14 @@ class ModuleBackbone(Backbone):
                 layer.training = mode
         if not isinstance(outputs, Tensor):
             raise ConfigError(
-                f"{self.module_name} returns a {type(outputs).__name__} instead of a tensor of features (M, D); wrap it in "
-                "a module that returns the features alone"
+                f"{self.module_name} returns a {type(outputs).__name__} instead of a tensor of features (M, D); put it "
+                "into a module that returns only these"
             )
         if outputs.dim() not in (2, 4, 5) or len(outputs) != len(images) or not outputs.is_floating_point():
             raise ConfigError(
-                f"{self.module_name} gives {outputs.dtype} {tuple(outputs.shape)} for {len(images)} {self.kind}, instead "
-                f"of features ({len(images)}, D) or maps ({len(images)}, C, H, W); add a last layer that averages or "
-                "flattens, such as nn.Flatten()"
+                f"{self.module_name} gives {outputs.dtype} {tuple(outputs.shape)} for {len(images)} {self.kind}, "
+                f"instead of features ({len(images)}, D) or maps ({len(images)}, C, H, W); add a layer that averages "
+                "or flattens, such as nn.Flatten()"
             )
         if not outputs.isfinite().all():
             raise ConfigError(f"{self.module_name} gives features that are not finite; look for NaN in its weights")

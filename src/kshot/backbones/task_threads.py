@@ -42,8 +42,11 @@ def map_on_threads(function: Callable[[Part], Result], parts: Sequence[Part]) ->
     """
     workers = min(torch.get_num_threads(), len(parts))
     if workers < 2 or _thread.call is not None:
-        yield from map(function, parts)
-        return
+        return map(function, parts)
+    return _on_threads(function, parts, workers)
+
+
+def _on_threads(function: Callable[[Part], Result], parts: Sequence[Part], workers: int) -> Iterator[Result]:
     pool, call, failed = _pool(workers, torch.get_num_threads()), object(), [len(parts)]
     recorded = torch.is_grad_enabled()
     dtype, enabled = torch.get_autocast_dtype("cpu"), torch.is_autocast_enabled("cpu")

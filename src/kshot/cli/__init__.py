@@ -35,7 +35,7 @@ examples:
   kshot demo
   kshot train --data glyphs --learner mtl --backbone conv4
   kshot evaluate runs/mtl-glyphs-conv4-seed0 --shots 1 5
-  kshot train --recipe mtl-cifar-fs-5shot --set learner.statistics=joint
+  kshot train --recipe mtl-cifar-fs-5shot --set learner.normalize_over=batch
   kshot classify my_examples/ new_photos/ --run runs/mtl-glyphs-conv4-seed0
 
 `kshot COMMAND --help` explains the options of a command; `kshot --version` says which version this is.

@@ -15,11 +15,12 @@ from jsonargparse import Namespace
 from kshot import data as datasets
 from kshot import recipes
 from kshot.backbones import backbones
-from kshot.cli.options import ROOT_TEXT, Options, chosen, parameters
+from kshot.cli.options import ROOT_TEXT, Options, chosen
 from kshot.data.regression import FAMILIES
 from kshot.data.tasks import AnyDataset
 from kshot.errors import ConfigError
 from kshot.learners import TSAMAML, Learner, learners
+from kshot.learners.create import FROM_DATA, create_learner
 from kshot.measures import SQUARED_ERROR
 from kshot.report.tables import percent
 from kshot.runs.config import build_learner, read_config
@@ -39,13 +40,11 @@ EXAMPLES = [
     "kshot train",
     "kshot train --data cifar-fs --learner mtl --backbone conv4 --backbone.width 64 --max-epochs 40",
     "kshot train --recipe mtl-cifar-fs-5shot --seed 1",
-    "kshot train --recipe mtl-cifar-fs-5shot-conv4 --set learner.statistics=joint --run runs/joint",
+    "kshot train --recipe mtl-cifar-fs-5shot-conv4 --set learner.normalize_over=batch --run runs/batch",
     "kshot train --resume runs/mtl-cifar-fs-5shot-seed0",
     "torchrun --nproc-per-node 4 -m -- kshot train --recipe mtl-cifar-fs-5shot --meta-batch 8",
 ]
 DEFAULT_NAMES = {"data": "glyphs", "learner": "mtl", "backbone": "conv4"}
-# what learner and backbone take from the data and the shape of tasks
-FROM_DATA = {"backbone", "num_classes", "ways", "in_channels", "image_size"}
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -67,7 +66,6 @@ def run(arguments: Sequence[str]) -> None:
         raise ConfigError(
             f"{folder} holds a trained run; go on with it by kshot train --resume {folder}, or name another with --run"
         )
-    torch.manual_seed(given.seed)
     learner = new_learner(given, data)
     report(train(learner, data, run=folder, **training_arguments(given)))
 
@@ -126,17 +124,17 @@ def training_options(
 
 def new_learner(given: Namespace, data: AnyDataset) -> Learner:
     """The learner that the options describe, for the images and classes of `data`."""
-    split = data.split(given.train_on)
-    ways = split.usual_ways if given.ways is None else given.ways
-    channels, size, _ = split.image_shape
-    backbone_options = given.backbone.as_dict()
-    backbone_class = backbones[backbone_options.pop("name")]
-    learner_options = given.learner.as_dict()
-    learner_class = learners[learner_options.pop("name")]
-    backbone = backbone_class(in_channels=channels, image_size=size, **backbone_options)
-    from_data = {"backbone": backbone, "num_classes": split.num_classes, "ways": ways}
-    taken = {name for name, *_ in parameters(learner_class)}
-    return learner_class(**{name: value for name, value in from_data.items() if name in taken}, **learner_options)
+    backbone, options = given.backbone.as_dict(), given.learner.as_dict()
+    return create_learner(
+        options.pop("name"),
+        data,
+        backbone=backbone.pop("name"),
+        backbone_options=backbone,
+        ways=given.ways,
+        train_on=given.train_on,
+        seed=given.seed,
+        **options,
+    )
 
 
 def training_arguments(given: Namespace) -> dict[str, Any]:

@@ -92,7 +92,6 @@ def _train(arguments: Sequence[str]) -> None:
     recipe = given.recipe or f"tsa-maml-{data.name}-{names['backbone']}"
     folder = given.run or Path("runs") / f"{recipe}-seed{given.seed}"
     stages = Stages(**{name: given[name] for name, *_ in parameters(Stages)})
-    torch.manual_seed(given.seed)
     training = TrainingOptions(**training_arguments(given))
     _report(train_tsa_maml(_tsa_maml(new_learner(given, data)), data, run=folder, stages=stages, training=training))
 

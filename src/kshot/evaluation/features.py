@@ -17,6 +17,7 @@ from kshot.data.episodes import Episodes, EpisodeSampler, IntArray
 from kshot.data.tasks import split_of
 from kshot.errors import ConfigError
 from kshot.learners.base import FeatureLearner, Learner
+from kshot.learners.training_split import check_observed
 from kshot.measures import Statistics
 from kshot.memory import keep_freed_memory
 
@@ -106,6 +107,7 @@ def extract_features(
         raise ConfigError(f"{type(learner).__name__} changes its network for each task: images have no fixed features")
     if not isinstance(split, Split):
         raise ConfigError(f"{split.dataset} are tasks of regression and hold no images")
+    check_observed(learner)
     count = len(split.images)
     if device_of(learner).type == "cpu":
         keep_freed_memory()

@@ -22,6 +22,7 @@ from kshot.evaluation.fit import check_images
 from kshot.evaluation.results import Evaluation, Protocol
 from kshot.evaluation.task_loop import TASKS_AT_ONCE, for_tasks
 from kshot.learners.base import FeatureLearner, Learner, learners, task_losses
+from kshot.learners.training_split import check_observed
 from kshot.measures import Statistics
 from kshot.solvers.adaptation import Adaptation, HeadAdaptation, adaptations
 
@@ -165,6 +166,7 @@ def plan_evaluation(
     split = split_of(split)
     ways = usual_ways(learner, split) if ways is None else ways
     learner.check_ways(ways)
+    check_observed(learner)
     shape = TaskShape(ways, shots, queries)
     sampler = task_sampler(split, shape, seed=seed, within_domain=within_domain)
     planned = shape, sampler, _adaptation_of(learner, adaptation)

@@ -135,7 +135,7 @@ def _curves(
         weights, points = learner.start(episodes), []
         for step in range(steps + 1):
             if step > 0:
-                weights = learner.descend(weights, episodes, 1)
+                weights = learner.adapted(episodes, 1, start=weights)
             # cut from what led here: nothing is differentiated but the next step
             weights = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
             scores = learner.scores_under(weights, episodes)

@@ -78,7 +78,7 @@ def line(
 
 @line("MultiTask", "w.x", "mean cross-entropy, all images", "none, heads are trained jointly")
 def _multi_task(episodes: Episodes, backbone: Conv4) -> Comparison:
-    learner = MultiTask(backbone, CLASSES, episodes.ways).double()
+    learner = MultiTask(backbone, num_classes=CLASSES, ways=episodes.ways).double()
     features, labels = F.normalize(_features(backbone, episodes.images()), dim=-1), episodes.labels()
     tasks = replace(episodes, support=features, support_labels=labels, query=features, query_labels=labels)
     loss = formula.mean_cross_entropy
@@ -95,13 +95,13 @@ def _multi_task(episodes: Episodes, backbone: Conv4) -> Comparison:
 
 @line("ANIL", "w.x + b", "mean cross-entropy", "5 gradient steps")
 def _anil(episodes: Episodes, backbone: Conv4) -> Comparison:
-    learner = ANIL(backbone, episodes.ways, inner_rate=0.1, inner_steps=5).double()
+    learner = ANIL(backbone, ways=episodes.ways, inner_rate=0.1, inner_steps=5).double()
     return _early_stopping(learner, episodes)
 
 
 @line("MAML, head alone", "w.x + b", "mean cross-entropy", "5 gradient steps")
 def _maml(episodes: Episodes, backbone: Conv4) -> Comparison:
-    learner = MAML(backbone, episodes.ways, inner_rate=0.1, inner_steps=5, layers="head").double()
+    learner = MAML(backbone, ways=episodes.ways, inner_rate=0.1, inner_steps=5, layers="head").double()
     return _early_stopping(learner, episodes)
 
 

@@ -13,35 +13,48 @@ from kshot.learners.base import learners, task_losses
 from kshot.learners.initialization import InitializationLearner
 from kshot.solvers.descent import Weights, gradient_descent
 
-_TASKS_AT_ONCE = 16
-
 
 @learners.register("anil")
 class ANIL(InitializationLearner):
     """MAML whose inner loop adapts the head alone, so that one pass gives the features of all steps (W21 eqs. 3-4).
 
-    The body takes part in the outer update only, with the exact gradient through all inner steps.
+    ::
 
-    backbone: images (M, C, H, W) -> features (M, D), with attribute ``feature_size`` = D.
-    ways: N, the rows of the head.
-    inner_rate: step size on the MEAN cross-entropy.
-    inner_steps, test_inner_steps: gradient steps a task in training and in evaluation.
-    tasks_at_once: tasks that go through the body together, which bounds the memory; None for 16. It changes rounding
-        only; a network that drops values takes one task after the other in training.
+        for each task i of the batch, with support set S_i and query set Q_i:
+            w_i = w                                                          (the head; theta is the body)
+            repeat inner_steps times:
+                w_i = w_i - inner_rate * grad_w L(w_i, theta; S_i)           (InnerLoop, W21 eq. 4)
+            loss_i = L(w_i, theta; Q_i)
+        w, theta = outer optimiser's step along  mean over i of  d loss_i / d (w, theta)    (W21 eq. 3)
+
+    The body takes part in the outer update only, with the exact gradient through all inner steps. The same inner loop
+    learns a test task (W21 eqs. 8-9).
+
+    Parameters
+    ----------
+    inner_rate
+        Step size on the MEAN cross-entropy.
+    tasks_at_once
+        Tasks that go through the body together, which bounds the memory; None for 16. It changes rounding only; a
+        network that drops values takes one task after the other in training.
     """
 
     meta_batch = 16
+    usual_tasks_at_once = 16  # which share a pass through the body; its maps grow with their number
 
     def __init__(
         self,
         backbone: Backbone,
+        *,
         ways: int = 5,
         inner_rate: float = 0.1,
         inner_steps: int = 5,
         test_inner_steps: int = 10,
         tasks_at_once: int | None = None,
     ) -> None:
-        super().__init__(backbone, ways, inner_steps, test_inner_steps, tasks_at_once)
+        super().__init__(
+            backbone, ways=ways, inner_steps=inner_steps, test_inner_steps=test_inner_steps, tasks_at_once=tasks_at_once
+        )
         check_positive(inner_rate=inner_rate)
         self.inner_rate = inner_rate
 
@@ -68,10 +81,6 @@ class ANIL(InitializationLearner):
         """Features (B, M, D) of images (B, M, ...), normalised within each of the `groups` of each task."""
         with batch_of_tasks(len(images) * groups, own_statistics=True):
             return self.in_precision(self.backbone, images.flatten(0, 1)).unflatten(0, images.shape[:2])
-
-    def chunk_size(self, episodes: Episodes) -> int:
-        """Several tasks, which share a pass through the body; its maps grow with their number."""
-        return min(episodes.tasks, _TASKS_AT_ONCE)
 
 
 def _linear(head: Weights, features: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from kshot.backbones.registry import Backbone
 from kshot.data.episodes import Episodes
 from kshot.errors import ConfigError, check_not_negative, check_positive
 from kshot.learners.base import learners
-from kshot.learners.initialization import as_weights
+from kshot.learners.initialization import Gradients, as_weights
 from kshot.learners.maml import MAML
 from kshot.learners.task_encoders import ExampleEncoder, RecurrentAutoEncoder
 from kshot.solvers.descent import Weights
@@ -19,11 +19,18 @@ from kshot.solvers.descent import Weights
 
 @learners.register("hsml")
 class HSML(MAML):
-    """MAML from theta_0 * gate(task), by the place of the task in a soft tree of clusters (Yao et al. 2019).
+    """MAML from an initialisation that is gated by the place of the task in a soft tree of clusters (Yao et al. 2019).
 
-    A recurrent auto-encoder embeds the support set, g; a tree of clusters turns g into the state h of its root; a gate
-    o = sigmoid(W [g, h] + b), one number for every single weight, multiplies the initialisation; MAML's inner loop
-    follows (section 4.3). The objective is the query loss plus `reconstruction_weight` times the auto-encoder's error.
+    ::
+
+        for each task i of the batch, with support set S_i and query set Q_i:
+            g_i = mean state of a recurrent encoder over the examples of S_i           (section 4.1)
+            h_i = state of the root: from level to level, sum over the states below
+                  of share * tanh(W h + b), shares by distance to the centres          (section 4.2)
+            theta_i = theta_0 * sigmoid(W [g_i, h_i] + b)                              (section 4.3)
+            phi_i = theta_i after inner_steps of gradient descent on L(.; S_i)
+            loss_i = L(phi_i; Q_i) + reconstruction_weight * error of decoding S_i from g_i
+        all = outer optimiser's step along the gradient of  mean over i of  loss_i
 
     Shares in clusters go by distance at EVERY level, as in section 4.2; above the leaves the release takes, unless told
     otherwise, the softmax of a linear gate. Centres start as in the release, Glorot-uniform.
@@ -35,16 +42,19 @@ class HSML(MAML):
     weights for each weight of the network, which suits networks of Conv4's size. Examples are read in their order, on
     which scores depend.
 
-    backbone: images (M, C, H, W) -> features (M, D), with attribute ``feature_size`` = D.
-    ways: N, the rows of the head.
-    hidden: H, the size of codes, embeddings and states of clusters.
-    clusters: of the levels above the task, from the leaves to the root, which is one.
-    sigma: the distance to a leaf's centre over which a task's share in it falls; 1 above the leaves, as in the release,
+    Parameters
+    ----------
+    hidden
+        H, the size of codes, embeddings and states of clusters.
+    clusters
+        Of the levels above the task, from the leaves to the root, which is one.
+    sigma
+        The distance to a leaf's centre over which a task's share in it falls; 1 above the leaves, as in the release,
         which divides squared distances by 2 * 10 at the leaves: that is sqrt(10) here.
-    reconstruction_weight: of the auto-encoder's error in the objective.
-    inner_rate: step size on the MEAN cross-entropy.
-    inner_steps, test_inner_steps: gradient steps a task in training and in evaluation.
-    first_order: leave out the derivatives of the inner gradients.
+    reconstruction_weight
+        Of the auto-encoder's error in the objective.
+    inner_rate
+        Step size on the MEAN cross-entropy.
     """
 
     ignores_support_order = False
@@ -52,6 +62,7 @@ class HSML(MAML):
     def __init__(
         self,
         backbone: Backbone,
+        *,
         ways: int = 5,
         hidden: int = 128,
         clusters: tuple[int, ...] = (4, 2, 1),
@@ -64,7 +75,13 @@ class HSML(MAML):
         tasks_at_once: int | None = None,
     ) -> None:
         super().__init__(
-            backbone, ways, inner_rate, inner_steps, test_inner_steps, first_order, tasks_at_once=tasks_at_once
+            backbone,
+            ways=ways,
+            inner_rate=inner_rate,
+            inner_steps=inner_steps,
+            test_inner_steps=test_inner_steps,
+            first_order=first_order,
+            tasks_at_once=tasks_at_once,
         )
         check_positive(hidden=hidden)
         if not clusters or clusters[-1] != 1 or min(clusters) < 1:
@@ -83,10 +100,14 @@ class HSML(MAML):
         """The gated initialisation of each task, (B, ...) for each name."""
         return self._gated(self._embedded(episodes)[0])
 
-    def objective_at_once(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
-        """Query loss and weighted reconstruction error, and the accuracy, of tasks whose weights are held together."""
+    def gradients(self, episodes: Episodes) -> tuple[Tensor, Gradients]:
+        """Mean objective and accuracy of these tasks, (2,), and the mean gradient of the objective."""
+        return self.gradients_of(*self.task_objective(episodes))
+
+    def task_objective(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
+        """Query loss plus weighted reconstruction error, and the accuracy, of tasks whose weights are held together."""
         embedding, errors = self._embedded(episodes)
-        weights = self.descend(self._gated(embedding), episodes, self.inner_steps)
+        weights = self.adapted(episodes, self.inner_steps, start=self._gated(embedding))
         loss, correct = self.query_objective(weights, episodes)
         return loss + self.reconstruction_weight * errors.mean(), correct
 
@@ -107,6 +128,15 @@ class ClusterLevel(nn.Module):
     A state's share in a cluster is the softmax over clusters of -|(h - centre) / sigma|^2 / 2; the state of a
     cluster is the sum over the states below of share * tanh(W h + b), with weights of its own (section 4.2). A single
     cluster has no centre, since every share in it is one.
+
+    Parameters
+    ----------
+    clusters
+        How many this level has.
+    hidden
+        H, the size of a state.
+    sigma
+        The distance to a centre over which shares fall.
     """
 
     def __init__(self, clusters: int, hidden: int, sigma: float) -> None:

@@ -17,19 +17,30 @@ from kshot.solvers.proximal import proximal
 
 @learners.register("imaml")
 class IMAML(InitializationLearner):
-    """An initialisation near which tasks find their weights: phi = argmin L_S(phi) + l2/2 |phi - theta|^2 (eq. 3).
+    """An initialisation near which tasks find their weights, differentiated without the way there (Rajeswaran et al.).
 
-    The gradient of the query loss in theta is (I + H/l2)^-1 grad L_Q(phi) with the Hessian H of L_S at phi (Lemma 1),
-    whatever way led to phi. It is exact where phi is a minimiser and the system is solved to the end; `inner_steps` of
-    gradient descent and `cg_steps` of conjugate gradients say how near one comes (Theorem 1).
+    ::
 
-    backbone: images (M, C, H, W) -> features (M, D), with attribute ``feature_size`` = D.
-    ways: N, the rows of the head.
-    l2: strength of the pull towards the initialisation, beside the MEAN cross-entropy; also in evaluation.
-    inner_rate: step size on the MEAN cross-entropy plus the l2 term; times `l2` it must be below 2.
-    inner_steps, test_inner_steps: gradient steps a task in training and in evaluation.
-    cg_steps: products with the Hessian for each gradient.
-    damping: added to the diagonal of I + H/l2, where negative curvature of L_S outweighs l2.
+        for each task i of the batch, with support set S_i and query set Q_i:
+            phi_i = argmin over phi of  L(phi; S_i) + l2/2 |phi - theta|^2   (eq. 3; inner_steps of gradient descent)
+            v_i = grad L(phi_i; Q_i)
+            solve (I + H_i / l2) g_i = v_i,  H_i the Hessian of L(.; S_i) at phi_i
+                                                                             (Lemma 1; cg_steps of conjugate gradients)
+        theta = outer optimiser's step along  mean over i of  g_i
+
+    g_i is the gradient of the query loss in theta, whatever way led to phi_i. It is exact if phi_i is a minimiser and
+    the system is solved to the end; the two numbers of steps say how near one comes (Theorem 1).
+
+    Parameters
+    ----------
+    l2
+        Strength of the pull towards the initialisation, next to the MEAN cross-entropy; also in evaluation.
+    inner_rate
+        Step size on the MEAN cross-entropy plus the l2 term; times `l2` it must be below 2.
+    cg_steps
+        Products with the Hessian per gradient.
+    damping
+        Added to the diagonal of I + H/l2, for negative curvature of L that outweighs l2.
     """
 
     can_compile = False
@@ -37,6 +48,7 @@ class IMAML(InitializationLearner):
     def __init__(
         self,
         backbone: Backbone,
+        *,
         ways: int = 5,
         l2: float = 2.0,
         inner_rate: float = 0.1,
@@ -46,12 +58,14 @@ class IMAML(InitializationLearner):
         damping: float = 0.0,
         tasks_at_once: int | None = None,
     ) -> None:
-        super().__init__(backbone, ways, inner_steps, test_inner_steps, tasks_at_once)
+        super().__init__(
+            backbone, ways=ways, inner_steps=inner_steps, test_inner_steps=test_inner_steps, tasks_at_once=tasks_at_once
+        )
         check_positive(l2=l2)
         check_positive(inner_rate=inner_rate)
         if inner_rate * l2 >= 2:
             raise ConfigError(
-                f"inner_rate {inner_rate} times l2 {l2} is at least 2, where gradient steps on the l2 term diverge; "
+                f"inner_rate {inner_rate} times l2 {l2} is at least 2, so gradient steps on the l2 term diverge; "
                 f"lower inner_rate below {2 / l2:.3g}"
             )
         check_positive(cg_steps=cg_steps)

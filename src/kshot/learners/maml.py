@@ -5,39 +5,57 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kshot.backbones.registry import Backbone
 from kshot.data.episodes import Episodes
 from kshot.errors import check_choice, check_positive
-from kshot.learners.base import learners
+from kshot.learners.base import learners, task_losses
 from kshot.learners.initialization import InitializationLearner
 from kshot.solvers.descent import Rates, Weights, gradient_descent
 
 
 @learners.register("maml")
 class MAML(InitializationLearner):
-    """An initialisation from which a few gradient steps on the support set solve a task (Finn et al. eq. 1; W21 eq. 1).
+    """An initialisation from which a few gradient steps on the support set solve a task (Finn et al., Algorithm 2).
 
-    A task's weights are theta after `inner_steps` steps of gradient descent on its support loss, and theta moves along
-    the gradient of the query loss THROUGH these steps, or, with `first_order`, as if they were constants (FOMAML).
+    ::
 
-    backbone: images (M, C, H, W) -> features (M, D), with attribute ``feature_size`` = D.
-    ways: N, the rows of the head.
-    inner_rate: step size on the MEAN cross-entropy. The releases of Finn et al. and Z21 divide by the number of shots
-        only, so that their 0.01 is 0.05 here on 5-way tasks and 0.1 on 10-way tasks. The squared errors of regression
-        want less, 0.01 for sinusoids.
-    inner_steps, test_inner_steps: gradient steps a task in training and in evaluation.
-    first_order: leave out the derivatives of the inner gradients (FOMAML, Finn et al. section 5.2).
-    layers: which parameters adapt: "all", the "head" alone (as in ANIL, which is faster), or the "body" alone.
-    learn_rates: learn a rate for every single parameter, from `inner_rate` on (Meta-SGD, Li et al. 2017).
+        for each task i of the batch, with support set S_i and query set Q_i:
+            phi_i = theta
+            repeat inner_steps times:
+                phi_i = phi_i - inner_rate * grad L(phi_i; S_i)             (eq. 1, "adapted" below)
+            loss_i = L(phi_i; Q_i)
+        theta = outer optimiser's step along  mean over i of  d loss_i / d theta
+
+    L is the mean cross-entropy, or the mean squared error of regression. The derivative of loss_i goes THROUGH the
+    inner steps, or takes them as constants with `first_order` (FOMAML).
+
+    Parameters
+    ----------
+    inner_rate
+        Step size on the MEAN cross-entropy. The releases of Finn et al. and Z21 divide by the number of shots only, so
+        that their 0.01 is 0.05 here on 5-way tasks and 0.1 on 10-way tasks. The squared errors of regression want less,
+        0.01 for sinusoids.
+    first_order
+        Leave out the derivatives of the inner gradients (FOMAML, Finn et al. section 5.2).
+    layers
+        Which parameters adapt: "all", the "head" alone (as in ANIL, which is faster), or the "body" alone (BOIL).
+    learn_rates
+        Learn a rate for every single parameter, from `inner_rate` on (Meta-SGD, Li et al. 2017).
+
+    Attributes
+    ----------
+    inner_clip
+        What learners that build on this one cut entries of the inner gradients to; None for no cut.
     """
 
-    inner_clip: float | None = None  # of the inner gradients, for learners that build on this one
+    inner_clip: float | None = None
 
     def __init__(
         self,
         backbone: Backbone,
+        *,
         ways: int = 5,
         inner_rate: float = 0.05,
         inner_steps: int = 5,
@@ -47,11 +65,13 @@ class MAML(InitializationLearner):
         learn_rates: bool = False,
         tasks_at_once: int | None = None,
     ) -> None:
-        super().__init__(backbone, ways, inner_steps, test_inner_steps, tasks_at_once)
+        super().__init__(
+            backbone, ways=ways, inner_steps=inner_steps, test_inner_steps=test_inner_steps, tasks_at_once=tasks_at_once
+        )
         check_positive(inner_rate=inner_rate)
         check_choice("layers", layers, ("all", "head", "body"))
         self.inner_rate, self.first_order = inner_rate, first_order
-        # where the head alone moves, the body has gradients, but none of gradients
+        # if the head alone moves, the body has gradients, but none of gradients
         self.can_compile = first_order or layers == "head"
         names = [name for name, _ in self.network.named_parameters()]
         self.adapting = [name for name in names if layers == "all" or name.startswith("head.") == (layers == "head")]
@@ -60,26 +80,31 @@ class MAML(InitializationLearner):
             parameters = dict(self.network.named_parameters())
             self.rates.extend(torch.full_like(parameters[name], inner_rate) for name in self.adapting)
 
-    def adapted(self, episodes: Episodes, steps: int) -> Weights:
-        """All weights of the network after `steps` on the support set of each task, (B, ...) for each name."""
-        return self.descend(self.start(episodes), episodes, steps)
+    def adapted(self, episodes: Episodes, steps: int, start: Weights | None = None) -> Weights:
+        """All weights of the network after `steps` on the support set of each task, (B, ...) for each name.
+
+        Parameters
+        ----------
+        episodes
+            The tasks.
+        steps
+            How many steps of gradient descent.
+        start
+            Where each task starts from; None for the learner's `start`.
+        """
+        theta = self.start(episodes) if start is None else start
+
+        def losses(phi: Weights, step: int) -> Tensor:
+            return task_losses(self.outputs(theta | phi, episodes.support), episodes.support_labels)
+
+        phi = {name: theta[name] for name in self.adapting}
+        exact = self.training and not self.first_order
+        rates = self._rates(episodes.tasks)
+        return theta | gradient_descent(losses, phi, rates=rates, steps=steps, exact=exact, clip=self.inner_clip)
 
     def start(self, episodes: Episodes) -> Weights:
         """The weights that each task's descent starts from, (B, ...) for each name."""
         return self.initial(episodes.tasks)
-
-    def descend(self, start: Weights, episodes: Episodes, steps: int) -> Weights:
-        """The weights that gradient descent on the support sets reaches from `start`, (B, ...) for each name."""
-        exact = self.training and not self.first_order
-        moved = gradient_descent(
-            lambda weights, step: self.support_losses(episodes, start | weights),
-            {name: start[name] for name in self.adapting},
-            rates=self._rates(episodes.tasks),
-            steps=steps,
-            exact=exact,
-            clip=self.inner_clip,
-        )
-        return start | moved
 
     def _rates(self, tasks: int) -> Rates:
         if len(self.rates) == 0:

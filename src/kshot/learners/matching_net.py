@@ -14,28 +14,40 @@ _READING_STEPS = 3
 
 @learners.register("matching-net")
 class MatchingNet(FeatureLearner):
-    """A query image takes the labels of the support images, as much of each as it attends to it (eq. 1).
+    """A query image takes the labels of the support images, of each as much as it attends to it (Vinyals et al.).
 
-    Where classes have unequal numbers of support images, their weights are divided by the size of their class, which
-    eq. 1 does not do: by it, the largest class would nearly always win.
+    ::
 
-    The attention is the softmax of cosines, without a temperature (section 2.1.1). With full-context embeddings, the
-    support images are read one after the other, forwards and backwards, and a query reads from all of them several
-    times (section 2.1.2). Scores then depend on the order of the support images, which the paper leaves open: here it
-    is that of the episode, and sampled ones hold one class after the other.
+        for each task i of the batch, with support set S_i and query set Q_i:
+            a(x, x_j) = softmax over j of  cos(f(x), g(x_j))                 (section 2.1.1)
+            p(k | x) = sum of a(x, x_j) over the images x_j of class k in S_i          (eq. 1)
+            loss_i = mean of  -log p(y | x)  over (x, y) in Q_i
+        theta = optimiser's step along the gradient of  mean over i of  loss_i
+        f = g = the backbone's features; with full context, LSTMs on them    (section 2.1.2)
 
-    backbone: images (M, C, H, W) -> features (M, D), with attribute ``feature_size`` = D.
-    full_context: embed images in the context of the support set, instead of each by itself.
-    reading_steps: how often a query reads from the support set in full-context embeddings.
-    statistics: BatchNorm statistics in training: of each "task" alone, or "joint" over the whole meta batch.
+    If classes have unequal numbers of support images, their weights are divided by the size of their class, which eq. 1
+    does not do: by it, the largest class would nearly always win.
+
+    The softmax has no temperature. With full-context embeddings, the support images are read one after the other,
+    forwards and backwards, and a query reads from all of them several times. Scores then depend on the order of the
+    support images, which the paper leaves open: here it is that of the episode, and sampled ones hold one class after
+    the other.
+
+    Parameters
+    ----------
+    full_context
+        Embed images in the context of the support set, instead of each by itself.
+    reading_steps
+        How often a query reads from the support set in full-context embeddings.
     """
 
     def __init__(
         self,
         backbone: Backbone,
+        *,
         full_context: bool = False,
         reading_steps: int = _READING_STEPS,
-        statistics: Literal["task", "joint"] = "task",
+        normalize_over: Literal["task", "batch"] = "task",
     ) -> None:
         check_positive(reading_steps=reading_steps)
         if reading_steps != _READING_STEPS and not full_context:
@@ -44,5 +56,5 @@ class MatchingNet(FeatureLearner):
                 f"alone; choose full_context=true, or leave out reading_steps"
             )
         context = FullContext(backbone.feature_size, steps=reading_steps) if full_context else None
-        super().__init__(backbone, Attention(context), statistics)
+        super().__init__(backbone, adaptation=Attention(context), normalize_over=normalize_over)
         self.ignores_support_order = not full_context

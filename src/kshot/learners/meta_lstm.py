@@ -23,23 +23,34 @@ _SPREAD = 0.01  # of the first weights of both layers
 class MetaLSTM(InitializationLearner):
     """Gates that an LSTM learns take the place of gradient descent's rate and decay (Ravi and Larochelle 2017).
 
-    A step is theta_t = f_t * theta_{t-1} + i_t * (-gradient) (eqs. 1 and 2), for every coordinate of theta by itself:
-    all coordinates share the weights of the LSTM and have hidden states of their own. The first layer is an LSTM of
-    `hidden` units on the gradient and the loss of the support set; the second has the gates. The initial cell state,
-    theta_0, is learnt with them. Gradients and losses of the inner steps count as constants (section 3.3), while theta
-    itself is differentiated, also where the gates see it.
+    ::
 
-    What the paper leaves open is decided so: a step looks at the whole support set, as its 5-way experiments do; the
-    gates before the first step are zero; the bias of the forget gate starts at 5 and that of the input gate at the
-    logit of `inner_rate`, all other weights uniformly within 0.01 of zero. BatchNorm takes the statistics of the images
-    at hand, as in the other learners that adapt weights; the paper collects running ones within a task. Gradients are
-    those of the mean loss; the release divides them by the number of images once more.
+        for each task i of the batch, with support set S_i and query set Q_i:
+            repeat inner_steps times, for every coordinate of theta_i by itself (theta_0 is learnt):
+                g = grad L(theta_i; S_i)
+                h = LSTM(g, L)                                               (hidden units)
+                f, i = sigmoid(W [h, theta_i, previous gate] + b)            (section 3.1)
+                theta_i = f * theta_i - i * g                                (eq. 2: the cell state)
+            loss_i = L(theta_i; Q_i)
+        theta_0, LSTM, W, b = outer optimiser's step along the gradient of  mean over i of  loss_i
 
-    backbone: images (M, C, H, W) -> features (M, D), with attribute ``feature_size`` = D.
-    ways: N, the rows of the head.
-    hidden: units of the first layer.
-    inner_rate: where the input gate starts, as a step size on the MEAN loss.
-    inner_steps, test_inner_steps: steps a task in training and in evaluation; the gates are learnt for the former.
+    All coordinates share the weights of the LSTM and have hidden states of their own. Gradients and losses of the inner
+    steps count as constants (section 3.3), while theta itself is differentiated, also as an input of the gates.
+
+    What the paper leaves open is decided so: a step looks at the whole support set, as the paper's 5-way experiments
+    do; the gates before the first step are zero; the bias of the forget gate starts at 5 and that of the input gate at
+    the logit of `inner_rate`, all other weights uniformly within 0.01 of zero. BatchNorm takes the statistics of the
+    images at hand, as in the other learners that adapt weights; the paper collects running ones within a task.
+    Gradients are those of the mean loss; the release divides them by the number of images once more.
+
+    Parameters
+    ----------
+    hidden
+        Units of the first layer.
+    inner_rate
+        Where the input gate starts, as a step size on the MEAN loss.
+    inner_steps, test_inner_steps
+        Steps per task in training and in evaluation; the gates are learnt for the former.
     """
 
     meta_batch = 1
@@ -47,6 +58,7 @@ class MetaLSTM(InitializationLearner):
     def __init__(
         self,
         backbone: Backbone,
+        *,
         ways: int = 5,
         hidden: int = 20,
         inner_rate: float = 0.01,
@@ -54,7 +66,9 @@ class MetaLSTM(InitializationLearner):
         test_inner_steps: int = 8,
         tasks_at_once: int | None = None,
     ) -> None:
-        super().__init__(backbone, ways, inner_steps, test_inner_steps, tasks_at_once)
+        super().__init__(
+            backbone, ways=ways, inner_steps=inner_steps, test_inner_steps=test_inner_steps, tasks_at_once=tasks_at_once
+        )
         check_positive(hidden=hidden)
         if not 0 < inner_rate < 1:
             raise ConfigError(f"inner_rate is {inner_rate}, but a gate lies above 0 and below 1")
@@ -106,7 +120,7 @@ class MetaLSTM(InitializationLearner):
 def preprocess(values: Tensor) -> Tensor:
     """Size and sign (..., 2) of numbers (...) over many orders of magnitude (Andrychowicz et al. 2016, appendix A).
 
-    (log|x| / p, sign x) where |x| >= e^-p, else (-1, e^p x), with p = 10.
+    (log|x| / p, sign x) if |x| >= e^-p, otherwise (-1, e^p x), with p = 10.
     """
     size = values.abs()
     large = size >= math.exp(-_P)

@@ -16,27 +16,32 @@ from kshot.solvers.proximal import proximal
 
 @learners.register("minibatch-prox")
 class MinibatchProx(Reptile):
-    """Reptile whose inner problem is phi = argmin L(phi) + l2/2 |phi - theta|^2, solved by a few mini-batch steps.
+    """Reptile whose inner problem has an l2 term, phi = argmin L(phi) + l2/2 |phi - theta|^2, solved approximately.
 
-    ``.grad`` is l2 (theta - mean phi), at the exact phi the gradient of the inner problem's least value, so
-    that SGD of rate e without momentum is the paper's theta -= e l2 (theta - mean phi).
+    ::
+
+        for each task i of the batch, with support set S_i:
+            phi_i = theta
+            repeat inner_steps times, on mini-batches of inner_batch images of S_i:
+                phi_i = inner optimiser's step on  L(phi_i; mini-batch) + l2/2 |phi_i - theta|^2
+        theta = theta - e l2 (theta - mean over i of phi_i)                  (e: the outer learning rate)
+
+    ``.grad`` is l2 (theta - mean phi), at the exact phi the gradient of the inner problem's least value, so that SGD of
+    rate e without momentum is the last line.
 
     Training looks at support images alone: give it more shots and no queries. The loss and accuracy that it reports are
     those of the mini-batches, each before the step on it and without the l2 term.
 
-    backbone: images (M, C, H, W) -> features (M, D), with attribute ``feature_size`` = D.
-    ways: N, the rows of the head.
-    l2: strength of the pull towards the initialisation, beside the MEAN cross-entropy; also in evaluation.
-    inner_rate: of the inner optimiser, for the MEAN cross-entropy.
-    inner_steps, test_inner_steps: steps a task in training and in evaluation.
-    inner_batch, test_inner_batch: images a step in training and in evaluation, drawn without replacement, epoch after
-        epoch; at most the whole support set.
-    inner_optimizer: "adam" without momentum (beta1 = 0), its moments from zero in every task; or "sgd".
+    Parameters
+    ----------
+    l2
+        Strength of the pull towards the initialisation, next to the MEAN cross-entropy; also in evaluation.
     """
 
     def __init__(
         self,
         backbone: Backbone,
+        *,
         ways: int = 5,
         l2: float = 0.1,
         inner_rate: float = 1e-3,
@@ -49,14 +54,14 @@ class MinibatchProx(Reptile):
     ) -> None:
         super().__init__(
             backbone,
-            ways,
-            inner_rate,
-            inner_steps,
-            inner_batch,
-            test_inner_steps,
-            test_inner_batch,
-            inner_optimizer,
-            tasks_at_once,
+            ways=ways,
+            inner_rate=inner_rate,
+            inner_steps=inner_steps,
+            inner_batch=inner_batch,
+            test_inner_steps=test_inner_steps,
+            test_inner_batch=test_inner_batch,
+            inner_optimizer=inner_optimizer,
+            tasks_at_once=tasks_at_once,
         )
         if not l2 > 0:
             raise ConfigError(f"l2 is {l2}, but must be above 0; without it, this is the learner reptile")

@@ -18,26 +18,37 @@ from kshot.solvers.descent import Weights
 
 @learners.register("mmaml")
 class MMAML(MAML):
-    """MAML whose network is first scaled and shifted, channel by channel, by what kind of task it sees (Algorithm 1).
+    """MAML on a network that is first scaled and shifted, channel by channel, by what kind of task it sees.
 
-    The support set is encoded as a vector, v = h({(x_k, y_k)}), and v as scale and shift of each layer, tau = g(v);
-    FiLM multiplies the layer's outputs by the one and adds the other. Then MAML's inner loop adapts the weights theta,
-    while tau stays as it is. theta, h and g are learnt by the query loss.
+    ::
+
+        for each task i of the batch, with support set S_i and query set Q_i:          (Vuorio et al., Algorithm 1)
+            v_i = h({(x_k, y_k) of S_i})                                     (the task, encoded)
+            tau_i = g(v_i): a scale and a shift of each layer's outputs      (FiLM)
+            phi_i = theta
+            repeat inner_steps times:
+                phi_i = phi_i - inner_rate * grad_phi L(phi_i, tau_i; S_i)   (tau_i stays as it is)
+            loss_i = L(phi_i, tau_i; Q_i)
+        theta, h, g = outer optimiser's step along the gradient of  mean over i of  loss_i
 
     What the paper leaves open is decided so: h is a second network of the backbone's kind, which starts as a copy, with
     a layer on features and label, and the mean over examples; the release shows it the images alone. g is linear and
     gives the scale's difference from one, as in the release. FiLM follows the normalisations, which keep a scale and
-    shift of their own; the release has none besides FiLM's.
+    shift of their own; the release has none except FiLM's.
 
-    backbone: images (M, C, H, W) -> features (M, D), with attribute ``feature_size`` = D.
-    ways: N, the rows of the head.
-    embedding_size: of the vector v.
-    inner_clip: entries of the inner gradients are cut to [-inner_clip, inner_clip].
-    inner_rate: step size on the MEAN cross-entropy.
-    inner_steps, test_inner_steps: gradient steps a task in training and in evaluation.
-    first_order: leave out the derivatives of the inner gradients.
+    Parameters
+    ----------
+    embedding_size
+        Of the vector v.
+    inner_clip
+        Entries of the inner gradients are cut to [-inner_clip, inner_clip].
+    inner_rate
+        Step size on the MEAN cross-entropy.
 
-    Raises ConfigError for a backbone without layers that FiLM could follow.
+    Raises
+    ------
+    ConfigError
+        For a backbone without layers that FiLM could follow.
     """
 
     meta_batch = 10
@@ -45,6 +56,7 @@ class MMAML(MAML):
     def __init__(
         self,
         backbone: Backbone,
+        *,
         ways: int = 5,
         embedding_size: int = 128,
         inner_clip: float = 20.0,
@@ -55,7 +67,13 @@ class MMAML(MAML):
         tasks_at_once: int | None = None,
     ) -> None:
         super().__init__(
-            backbone, ways, inner_rate, inner_steps, test_inner_steps, first_order, tasks_at_once=tasks_at_once
+            backbone,
+            ways=ways,
+            inner_rate=inner_rate,
+            inner_steps=inner_steps,
+            test_inner_steps=test_inner_steps,
+            first_order=first_order,
+            tasks_at_once=tasks_at_once,
         )
         check_positive(embedding_size=embedding_size)
         check_positive(inner_clip=inner_clip)
@@ -72,19 +90,26 @@ class MMAML(MAML):
     def modulations(self, episodes: Episodes) -> Weights:
         """tau: scale and shift (B, C) of each layer, by the names that the network has for them."""
         embedding = self.examples(episodes).mean(1)
-        found: Weights = {}
+        tau: Weights = {}
         for place, layer in enumerate(self.modulation):
             scale, shift = layer(embedding).chunk(2, 1)
-            found |= {f"scale_{place}": 1 + scale, f"shift_{place}": shift}
-        return found
+            tau |= {f"scale_{place}": 1 + scale, f"shift_{place}": shift}
+        return tau
 
 
 class ModulatedClassifier(Classifier):
-    """A classifier whose normalised maps are scaled and shifted by buffers, in whose place come those of a task.
+    """A classifier whose normalised maps are scaled and shifted by buffers, which a task's own take the place of.
 
-    classifier: whose backbone and head it takes over.
-    channels: of the layers that are modulated, in their order: layer i has the buffers ``scale_i`` and ``shift_i``,
-        (C,), which are not saved, since they are one and zero for good.
+    Parameters
+    ----------
+    classifier
+        Whose backbone and head it takes over.
+
+    Attributes
+    ----------
+    names, channels
+        Of the layers that are modulated, in their order: layer i has the buffers ``scale_i`` and ``shift_i``, (C,),
+        which are not saved, since they are one and zero for good.
     """
 
     def __init__(self, classifier: Classifier) -> None:
@@ -98,6 +123,6 @@ class ModulatedClassifier(Classifier):
 
     def forward(self, images: Tensor) -> Tensor:
         """Scores of the images (M, C, H, W)."""
-        own = [(self.get_buffer(f"scale_{i}"), self.get_buffer(f"shift_{i}")) for i in range(len(self.names))]
-        with modulated(self.backbone, dict(zip(self.names, own))):
+        modulations = [(self.get_buffer(f"scale_{i}"), self.get_buffer(f"shift_{i}")) for i in range(len(self.names))]
+        with modulated(self.backbone, dict(zip(self.names, modulations))):
             return super().forward(images)

@@ -18,32 +18,45 @@ from kshot.solvers.logistic import LogisticRegression
 
 @learners.register("mtl")
 class MultiTask(FeatureLearner):
-    """Multi-task learning (W21 eq. 6 and section 5): the heads of all tasks are rows of one matrix, trained jointly.
+    """Multi-task learning (W21 eqs. 1-2 and section 5): the heads of all tasks are rows of one matrix, trained jointly.
 
-    A task with classes c_1..c_N is scored by ``features @ W[c_1..c_N].T``, without bias or temperature, and the loss is
-    the mean cross-entropy over ALL its images: training does not tell support from query. A new task is learnt by
-    logistic regression (C = 3) on L2-normalised features.
+    ::
 
-    backbone: images (M, C, H, W) -> features (M, D), with attribute ``feature_size`` = D.
-    num_classes: rows of the matrix, the number of training classes.
-    ways: N, used for the scale of the initial matrix, sqrt(num_classes / N) times Kaiming-uniform.
-    normalize_features: L2-normalise features in training, too (W21: all datasets but FC100).
-    statistics: BatchNorm statistics in training: of each "task" alone (W21), or "joint" over the whole meta batch.
+        for each task i of the batch, with classes c_1..c_N and images X_i, support and query alike:
+            scores = h(X_i; theta) W[c_1..c_N]^T                             (multi-head network, eq. 1)
+            loss_i = mean cross-entropy of the scores
+        theta, W = optimiser's step along the gradient of  mean over i of  loss_i      (eqs. 2, 12)
+        test task: w = argmin over w of  1/2 |w|^2 + C * sum of cross-entropies of h(S; theta) w^T,  C = 3
+                                                                             (fine-tuning, eqs. 6-7)
+
+    There is no bias and no temperature in training, and training does not tell support from query. A test task is
+    learnt by logistic regression on L2-normalised features.
+
+    Parameters
+    ----------
+    num_classes
+        Rows of the matrix W, the number of training classes.
+    ways
+        N, for the scale of the initial matrix: sqrt(num_classes / N) times Kaiming-uniform.
+    normalize_features
+        L2-normalise features in training, too (W21: all datasets but FC100).
     """
 
+    tells_support_from_query = False
     needs_queries = False
 
     def __init__(
         self,
         backbone: Backbone,
+        *,
         num_classes: int,
         ways: int = 5,
         normalize_features: bool = True,
-        statistics: Literal["task", "joint"] = "task",
+        normalize_over: Literal["task", "batch"] = "task",
     ) -> None:
         check_positive(num_classes=num_classes)
         check_positive(ways=ways)
-        super().__init__(backbone, LogisticRegression(c=3.0), statistics)
+        super().__init__(backbone, adaptation=LogisticRegression(c=3.0), normalize_over=normalize_over)
         self.weight = _class_weights(num_classes, backbone.feature_size, ways)
         self.normalize_features = normalize_features
 

@@ -11,11 +11,17 @@ from kshot.solvers.prototypes import NearestCentroid
 
 @learners.register("protonet")
 class ProtoNet(FeatureLearner):
-    """Query images are scored by the negative SQUARED Euclidean distance to the class means (Snell et al. eqs. 1-2).
+    """Query images are scored by the negative SQUARED Euclidean distance to the class means (Snell et al. 2017).
 
-    backbone: images (M, C, H, W) -> features (M, D).
-    statistics: BatchNorm statistics in training: of each "task" alone, or "joint" over the whole meta batch.
+    ::
+
+        for each task i of the batch, with support set S_i and query set Q_i:
+            c_k = mean of f(x; theta) over the images x of class k in S_i    (eq. 1)
+            p(k | x) = softmax over k of  -|f(x; theta) - c_k|^2             (eq. 2)
+            loss_i = mean of  -log p(y | x)  over (x, y) in Q_i
+        theta = optimiser's step along the gradient of  mean over i of  loss_i
+        test task: the class of highest p(k | x)
     """
 
-    def __init__(self, backbone: Backbone, statistics: Literal["task", "joint"] = "task") -> None:
-        super().__init__(backbone, NearestCentroid(), statistics)
+    def __init__(self, backbone: Backbone, *, normalize_over: Literal["task", "batch"] = "task") -> None:
+        super().__init__(backbone, adaptation=NearestCentroid(), normalize_over=normalize_over)

@@ -21,10 +21,16 @@ _SHOTS_DRAW, _WAYS_DRAW = 1 << 22, (1 << 22) + 1  # of a task's key; apart from 
 
 @learners.register("r2d2")
 class R2D2(FeatureLearner):
-    """Ridge regression onto one-hot labels, with learnt penalty, scale and bias (eqs. 4-6).
+    """Ridge regression onto one-hot labels, with learnt penalty, scale and bias (Bertinetto et al. 2019).
 
-    With features X (n, D) of a task's support images and their one-hot labels Y (n, N), the head is, in Woodbury's
-    form, W = X' (X X' + n l2 I)^-1 Y, and a query image with features q scores scale * q W + bias.
+    ::
+
+        for each task i of the batch, with support features X (n, D) and one-hot labels Y (n, N):
+            W = X' (X X' + n l2 I)^-1 Y                                      (Woodbury's form, eqs. 4-5)
+            scores = scale * q W + bias  of a query image with features q    (eq. 6)
+            loss_i = mean cross-entropy of the query images
+        theta, l2, scale, bias = optimiser's step along the gradient of  mean over i of  loss_i
+        test task: W and scores as above
 
     With random shots, a training task uses of each class a number of its K sampled support images that is drawn
     uniformly from 1..K, the same for all classes, and asks for the rest along with the query images: so one network
@@ -36,33 +42,40 @@ class R2D2(FeatureLearner):
     The paper does not say where the three numbers start. The release divides X and Y by the root of n, which the paper
     does not mention and which is the n before l2 above; it fixes the penalty at 50 unless told otherwise, starts the
     scale at 10 on CIFAR-FS and at 1e-4 on mini-ImageNet, and adds a feature of ones to X, which is left out here. 50
-    suits the many and large features of the paper's network: beside small ones the head is a class's sum of features.
+    suits the many and large features of the paper's network: with small ones the head is a class's sum of features.
 
-    backbone: images (M, C, H, W) -> features (M, D); the paper's is "r2d2".
-    l2: where the learnt penalty starts, for each support image.
-    scale, bias: where the learnt scale and bias of the scores start.
-    random_shots: draw the shots of each training task, up to those that are sampled.
-    fewest_ways: draw the ways of each training task, from here up to those that are sampled, whose further classes the
-        task leaves out; None for all that are sampled. The release draws from 5 where it draws.
-    statistics: BatchNorm statistics in training: of each "task" alone, or "joint" over the whole meta batch.
+    Parameters
+    ----------
+    l2
+        Where the learnt penalty starts, for each support image.
+    scale, bias
+        Where the learnt scale and bias of the scores start.
+    random_shots
+        Draw the shots of each training task, up to those that are sampled.
+    fewest_ways
+        Draw the ways of each training task, from this number up to those that are sampled, whose further classes the
+        task leaves out; None for all that are sampled. The release, if it draws, draws from 5.
     """
 
+    parameters_without_effect = ("adaptation.bias",)  # one number for all classes leaves probabilities as they are
     meta_batch = 1
     adaptation: ScaledHead
 
     def __init__(
         self,
         backbone: Backbone,
+        *,
         l2: float = 1.0,
         scale: float = 10.0,
         bias: float = 0.0,
         random_shots: bool = True,
         fewest_ways: int | None = None,
-        statistics: Literal["task", "joint"] = "task",
+        normalize_over: Literal["task", "batch"] = "task",
     ) -> None:
         if fewest_ways is not None and fewest_ways < 2:
             raise ConfigError(f"fewest_ways is {fewest_ways}, but must be at least 2, or null for no random ways")
-        super().__init__(backbone, ScaledHead(LearntRidge(l2), scale=scale, bias=bias), statistics)
+        head = ScaledHead(LearntRidge(l2), scale=scale, bias=bias)
+        super().__init__(backbone, adaptation=head, normalize_over=normalize_over)
         self.random_shots, self.fewest_ways = random_shots, fewest_ways
 
     def training_scores(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
@@ -96,7 +109,7 @@ class R2D2(FeatureLearner):
 
     def _head_of_some(self, features: Tensor, labels: Tensor, ways: int, used: Tensor) -> LinearHead:
         """The head of the support images (B, S) that are `used`, a number that may differ between tasks."""
-        # A feature of zeros adds nothing to X X'. With X / sqrt(share) in the place of X, where n is share * S, the
+        # A feature of zeros adds nothing to X X'. With X / sqrt(share) in the place of X, n being share * S, the
         # penalty S l2 of all images is that of the n, and the solution is sqrt(share) times theirs.
         root = used.to(features.dtype).mean(1).sqrt().view(-1, 1, 1)
         head = self.adaptation.head(features * used.unsqueeze(-1) / root, labels, ways)

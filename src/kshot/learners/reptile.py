@@ -19,22 +19,31 @@ from kshot.solvers.minibatches import draw_minibatches
 
 @learners.register("reptile")
 class Reptile(InitializationLearner):
-    """An initialisation that moves towards the mean of the weights phi that tasks reach from it (Algorithm 2).
+    """An initialisation that moves towards the mean of the weights that tasks reach from it (Algorithm 2).
 
-    A task takes `inner_steps` on mini-batches of its support set. ``.grad`` is theta - mean phi, so that SGD of rate e
-    without momentum is the paper's theta += e (mean phi - theta).
+    ::
+
+        for each task i of the batch, with support set S_i:
+            phi_i = theta
+            repeat inner_steps times, on mini-batches of inner_batch images of S_i:
+                phi_i = inner optimiser's step on L(phi_i; mini-batch)
+        theta = theta + e (mean over i of phi_i - theta)                     (e: the outer learning rate)
+
+    ``.grad`` is theta - mean phi, so that SGD of rate e without momentum is the last line.
 
     Training looks at support images alone: give it more shots and no queries. The loss and accuracy that it reports are
     those of the mini-batches, each before the step on it.
 
-    backbone: images (M, C, H, W) -> features (M, D), with attribute ``feature_size`` = D.
-    ways: N, the rows of the head.
-    inner_rate: of the inner optimiser, for the MEAN cross-entropy.
-    inner_steps, test_inner_steps: steps a task in training and in evaluation.
-    inner_batch, test_inner_batch: images a step in training and in evaluation, drawn without replacement, epoch after
-        epoch; at most the whole support set.
-    inner_optimizer: "adam" without momentum (beta1 = 0), its moments from zero in every task, as in the paper's
-        experiments; or "sgd".
+    Parameters
+    ----------
+    inner_rate
+        Of the inner optimiser, for the MEAN cross-entropy.
+    inner_batch, test_inner_batch
+        Images per step in training and in evaluation, drawn without replacement, epoch after epoch; at most the whole
+        support set.
+    inner_optimizer
+        "adam" without momentum (beta1 = 0), its moments from zero in every task, as in the paper's experiments; or
+        "sgd".
     """
 
     meta_batch = 5
@@ -44,6 +53,7 @@ class Reptile(InitializationLearner):
     def __init__(
         self,
         backbone: Backbone,
+        *,
         ways: int = 5,
         inner_rate: float = 1e-3,
         inner_steps: int = 8,
@@ -53,13 +63,16 @@ class Reptile(InitializationLearner):
         inner_optimizer: Literal["adam", "sgd"] = "adam",
         tasks_at_once: int | None = None,
     ) -> None:
-        super().__init__(backbone, ways, inner_steps, test_inner_steps, tasks_at_once)
+        super().__init__(
+            backbone, ways=ways, inner_steps=inner_steps, test_inner_steps=test_inner_steps, tasks_at_once=tasks_at_once
+        )
         check_positive(inner_steps=inner_steps)
         check_positive(inner_batch=inner_batch)
         check_positive(test_inner_batch=test_inner_batch)
         check_positive(inner_rate=inner_rate)
         check_choice("inner_optimizer", inner_optimizer, ("adam", "sgd"))
         self.inner_rate, self.inner_optimizer = inner_rate, inner_optimizer
+        self.magnifies_rounding = inner_optimizer == "adam"
         self.inner_batch, self.test_inner_batch = inner_batch, test_inner_batch
 
     def inner_objective(self, losses: TaskLosses, start: Weights) -> TaskLosses:
@@ -71,10 +84,10 @@ class Reptile(InitializationLearner):
         return start - reached
 
     def adapted(self, episodes: Episodes, steps: int) -> Weights:
-        """All weights of the network after `steps` on mini-batches of each task's support set, (B, ...) a name."""
+        """All weights of the network after `steps` on mini-batches of each task's support set, (B, ...) each."""
         return self._descend(episodes, steps)[0]
 
-    def objective_at_once(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
+    def task_objective(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
         """Mean loss and accuracy of the images of all mini-batches, each before the step on it."""
         _, scores, labels = self._descend(episodes, self.inner_steps)
         return self.loss(scores, labels), accuracy(scores, labels)

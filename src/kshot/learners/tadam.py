@@ -28,27 +28,45 @@ _COTRAINING_DRAW = 1 << 23  # of a task's key; apart from the draws of augmentat
 
 @learners.register("tadam")
 class TADAM(Learner):
-    """Prototypes at a learnt scale (section 2.1), of features that depend on the task (2.2), with co-training (2.4).
+    """Prototypes at a learnt scale, of features that depend on the task, with co-training (Oreshkin et al. 2018).
 
-    The support images go through the network as it is, and the mean of their prototypes stands for the task. A further
-    network makes of it a scale and a shift for every layer, under which support and query images go through. In
-    training, further images are told apart among all training classes, by the network as it is, beside task number t
-    of T with probability .9^(1 + floor(20 t / T)).
+    ::
+
+        for each task i of the batch, with support set S_i and query set Q_i:
+            c = mean over classes of the prototypes of S_i, features by the network as it is
+            scale, shift of each layer = 1 + gamma_0 g(c), beta_0 h(c)       (TEN, section 2.2)
+            c_k = mean of f(x; scale, shift) over the images x of class k in S_i
+            loss_i = mean cross-entropy of  -alpha |f(x; scale, shift) - c_k|^2  on Q_i          (section 2.1)
+            with probability .9^(1 + floor(20 t / T)):  loss_i += cross-entropy of further images
+                among all training classes, by the network as it is          (co-training, section 2.4)
+        all = optimiser's step along the gradient of  mean over i of  loss_i  + the penalty of gamma_0 and beta_0
 
     What the paper leaves open: distances are squared as ProtoNet's are (the release takes the root); shortcuts are not
     modulated, and modulations start at the identity (both as in the release). Co-training adds its loss to the task's;
-    in the release it is a step of its own, before the task's. The scale is learnt; the release chooses it on the
+    in the release it is a step of its own, before the task's. The scale alpha is learnt; the release chooses it on the
     validation classes. BatchNorm's running statistics are those of all passes.
 
-    backbone: images (M, C, H, W) -> features (M, D), with attribute ``feature_size`` = D.
-    num_classes: the number of training classes, for co-training.
-    scale: where the learnt scale of the distances starts.
-    modulation_start: where the factors start that the modulations are multiplied by; at 0 they are the identity.
-    modulation_penalty: weight of the sum of these factors' squares in the loss, in halves.
-    cotraining_tasks: T, tasks of training over which co-training becomes rare; 0 for no co-training.
-    cotraining_images: beside a task; the paper has 64 for each step, of two tasks at five shots.
+    Parameters
+    ----------
+    backbone
+        Images (M, C, H, W) -> features (M, D), with attribute ``feature_size`` = D.
+    num_classes
+        The number of training classes, for co-training.
+    scale
+        Where the learnt scale alpha of the distances starts.
+    modulation_start
+        Where the factors gamma_0 and beta_0 start, by which the modulations are multiplied; at 0 they are the identity.
+    modulation_penalty
+        Weight of the sum of these factors' squares in the loss, in halves.
+    cotraining_tasks
+        T, tasks of training over which co-training becomes rare; 0 for no co-training.
+    cotraining_images
+        Per task; the paper has 64 for each step, of two tasks at five shots.
 
-    Raises ConfigError for a backbone without layers that FiLM could follow.
+    Raises
+    ------
+    ConfigError
+        For a backbone without layers that FiLM could follow.
     """
 
     meta_batch = 2
@@ -57,6 +75,7 @@ class TADAM(Learner):
     def __init__(
         self,
         backbone: Backbone,
+        *,
         num_classes: int,
         scale: float = 1.0,
         modulation_start: float = 0.0,
@@ -77,7 +96,7 @@ class TADAM(Learner):
         self.cotraining_tasks, self.cotraining_images = cotraining_tasks, cotraining_images
 
     def sampler(self, split: AnySplit, shape: TaskShape, seed: int, within_domain: bool | None = None) -> Sampler:
-        """Tasks and, for co-training, images of the whole split beside them."""
+        """Tasks and, for co-training, images of the whole split with each of them."""
         tasks = super().sampler(split, shape, seed, within_domain)
         if self.classifier is None:
             return tasks
@@ -105,7 +124,7 @@ class TADAM(Learner):
         return loss, accuracy(scores.detach(), labels)
 
     def _cotraining_losses(self, classifier: nn.Linear, episodes: CotrainingEpisodes) -> Tensor:
-        """The mean cross-entropy (b,) of the images beside each of the b tasks that were drawn for co-training."""
+        """The mean cross-entropy (b,) of the further images of each of the b tasks that were drawn for co-training."""
         drawn = np.flatnonzero(episodes.drawn)
         images = episodes.query[drawn, episodes.query_labels.shape[1] :]
         with batch_of_tasks(len(drawn), episodes.keys[drawn], total=0):
@@ -128,8 +147,12 @@ class TADAM(Learner):
 class CotrainingEpisodes(Episodes):
     """Tasks whose T query images are followed by A images of the whole split, which have no label in the task.
 
-    image_classes: (B, A) int64, the classes of these images.
-    drawn: (B,) bool, whether a task counts for co-training.
+    Attributes
+    ----------
+    image_classes
+        (B, A) int64, the classes of these images.
+    drawn
+        (B,) bool, whether a task counts for co-training.
     """
 
     image_classes: Tensor
@@ -137,29 +160,40 @@ class CotrainingEpisodes(Episodes):
 
 
 class CotrainingSampler:
-    """Tasks with images of the whole split beside them, as many for each, and fewer and fewer tasks that use them.
+    """Tasks with images of the whole split, as many for each, and fewer and fewer tasks that use them.
 
     Task number t is drawn with probability .9^(1 + floor(20 t / T)); section 2.4.
+
+    Parameters
+    ----------
+    tasks
+        What the tasks are drawn from.
+    images
+        What the further images are drawn from.
+    images_per_task
+        How many further images each task has.
+    total
+        T, the number of tasks over which co-training becomes rare.
     """
 
-    def __init__(self, tasks: Sampler, images: ImageSampler, beside: int, total: int) -> None:
-        self.tasks, self.images, self.beside, self.total = tasks, images, beside, total
+    def __init__(self, tasks: Sampler, images: ImageSampler, images_per_task: int, total: int) -> None:
+        self.tasks, self.images, self.images_per_task, self.total = tasks, images, images_per_task, total
 
     def episodes(self, numbers: IntArray, device: torch.device | str = "cpu") -> Episodes:
         """The tasks with these numbers, as sampled, on `device`."""
         tasks = self.tasks.episodes(numbers, device)
-        image_numbers = np.asarray(numbers)[:, None] * self.beside + np.arange(self.beside)
+        image_numbers = np.asarray(numbers)[:, None] * self.images_per_task + np.arange(self.images_per_task)
         images = self.images.episodes(image_numbers.reshape(-1), device)
-        beside = (len(numbers), self.beside)
+        shape = (len(numbers), self.images_per_task)
         probabilities = 0.9 ** (1 + 20 * np.asarray(numbers) // self.total)
         return CotrainingEpisodes(
             support=tasks.support,
             support_labels=tasks.support_labels,
-            query=torch.cat([tasks.query, images.support.squeeze(1).unflatten(0, beside)], 1),
+            query=torch.cat([tasks.query, images.support.squeeze(1).unflatten(0, shape)], 1),
             query_labels=tasks.query_labels,
             classes=tasks.classes,
             keys=tasks.keys,
-            image_classes=images.support_labels.view(beside),
+            image_classes=images.support_labels.view(shape),
             drawn=seeding.uniform(tasks.keys, _COTRAINING_DRAW) < probabilities,
         )
 
@@ -169,9 +203,14 @@ class TaskEmbedding(nn.Module):
 
     scale = 1 + gamma_0 g(c) and shift = beta_0 h(c), with networks g, h and factors gamma_0, beta_0 for each layer.
 
-    size: D, of the mean feature.
-    channels: of each layer that is modulated, by its name.
-    start: of the factors.
+    Parameters
+    ----------
+    size
+        D, of the mean feature.
+    channels
+        Of each layer that is modulated, by its name.
+    start
+        Of the factors.
     """
 
     def __init__(self, size: int, channels: dict[str, int], start: float) -> None:
@@ -188,7 +227,7 @@ class TaskEmbedding(nn.Module):
 
 
 class ResidualPerceptron(nn.Module):
-    """Three fully connected layers of one width, the last two beside shortcuts, with ELU between them (section 2.3)."""
+    """Three fully connected layers of one width with ELU between them, the last two with shortcuts (section 2.3)."""
 
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()

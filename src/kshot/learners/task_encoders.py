@@ -14,10 +14,20 @@ from kshot.data.episodes import Episodes
 
 
 class ExampleEncoder(nn.Module):
-    """Image and label of a support example -> its code, by a network of the learner's backbone's kind but with weights
-    of its own, which starts as a copy of it, and a layer with ReLU on features and one-hot label.
+    """Image and label of a support example -> its code.
 
-    BatchNorm takes the statistics of a task's support set. It computes in the precision of its weights.
+    A network with weights of its own, which starts as a copy of the learner's backbone, is followed by a layer with
+    ReLU on features and one-hot label. BatchNorm takes the statistics of a task's support set. It computes in the
+    precision of its weights.
+
+    Parameters
+    ----------
+    backbone
+        The learner's backbone, which is copied.
+    ways
+        N, classes per task.
+    size
+        Of a code.
     """
 
     def __init__(self, backbone: Backbone, ways: int, size: int) -> None:
@@ -41,7 +51,12 @@ class RecurrentAutoEncoder(nn.Module):
     The embedding is the mean of the encoder's states (section 4.1). The decoder starts from the last of them, has no
     inputs, and gives the codes in reverse order.
 
-    size: of a code. hidden: H, units of both GRUs.
+    Parameters
+    ----------
+    size
+        Of a code.
+    hidden
+        H, units of both GRUs.
     """
 
     def __init__(self, size: int, hidden: int) -> None:

@@ -22,29 +22,48 @@ from kshot.learners.maml import MAML
 from kshot.solvers.descent import Weights, gradient_descent
 
 _counting = threading.Lock()  # tasks may choose their groups side by side
-_APART = 0.01  # of a weight's size: how far groups that nobody has clustered yet start from each other
+_APART = 0.01  # of a weight's size: how far groups start from each other before k-means has placed them
 
 
 @learners.register("tsa-maml")
 class TSAMAML(MAML):
     """MAML with m initialisations theta_1..theta_m, each of which serves a group of similar tasks (Z21 Algorithm 1).
 
-    Gradient descent from a common, fixed theta* estimates a task's optimum; the nearest initialisation is the one that
-    the task adapts, by MAML's inner loop, and that learns from it, by MAML's update: the others get no gradient at all,
-    so that an optimiser leaves them and their moments alone. `kshot tsa train` finds theta* by MAML, and the first
-    theta_1..theta_m by k-means over the estimated optima of many tasks; without it, all start beside random weights.
-    With one group this is MAML.
+    ::
 
-    groups: m, the number of initialisations (Z21: 5, and 3 for tasks of three domains).
-    assignment: the nearest of the "current" initialisations (Z21's Algorithm 1), or of the "initial" ones, where
-        k-means put them (Z21's release).
-    assignment_steps: gradient steps from theta* to the estimated optimum, with `inner_rate`.
-    cluster_norms: count scale and shift of BatchNorm among the weights whose distance is taken; the release does not.
+        theta* = MAML's initialisation; theta_1..theta_m = means of the k-means groups of many tasks' optima
+        for each task i of the batch, with support set S_i and query set Q_i:
+            theta_i* = theta* after assignment_steps of gradient descent on L(.; S_i)  (the estimated optimum)
+            k = argmin over k of  |theta_i* - theta_k|                                 (the task's group)
+            phi_i = theta_k after inner_steps of gradient descent on L(.; S_i)         (MAML's inner loop)
+            theta_k = outer optimiser's step along  d L(phi_i; Q_i) / d theta_k        (mean over the batch)
+
+    The other initialisations get no gradient at all, so that an optimiser leaves them and their moments alone.
+    `kshot tsa train` finds theta* by MAML, and the first theta_1..theta_m by k-means; without it, all start close to
+    random weights. With one group this is MAML.
 
     The vector of a task or of an initialisation, (D,), holds the weights that adapt, less those that `cluster_norms`
     leaves out, as differences from theta*. What is kept and not learnt, theta* among it, are parameters without a
-    gradient. `usage` (m,) counts the training tasks of each group so far, and `unused_for` (m,) the tasks of the
-    steps since the last one with a task of the group.
+    gradient.
+
+    Parameters
+    ----------
+    groups
+        m, the number of initialisations (Z21: 5, and 3 for tasks of three domains).
+    assignment
+        The nearest of the "current" initialisations (Z21's Algorithm 1), or of the "initial" ones, as k-means found
+        them (Z21's release).
+    assignment_steps
+        Gradient steps from theta* to the estimated optimum, with `inner_rate`.
+    cluster_norms
+        Count scale and shift of BatchNorm among the weights whose distance is taken; the release does not.
+
+    Attributes
+    ----------
+    usage
+        (m,) the training tasks of each group so far.
+    unused_for
+        (m,) the training tasks of the steps since the last one with a task of the group.
     """
 
     usage: Tensor
@@ -53,6 +72,7 @@ class TSAMAML(MAML):
     def __init__(
         self,
         backbone: Backbone,
+        *,
         ways: int = 5,
         groups: int = 5,
         assignment: Literal["current", "initial"] = "current",
@@ -67,12 +87,21 @@ class TSAMAML(MAML):
         tasks_at_once: int | None = None,
     ) -> None:
         super().__init__(
-            backbone, ways, inner_rate, inner_steps, test_inner_steps, first_order, layers, learn_rates, tasks_at_once
+            backbone,
+            ways=ways,
+            inner_rate=inner_rate,
+            inner_steps=inner_steps,
+            test_inner_steps=test_inner_steps,
+            first_order=first_order,
+            layers=layers,
+            learn_rates=learn_rates,
+            tasks_at_once=tasks_at_once,
         )
         check_positive(groups=groups)
         check_positive(assignment_steps=assignment_steps)
         check_choice("assignment", assignment, ("current", "initial"))
         self.groups, self.assignment, self.assignment_steps = groups, assignment, assignment_steps
+        self.learns_all_parameters = groups == 1  # a group that no task is assigned to gets no gradient
         norms = set() if cluster_norms else _batch_norm_weights(self.network)
         self.clustered = [name for name in self.adapting if name not in norms]
         self.initializations = nn.ModuleList([self.network, *(_neighbour(self.network) for _ in range(groups - 1))])
@@ -95,9 +124,17 @@ class TSAMAML(MAML):
         return maml
 
     def load_pretrained(self, weights: Mapping[str, Tensor]) -> None:
-        """Make theta*, and where all groups start, what a MAML learnt; `weights` is its ``state_dict()``.
+        """Make theta*, and the start of all groups, what a MAML learnt.
 
-        Raises RuntimeError where names or shapes are those of another network.
+        Parameters
+        ----------
+        weights
+            The ``state_dict()`` of the MAML.
+
+        Raises
+        ------
+        RuntimeError
+            If names or shapes are those of another network.
         """
         network, rates = (_part(weights, prefix) for prefix in ("network.", "rates."))
         for part in (self.network, *self.initializations):
@@ -114,16 +151,16 @@ class TSAMAML(MAML):
         sizes = [common[name].numel() for name in self.clustered]
         for centroid, initialization in zip(self.centroids, self.initializations):
             initialization.load_state_dict(self.network.state_dict())
-            own = dict(initialization.named_parameters())
+            weights = dict(initialization.named_parameters())
             for name, part in zip(self.clustered, centroid.split(sizes)):
-                own[name].add_(part.view_as(own[name]))
+                weights[name].add_(part.view_as(weights[name]))
 
     @torch.no_grad()
     def group_vectors(self) -> Tensor:
         """The vectors (m, D) of the current initialisations."""
         common = self._vectors(self.initial(1))
-        own = [{name: value[None] for name, value in part.named_parameters()} for part in self.initializations]
-        return torch.cat([self._vectors(weights) for weights in own]) - common
+        starts = [{name: value[None] for name, value in part.named_parameters()} for part in self.initializations]
+        return torch.cat([self._vectors(weights) for weights in starts]) - common
 
     def task_vectors(self, episodes: Episodes) -> Tensor:
         """The vectors (B, D) of the tasks' estimated optima: `assignment_steps` of gradient descent from theta*."""
@@ -164,9 +201,9 @@ class TSAMAML(MAML):
         places = chosen.tolist()
         if len(set(places)) == 1:  # needs no copies, and keeps the memory format of the weights
             return shared_weights(self.initializations[places[0]], len(places))
-        own = [dict(part.named_parameters()) for part in self.initializations]
+        starts = [dict(part.named_parameters()) for part in self.initializations]
         # stacked from the groups at hand alone: a gradient of zero, unlike none, would still move an optimiser's state
-        return {name: torch.stack([own[place][name] for place in places]) for name in own[0]}
+        return {name: torch.stack([starts[place][name] for place in places]) for name in starts[0]}
 
     def _vectors(self, weights: Weights) -> Tensor:
         return as_vectors(weights[name] for name in self.clustered)

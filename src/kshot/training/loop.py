@@ -14,6 +14,7 @@ from kshot.data.augmentation import augmentation_for
 from kshot.data.tasks import AnyDataset, AnySplit
 from kshot.errors import ConfigError, DivergenceError
 from kshot.learners.base import Learner
+from kshot.learners.training_split import observe
 from kshot.memory import keep_freed_memory
 from kshot.runs.config import describe_data, describe_learner
 from kshot.runs.result import Stopped
@@ -101,14 +102,14 @@ def train(
         with contextlib.closing(bar), contextlib.closing(loggers):
             while (stopped := _finished(state)) is None:
                 in_time = _train_steps(state, tasks, processes, halts, bar)
-                score = _validate(state, validation, halts, bar) if in_time else None
+                score = _validate(state, split, validation, halts, bar) if in_time else None
                 if score is None or score.tasks < chosen.validation_tasks:
                     stopped = "time_limit"
                     state.save()
                     break
                 loggers.log(state.end_epoch(score, tasks.images_per_task))
             if state.counters.best_epoch == 0:  # time ran out in the first epoch
-                score = score or _validate(state, validation, halts, bar)
+                score = score or _validate(state, split, validation, halts, bar)
                 state.keep_best(score)
         state.load_best()
         written.end(learner, data, config, summarize(state, stopped, tasks, score))
@@ -178,9 +179,10 @@ def _train_steps(state: TrainingState, tasks: StepTasks, processes: Processes, h
     return halt is None and not halts.before_validation()
 
 
-def _validate(state: TrainingState, validation: Validation, halts: Halts, bar: ProgressLine) -> Score:
+def _validate(state: TrainingState, split: AnySplit, validation: Validation, halts: Halts, bar: ProgressLine) -> Score:
     """The validation score, on fewer tasks if time is short; a DivergenceError says after which step."""
     bar.start_validation()
+    observe(state.learner, split)
     try:
         seconds = halts.seconds_for_first_validation()
         return validation.score() if seconds is None else validation.score_within(seconds)
