@@ -189,8 +189,8 @@ def test_images_of_another_size_are_refused_before_training(name, toy_split):
     cls, options = checked(name)
     learner = cls(Conv4(8, in_channels=1), **Subject(cls, 0.8, options).options)  # which is for 28 pixels
     learner.accumulate_gradients = lambda episodes: pytest.fail("work had started")
+    data = Dataset("toy", train=split, val=split, test=split, train_val=split)
     with pytest.raises(ConfigError, match=r"Conv4 was built for 8 features .* gives 128 for .* toy/train, 1 x 64"):
-        data = Dataset("toy", train=split, val=split, test=split, train_val=split)
         train(learner, data, ways=3, progress=False)
 
 

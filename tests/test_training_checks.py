@@ -95,8 +95,8 @@ def test_a_learner_for_other_data_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"OwnNetwork cannot take .* 1 x 8 x 8: .*in_channels=1 and image_size=8"):
         toy_train(MultiTask(flat_backbone(3, 2), num_classes=8))
     split = make_split([10] * 8, size=32)
+    data = Dataset("toy", train=split, val=split, test=split, train_val=split)
     with pytest.raises(ConfigError, match=r"Conv4 was built for 2 features per image and gives 8 for the images"):
-        data = Dataset("toy", train=split, val=split, test=split, train_val=split)
         toy_train(MultiTask(Conv4(2, in_channels=1), num_classes=8), data)
 
 
