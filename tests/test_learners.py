@@ -24,7 +24,7 @@ from kshot.learners import MAML, FeatureLearner, ProtoNet, SimpleShot, learners
 from kshot.learners import base as learner_base
 from kshot.learners import maml as maml_module
 from kshot.learners.training_split import observe
-from kshot.solvers.adaptation import NearestCentroid
+from kshot.solvers.prototypes import NearestCentroid
 from kshot.testing import check_learner
 from kshot.testing.learners import _require_equal_gradients
 from kshot.testing.subject import Subject
