@@ -24,6 +24,7 @@ from kshot.learners import MAML, FeatureLearner, ProtoNet, SimpleShot, learners
 from kshot.learners import base as learner_base
 from kshot.learners import maml as maml_module
 from kshot.learners.training_split import observe
+from kshot.solvers.heads import check_labels
 from kshot.solvers.prototypes import NearestCentroid
 from kshot.testing import check_learner
 from kshot.testing.learners import _require_equal_gradients
@@ -230,13 +231,15 @@ class Labels(Plain):
 
 class Order(Plain):
     def scores(self, episodes: Episodes) -> Tensor:
-        return super().scores(episodes) + 1e-3 * episodes.support[:, :1].flatten(1).mean(1).view(-1, 1, 1)
+        first = episodes.support[:, :1].flatten(1).mean(1)
+        return (1 + first.square()).view(-1, 1, 1) * super().scores(episodes)
 
 
 class Shapes(Plain):
     """Takes for granted that every class has as many support images."""
 
     def scores(self, episodes: Episodes) -> Tensor:
+        check_labels(episodes.support_labels, episodes.ways)
         labels = torch.arange(episodes.ways).repeat_interleave(-(-episodes.support.shape[1] // episodes.ways))
         given = labels[: episodes.support.shape[1]].expand_as(episodes.support_labels)
         return super().scores(replace(episodes, support_labels=given))
@@ -331,6 +334,7 @@ def scratch_registry(monkeypatch):
         (Random, "two losses differ; draw random numbers in training from episodes.keys"),
         (AnotherLoss, "reports another loss than meta_loss"),
         (Labels, "declare follows_label_permutations = False"),
+        (Order, "declare ignores_support_order = False"),
         (Shapes, "declare ignores_support_order = False|follows_label_permutations|go by the labels and not by shapes"),
         (Idle, "unused has no gradient"),
         (Summed, "are not the mean of those of the single tasks"),
