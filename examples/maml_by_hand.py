@@ -29,7 +29,7 @@ def adapt(network: Classifier, tasks: kshot.Episodes, exact: bool) -> Weights:
         return losses(forward_per_task(network, phi, tasks.support), tasks.support_labels)
 
     theta = shared_weights(network, tasks.tasks)
-    return gradient_descent(support_losses, theta, INNER_RATE, INNER_STEPS, exact=exact)
+    return gradient_descent(support_losses, theta, rates=INNER_RATE, steps=INNER_STEPS, exact=exact)
 
 
 def losses(scores: Tensor, labels: Tensor) -> Tensor:
