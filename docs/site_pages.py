@@ -51,7 +51,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Keep a number of a table on one line with its interval."""
+    """Keep a number of a table on one line with its interval; name files outside docs/ without a link."""
+    markdown = re.sub(r"\[([^\]]+)\]\(\.\./[^)]+\)", r"\1", markdown)
     lines = (line.replace(" ± ", "\u00a0±\u00a0") if line.startswith("|") else line for line in markdown.splitlines())
     return "\n".join(lines)
 

@@ -7,7 +7,6 @@ marks a block that cannot be run.
 from __future__ import annotations
 
 import functools
-import inspect
 import json
 import re
 import shutil
@@ -315,11 +314,6 @@ def test_the_versions_agree():
     version = re.search(r'^version = "(.*)"', (REPOSITORY / "pyproject.toml").read_text(), re.M)[1]
     assert f"\nversion: {version}\n" in (REPOSITORY / "CITATION.cff").read_text()
     assert f"\n## [{version}]" in (REPOSITORY / "CHANGELOG.md").read_text()
-
-
-def test_the_functions_that_the_test_shortens_take_these_options():
-    assert set(inspect.signature(kshot.evaluate).parameters) >= {"tasks"}
-    assert set(inspect.signature(kshot.Run.evaluate).parameters) >= {"tasks"}
 
 
 @pytest.mark.slow
