@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from kshot.measures import ACCURACY, SQUARED_ERROR
+
 Stopped = Literal["max_epochs", "patience", "time_limit"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TrainingResult:
     """What `train` achieved; the learner itself holds the weights of the best epoch.
 
@@ -54,3 +56,14 @@ class TrainingResult:
     peak_memory: float
     stopped: Stopped
     ending: str
+
+    def __str__(self) -> str:
+        if self.best_accuracy == self.best_accuracy:  # nan if nothing was held out
+            best = f"best validation accuracy {ACCURACY.text(self.best_accuracy, self.best_ci95)} %, "
+        elif self.best_error == self.best_error:
+            best = f"lowest validation error {SQUARED_ERROR.text(self.best_error, self.best_ci95)}, "
+        else:
+            best = ""
+        return f"{best}epoch {self.best_epoch} of {len(self.history)}, {self.seconds:.0f} s; ended {self.ending}"
+
+    __repr__ = __str__

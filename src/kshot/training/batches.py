@@ -18,7 +18,7 @@ _IMAGES_AT_ONCE_ON_GPU = 4096
 
 
 class StepTasks:
-    """Which tasks belong to which step: step g has the numbers g*meta_batch .. (g+1)*meta_batch - 1.
+    """Which tasks belong to which step: step g has the numbers ``g*meta_batch .. (g+1)*meta_batch - 1``.
 
     Parameters
     ----------
