@@ -1,21 +1,22 @@
-"""Meta-gradients of MAML and ANIL against loops written out on plain tensors, and against finite differences."""
+"""Meta-gradients of MAML with several options at once, and against finite differences; what a divergence says.
+
+tests/independent/ holds each algorithm against its formulas.
+"""
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
 import torch
-import torch.nn.functional as F
 from gradient_toys import (
     Weights,
     check_finite_differences,
     check_gradients,
     draw_tasks,
-    features,
     loss,
     mean_over_tasks,
-    scores,
     smooth,
     weights_of,
 )
@@ -26,6 +27,12 @@ from kshot.errors import DivergenceError
 from kshot.learners import ANIL, IMAML, MAML, InitializationLearner, MinibatchProx, Reptile
 
 AT_ONCE = pytest.mark.parametrize("at_once", [1, 2])
+# the head alone, and more than one option at once; tests/independent holds each of them by itself
+COMBINED = [
+    choice
+    for choice in itertools.product((False, True), ("all", "body", "head"), (False, True))
+    if choice[1] == "head" or choice[0] + (choice[1] == "body") + choice[2] > 1
+]
 
 
 def descended(
@@ -56,10 +63,10 @@ def maml_loss(learner: MAML, weights: Weights, episodes: Episodes) -> Tensor:
 
 
 @AT_ONCE
-@pytest.mark.parametrize("learn_rates", [False, True])
-@pytest.mark.parametrize("layers", ["all", "body", "head"])
-@pytest.mark.parametrize("first_order", [False, True])
-def test_maml_equals_a_loop_written_out(first_order: bool, layers: str, learn_rates: bool, at_once: int) -> None:
+@pytest.mark.parametrize(("first_order", "layers", "learn_rates"), COMBINED)
+def test_options_of_maml_combine_as_in_a_loop_written_out(
+    first_order: bool, layers: str, learn_rates: bool, at_once: int
+) -> None:
     options = {"first_order": first_order, "layers": layers, "learn_rates": learn_rates, "inner_steps": 3}
     learner = smooth(MAML, inner_rate=0.3, tasks_at_once=at_once, **options)
     episodes = draw_tasks()
@@ -92,54 +99,11 @@ def test_maml_equals_finite_differences(layers: str, learn_rates: bool, at_once:
     check_finite_differences(learner, lambda: learner.meta_loss(episodes).detach())
 
 
-def anil_loss(weights: Weights, episodes: Episodes, rate: float, steps: int) -> Tensor:
-    """The objective of ANIL: heads on fixed features, one task after the other."""
-
-    def objective(task: int) -> Tensor:
-        support, query = (features(weights, images[task]) for images in (episodes.support, episodes.query))
-        weight, bias = weights["network.head.weight"], weights["network.head.bias"]
-        for _ in range(steps):
-            value = F.cross_entropy(support @ weight.T + bias, episodes.support_labels[task])
-            to_weight, to_bias = torch.autograd.grad(value, [weight, bias], create_graph=True)
-            weight, bias = weight - rate * to_weight, bias - rate * to_bias
-        return F.cross_entropy(query @ weight.T + bias, episodes.query_labels[task])
-
-    return mean_over_tasks(objective, episodes)
-
-
-@AT_ONCE
-@pytest.mark.parametrize("steps", [0, 1, 5])
-def test_anil_differentiates_the_body_through_all_steps_of_the_head(steps: int, at_once: int) -> None:
-    learner = smooth(ANIL, inner_rate=0.5, inner_steps=steps, tasks_at_once=at_once)
-    episodes = draw_tasks()
-    weights = weights_of(learner)
-    expected = anil_loss(weights, episodes, 0.5, steps)
-    gradients = torch.autograd.grad(expected, list(weights.values()))
-    measured = learner.accumulate_gradients(episodes)
-    torch.testing.assert_close(measured["loss"], expected.detach())
-    check_gradients(learner, dict(zip(weights, gradients)))
-
-
 def test_anil_equals_finite_differences() -> None:
     learner = smooth(ANIL, inner_rate=0.5, inner_steps=3)
     episodes = draw_tasks()
     learner.accumulate_gradients(episodes)
     check_finite_differences(learner, lambda: learner.meta_loss(episodes).detach())
-
-
-@AT_ONCE
-@pytest.mark.parametrize("cls", [MAML, ANIL])
-def test_scores_are_those_of_the_weights_after_the_steps_of_the_test(
-    cls: type[InitializationLearner], at_once: int
-) -> None:
-    learner = smooth(cls, inner_rate=0.3, inner_steps=1, test_inner_steps=4, tasks_at_once=at_once).eval()
-    episodes = draw_tasks()
-    names = [f"network.{name}" for name, _ in learner.network.named_parameters() if cls is MAML or "head" in name]
-    rates = dict.fromkeys(names, torch.tensor(0.3, dtype=torch.float64))
-    for task, actual in enumerate(learner.scores(episodes)):
-        support, labels = episodes.support[task], episodes.support_labels[task]
-        adapted = descended(weights_of(learner), support, labels, names, rates, 4, exact=False)
-        torch.testing.assert_close(actual, scores(adapted, episodes.query[task]).detach())
 
 
 LEARNERS = pytest.mark.parametrize("cls", [MAML, ANIL, Reptile, MinibatchProx, IMAML])

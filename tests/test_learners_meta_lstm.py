@@ -1,4 +1,4 @@
-"""Meta-LSTM against its equations written out, and against gradient descent where its gates are fixed."""
+"""Meta-LSTM against gradient descent if its gates are fixed, and its options; its formulas: tests/independent."""
 
 from __future__ import annotations
 
@@ -7,80 +7,16 @@ import math
 import pytest
 import torch
 from gradient_toys import (
-    Weights,
     check_equals_maml,
-    check_gradients,
     draw_tasks,
-    loss,
-    mean_over_tasks,
     smooth,
-    weights_of,
 )
-from torch import Tensor
 
-from kshot.data.episodes import Episodes
 from kshot.errors import ConfigError
 from kshot.learners import MAML, MetaLSTM
 from kshot.learners.meta_lstm import preprocess
 
 AT_ONCE = pytest.mark.parametrize("at_once", [1, 2])
-
-
-def moved_gates(at_once: int, steps: int = 3) -> MetaLSTM:
-    """A Meta-LSTM whose gates depend clearly on all that they see."""
-    learner = smooth(MetaLSTM, hidden=4, inner_rate=0.3, inner_steps=steps, tasks_at_once=at_once)
-    with torch.no_grad():
-        for parameter in (*learner.cell.parameters(), learner.gate_weight, learner.gate_bias):
-            parameter += 0.5 * torch.randn_like(parameter)
-    return learner
-
-
-def meta_lstm_loss(learner: MetaLSTM, weights: Weights, episodes: Episodes) -> Tensor:
-    """The objective of Meta-LSTM, one task and one weight tensor after the other."""
-    network = [name for name in weights if name.startswith("network.")]
-
-    def seen_as(value: Tensor) -> list[Tensor]:
-        small = value.abs() < math.exp(-10)
-        safe = torch.where(small, torch.ones_like(value), value)
-        return [torch.where(small, -1.0, safe.abs().log() / 10), torch.where(small, math.e**10 * value, safe.sign())]
-
-    def gate(row: int, hidden: Tensor, theta: Tensor, before: Tensor) -> Tensor:
-        inputs = torch.cat([hidden, theta[:, None], before[:, None]], 1)
-        return torch.sigmoid(inputs @ weights["gate_weight"][row] + weights["gate_bias"][row])
-
-    def objective(task: int) -> Tensor:
-        theta = {name: weights[name] for name in network}
-        hidden, cell, forget, admit = ({name: torch.tensor(0.0).double() for name in network} for _ in range(4))
-        for _ in range(learner.inner_steps):
-            value = loss(theta, episodes.support[task], episodes.support_labels[task])
-            gradients = torch.autograd.grad(value, [theta[name] for name in network], retain_graph=True)
-            for name, gradient in zip(network, gradients):
-                flat, old = gradient.flatten(), theta[name].flatten()
-                inputs = torch.stack([*seen_as(flat), *seen_as(value.detach().expand_as(flat))], 1)
-                hidden[name] = hidden[name].expand(len(flat), 4)
-                both = inputs @ weights["cell.weight_ih"].T + hidden[name] @ weights["cell.weight_hh"].T
-                to_input, to_forget, candidate, to_output = (
-                    both + weights["cell.bias_ih"] + weights["cell.bias_hh"]
-                ).chunk(4, 1)
-                cell[name] = to_forget.sigmoid() * cell[name] + to_input.sigmoid() * candidate.tanh()
-                hidden[name] = to_output.sigmoid() * cell[name].tanh()
-                forget[name] = gate(0, hidden[name], old, forget[name].expand_as(flat))
-                admit[name] = gate(1, hidden[name], old, admit[name].expand_as(flat))
-                theta[name] = (forget[name] * old - admit[name] * flat).view_as(gradient)
-        return loss(theta, episodes.query[task], episodes.query_labels[task])
-
-    return mean_over_tasks(objective, episodes)
-
-
-@AT_ONCE
-def test_meta_lstm_equals_a_loop_written_out(at_once: int) -> None:
-    learner, episodes = moved_gates(at_once), draw_tasks()
-    weights = weights_of(learner)
-    expected = meta_lstm_loss(learner, weights, episodes)
-    gradients = torch.autograd.grad(expected, list(weights.values()))
-    measured = learner.accumulate_gradients(episodes)
-    torch.testing.assert_close(measured["loss"], expected.detach())
-    check_gradients(learner, dict(zip(weights, gradients)))
 
 
 @AT_ONCE

@@ -1,16 +1,14 @@
-"""MatchingNet and TADAM against their formulas written out, one task and one image at a time."""
+"""MatchingNet and TADAM: order, evaluation, co-training and options; their formulas: tests/independent."""
 
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from gradient_toys import features_of
-from torch import Tensor, nn
+from torch import nn
 
 from kshot.backbones import Conv4, ResNet12
 from kshot.data.augmentation import prepare_images
@@ -19,7 +17,7 @@ from kshot.errors import ConfigError, DataError
 from kshot.evaluation.protocol import evaluate
 from kshot.learners import TADAM, MatchingNet, ProtoNet
 from kshot.learners.tadam import CotrainingEpisodes
-from kshot.solvers import Attention, FullContext
+from kshot.solvers import Attention
 
 WAYS, CLASSES = 3, 12
 UNEQUAL = torch.tensor([8, 0, 3, 1, 4, 2])  # of nine support images: three, two and one of the classes, in no order
@@ -38,76 +36,6 @@ def episodes(request, toy_data) -> Episodes:
     if request.param == "equal":
         return ready
     return replace(ready, support=ready.support[:, UNEQUAL], support_labels=ready.support_labels[:, UNEQUAL])
-
-
-def probabilities(support: Tensor, labels: Tensor, query: Tensor) -> Tensor:
-    """Vinyals et al. eq. 1 for one query (D,): softmax-weighted labels of its neighbours.
-
-    Unlike in eq. 1, a weight is divided by the size of its class, which tells where classes are unequal.
-    """
-    weights = [math.exp(float(torch.dot(query, image) / (query.norm() * image.norm()))) for image in support.detach()]
-    of_class = [0.0] * WAYS
-    for weight, label in zip(weights, labels.tolist()):
-        of_class[label] += weight / labels.tolist().count(label)
-    return torch.tensor(of_class, dtype=torch.float64) / sum(of_class)
-
-
-def test_matching_net_without_context_is_a_softmax_weighted_nearest_neighbour(episodes: Episodes) -> None:
-    learner = MatchingNet(backbone(), full_context=False).double()
-    scores, labels = learner.training_scores(episodes)
-    support, query = features_of(backbone().double(), episodes)
-    losses = []
-    for task in range(episodes.tasks):
-        for image in range(query.shape[1]):
-            expected = probabilities(support[task], episodes.support_labels[task], query[task, image].detach())
-            torch.testing.assert_close(scores[task, image].softmax(-1), expected)
-            losses.append(-expected[labels[task, image]].log())
-    torch.testing.assert_close(learner.meta_loss(episodes), torch.stack(losses).mean())
-
-
-def lstm(inputs: Tensor, state: Tensor, cell: Tensor, weights: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-    """One step of an LSTM for one sequence: input, forget, candidate and output gate, in torch's order."""
-    of_input, of_state, input_bias, state_bias = weights
-    gates = (of_input @ inputs + input_bias + of_state @ state + state_bias).chunk(4)
-    cell = gates[1].sigmoid() * cell + gates[0].sigmoid() * gates[2].tanh()
-    return gates[3].sigmoid() * cell.tanh(), cell
-
-
-def in_context(context: FullContext, support: Tensor, query: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """g (S, D) of one task's support features and f (D,) of one query's, after the equations of the paper."""
-    size = len(query)
-    named = dict(context.named_parameters())
-    embedded = support.clone()
-    for suffix, order in (("", range(len(support))), ("_reverse", reversed(range(len(support))))):
-        weights = tuple(
-            named[f"of_support.{kind}_l0{suffix}"] for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        )
-        state = cell = torch.zeros(size).double()
-        for image in order:
-            state, cell = lstm(support[image], state, cell, weights)
-            embedded[image] += state
-    weights = tuple(named[f"of_query.{kind}"] for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-    state = cell = torch.zeros(size).double()
-    for _ in range(steps):
-        attention = torch.stack([torch.dot(state, image) for image in embedded]).softmax(0)
-        readout = sum(weight * image for weight, image in zip(attention, embedded))
-        hidden, cell = lstm(torch.cat([query, readout]), state, cell, weights)
-        state = hidden + query
-    return embedded, state
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("steps", [1, 3])
-def test_matching_net_with_context_follows_the_equations(episodes: Episodes, steps: int) -> None:
-    learner = MatchingNet(backbone(), full_context=True, reading_steps=steps).double()
-    scores, _ = learner.training_scores(episodes)
-    support, query = features_of(backbone().double(), episodes)
-    context = learner.adaptation.context
-    for task in range(episodes.tasks):
-        for image in range(query.shape[1]):
-            known, asked = in_context(context, support[task], query[task, image], steps)
-            expected = probabilities(known, episodes.support_labels[task], asked)
-            torch.testing.assert_close(scores[task, image].softmax(-1), expected)
 
 
 def test_matching_net_says_when_the_order_of_the_support_images_matters(episodes: Episodes) -> None:
@@ -174,42 +102,6 @@ def test_tadam_at_the_identity_and_scale_1_is_protonet(episodes: Episodes, train
             torch.testing.assert_close(actual.grad, expected.grad, msg=lambda m, w=name: f"{w}: {m}")
     else:
         torch.testing.assert_close(learner.scores(episodes), protonet.scores(episodes))
-
-
-def elu(values: Tensor) -> Tensor:
-    return torch.where(values > 0, values, values.exp() - 1)
-
-
-def embedded(network: nn.Module, values: Tensor) -> Tensor:
-    """Three layers of TEN on one vector."""
-    layers = [(layer.weight, layer.bias) for layer in (network.first, network.second, network.third)]
-    hidden = elu(layers[0][0] @ values + layers[0][1])
-    hidden = elu(layers[1][0] @ hidden + layers[1][1] + hidden)
-    return layers[2][0] @ hidden + layers[2][1] + hidden
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("training", [True, False])
-def test_tadam_scores_a_task_under_its_modulation(episodes: Episodes, training: bool) -> None:
-    """One task after the other, scale and shift written into the normalisation of a copy of the network."""
-    learner = tadam(modulation_start=0.7, scale=2.5).train(training)
-    own = learner.training_scores(episodes)[0] if training else learner.scores(episodes)
-    for task in range(episodes.tasks):
-        network = backbone().double().train(training)
-        labels = episodes.support_labels[task]
-        plain = network(episodes.support[task])
-        mean = torch.stack([plain[labels == way].mean(0) for way in range(WAYS)]).mean(0)
-        network = backbone().double().train(training)
-        for index, block in enumerate(network.blocks):
-            scale = 1 + 0.7 * embedded(learner.task_embedding.scales[index], mean)
-            shift = 0.7 * embedded(learner.task_embedding.shifts[index], mean)
-            block[1].weight.mul_(scale)
-            block[1].bias.mul_(scale).add_(shift)
-        features = network(torch.cat([episodes.support[task], episodes.query[task]]))
-        support, query = features[: len(labels)], features[len(labels) :]
-        prototypes = torch.stack([support[labels == way].mean(0) for way in range(WAYS)])
-        squared = (query[:, None] - prototypes).square().sum(-1)
-        torch.testing.assert_close(own[task].log_softmax(-1), (-2.5 * squared).log_softmax(-1))
 
 
 def cotraining_episodes(toy_data, learner: TADAM, numbers: IntArray) -> CotrainingEpisodes:

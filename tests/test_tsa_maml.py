@@ -7,7 +7,6 @@ import copy
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from kshot.backbones import BatchNorm2d
@@ -59,34 +58,6 @@ def tasks(count: int, seed: int = 0) -> Episodes:
     return Episodes(images(SHOTS), support, images(QUERIES), query, classes, np.zeros(count, np.uint64))
 
 
-def logits(network, weights, images):
-    """The network with these weights, written with nothing but torch: batch statistics, no helper of the package."""
-    maps = F.conv2d(images, weights["backbone.convolve.weight"], weights["backbone.convolve.bias"])
-    mean, variance = maps.mean((0, 2, 3), keepdim=True), maps.var((0, 2, 3), correction=0, keepdim=True)
-    scale, shift = (weights[f"backbone.normalise.{name}"].view(1, -1, 1, 1) for name in ("weight", "bias"))
-    features = torch.tanh((maps - mean) / (variance + network.backbone.normalise.eps).sqrt() * scale + shift)
-    return features.flatten(1) @ weights["head.weight"].T + weights["head.bias"]
-
-
-def descended(network, weights, images, labels, rate, steps, exact):
-    for _ in range(steps):
-        loss = F.cross_entropy(logits(network, weights, images), labels)
-        gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=exact)
-        weights = {name: weight - rate * gradient for (name, weight), gradient in zip(weights.items(), gradients)}
-    return weights
-
-
-def nearest(learner, support, labels) -> int:
-    """Algorithm 1 for one task, without any helper of the package."""
-    start = {name: weight.detach().clone().requires_grad_() for name, weight in learner.network.named_parameters()}
-    optimum = descended(learner.network, start, support, labels, 0.2, 4, exact=False)
-    distances = [
-        sum(((optimum[name] - weight) ** 2).sum() for name, weight in group.named_parameters())
-        for group in learner.initializations
-    ]
-    return int(torch.stack(distances).argmin())
-
-
 def test_with_one_group_it_is_maml_step_for_step():
     pair = [build(cls, groups=1, first_order=False) for cls in (MAML, TSAMAML)]
     losses: list[list[torch.Tensor]] = [[], []]
@@ -101,31 +72,6 @@ def test_with_one_group_it_is_maml_step_for_step():
     torch.testing.assert_close(dict(actual), dict(expected), rtol=0, atol=0)
     unseen = tasks(3, seed=9)
     torch.testing.assert_close(pair[1].eval().scores(unseen), pair[0].eval().scores(unseen), rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("tasks_at_once", [1, 6])
-@pytest.mark.parametrize("first_order", [False, True])
-def test_gradients_are_those_of_a_plain_loop(tasks_at_once, first_order):
-    learner, batch = build(tasks_at_once=tasks_at_once, first_order=first_order), tasks(6)
-    learner.accumulate_gradients(batch)
-    reference = build()
-    chosen = []
-    for support, labels, query, query_labels in zip(
-        batch.support, batch.support_labels, batch.query, batch.query_labels
-    ):
-        chosen.append(nearest(reference, support, labels))
-        start = dict(reference.initializations[chosen[-1]].named_parameters())
-        weights = descended(reference.network, start, support, labels, 0.2, 2, exact=not first_order)
-        (F.cross_entropy(logits(reference.network, weights, query), query_labels) / batch.tasks).backward()
-    assert len(set(chosen)) == 2, "one group serves several of these tasks, another one none"
-    assert learner.usage.tolist() == np.bincount(chosen, minlength=3).tolist()
-    for group, (own, expected) in enumerate(zip(learner.initializations, reference.initializations)):
-        for (name, weight), other in zip(own.named_parameters(), expected.parameters()):
-            if group in chosen:
-                torch.testing.assert_close(weight.grad, other.grad, rtol=1e-9, atol=1e-12)
-            else:
-                assert weight.grad is None, name
-    assert all(weight.grad is None for weight in learner.network.parameters())
 
 
 def test_gradients_are_those_of_finite_differences():

@@ -1,0 +1,50 @@
+"""ANIL (Raghu et al. 2020; W21 eqs. 3-4, 8-9): gradient steps on the head alone, the body learnt by the outer loop."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from plain import NETWORK, Weights, build, check_scores, check_training, draw_tasks, features, weights_of
+from torch import Tensor
+
+from kshot.learners import ANIL
+
+RATE = 0.5
+
+
+def inner_loop(weights: Weights, support: Tensor, labels: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """InnerLoop of W21 eq. 4: weight and bias of the head after gradient steps on features (S, D)."""
+    weight, bias = weights["network.head.weight"], weights["network.head.bias"]
+    for _ in range(steps):
+        value = F.cross_entropy(support @ weight.T + bias, labels)
+        to_weight, to_bias = torch.autograd.grad(value, [weight, bias], create_graph=True)
+        weight, bias = weight - RATE * to_weight, bias - RATE * to_bias
+    return weight, bias
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+@pytest.mark.parametrize("steps", [0, 1, 5])
+def test_training_minimises_the_query_loss_over_body_and_first_head(steps: int, at_once: int) -> None:
+    learner, tasks = build(ANIL, ways=3, inner_rate=RATE, inner_steps=steps, tasks_at_once=at_once), draw_tasks()
+
+    def objective(weights: Weights, task: int) -> Tensor:
+        support, query = (features(weights, images[task], NETWORK) for images in (tasks.support, tasks.query))
+        weight, bias = inner_loop(weights, support, tasks.support_labels[task], steps)
+        return F.cross_entropy(query @ weight.T + bias, tasks.query_labels[task])
+
+    check_training(learner, tasks, objective)
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_a_test_task_is_learnt_by_the_same_inner_loop(at_once: int) -> None:
+    options = {"inner_rate": RATE, "inner_steps": 1, "test_inner_steps": 4, "tasks_at_once": at_once}
+    learner, tasks = build(ANIL, ways=3, **options), draw_tasks()
+    weights = weights_of(learner)
+
+    def outputs(task: int, images: Tensor) -> Tensor:
+        support = features(weights, tasks.support[task], NETWORK)
+        weight, bias = inner_loop(weights, support, tasks.support_labels[task], 4)
+        return features(weights, images, NETWORK) @ weight.T + bias
+
+    check_scores(learner, tasks, outputs)

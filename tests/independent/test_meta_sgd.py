@@ -1,0 +1,42 @@
+"""Meta-SGD (Li, Zhou, Chen and Li 2017): MAML with a learnt rate for every single weight."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from plain import Weights, build, check_scores, check_training, draw_tasks, loss, part, scores, weights_of
+from torch import Tensor
+
+from kshot.learners import MAML
+
+
+def adapted(weights: Weights, images: Tensor, labels: Tensor, steps: int) -> Weights:
+    """theta' = theta - alpha o grad L(theta; S), alpha of theta's shape (eq. 2); alpha stays in the graph, too."""
+    phi, rates = part(weights, "network."), list(part(weights, "rates.").values())
+    for _ in range(steps):
+        gradients = torch.autograd.grad(loss(phi, images, labels), list(phi.values()), create_graph=True)
+        moves = zip(phi.items(), rates, gradients, strict=True)
+        phi = {name: weight - rate * gradient for (name, weight), rate, gradient in moves}
+    return phi
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_training_minimises_the_query_loss_over_weights_and_rates(at_once: int) -> None:
+    options = {"learn_rates": True, "inner_rate": 0.3, "inner_steps": 3, "tasks_at_once": at_once}
+    learner, tasks = build(MAML, ways=3, **options), draw_tasks()
+
+    def objective(weights: Weights, task: int) -> Tensor:
+        phi = adapted(weights, tasks.support[task], tasks.support_labels[task], 3)
+        return loss(phi, tasks.query[task], tasks.query_labels[task])
+
+    check_training(learner, tasks, objective)
+
+
+def test_a_test_task_is_learnt_with_the_learnt_rates() -> None:
+    learner, tasks = build(MAML, ways=3, learn_rates=True, inner_rate=0.3, test_inner_steps=4), draw_tasks()
+    weights = weights_of(learner)
+
+    def outputs(task: int, images: Tensor) -> Tensor:
+        return scores(adapted(weights, tasks.support[task], tasks.support_labels[task], 4), images)
+
+    check_scores(learner, tasks, outputs)
