@@ -15,6 +15,7 @@ from kshot.testing.subject import Subject, prepared
 # options under which a learner is tested besides its defaults, or in place of them: it computes something else by them,
 # reaches all of its parameters in the first step, or saves time
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "anil-frozen-head": ("anil", {"frozen_head": True}),
     "maml-first-order": ("maml", {"first_order": True}),
     # whose recurrent networks learn more slowly
     "matching-net-full-context": ("matching-net", {"full_context": True, "accuracy": 0.7}),

@@ -1,4 +1,4 @@
-"""ANIL (Raghu et al. 2020; W21 eqs. 3-4, 8-9): gradient steps on the head alone, the body learnt by the outer loop."""
+"""ANIL (Raghu et al. 2020; W21 eqs. 3-5, 8-9): gradient steps on the head alone, the body learnt by the outer loop."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ RATE = 0.5
 
 def inner_loop(weights: Weights, support: Tensor, labels: Tensor, steps: int) -> tuple[Tensor, Tensor]:
     """InnerLoop of W21 eq. 4: weight and bias of the head after gradient steps on features (S, D)."""
-    weight, bias = weights["network.head.weight"], weights["network.head.bias"]
+    # which autograd knows as variables even if the outer loop does not
+    weight, bias = (weights[f"network.head.{name}"].requires_grad_() for name in ("weight", "bias"))
     for _ in range(steps):
         value = F.cross_entropy(support @ weight.T + bias, labels)
         to_weight, to_bias = torch.autograd.grad(value, [weight, bias], create_graph=True)
@@ -24,9 +25,11 @@ def inner_loop(weights: Weights, support: Tensor, labels: Tensor, steps: int) ->
 
 
 @pytest.mark.parametrize("at_once", [1, 2])
-@pytest.mark.parametrize("steps", [0, 1, 5])
-def test_training_minimises_the_query_loss_over_body_and_first_head(steps: int, at_once: int) -> None:
-    learner, tasks = build(ANIL, ways=3, inner_rate=RATE, inner_steps=steps, tasks_at_once=at_once), draw_tasks()
+@pytest.mark.parametrize(("steps", "frozen"), [(0, False), (1, False), (5, False), (5, True)])
+def test_training_minimises_the_query_loss_over_body_and_first_head(steps: int, frozen: bool, at_once: int) -> None:
+    """With a frozen head (W21 eq. 5) over the body alone."""
+    options = {"inner_rate": RATE, "inner_steps": steps, "frozen_head": frozen, "tasks_at_once": at_once}
+    learner, tasks = build(ANIL, ways=3, **options), draw_tasks()
 
     def objective(weights: Weights, task: int) -> Tensor:
         support, query = (features(weights, images[task], NETWORK) for images in (tasks.support, tasks.query))
@@ -34,6 +37,7 @@ def test_training_minimises_the_query_loss_over_body_and_first_head(steps: int, 
         return F.cross_entropy(query @ weight.T + bias, tasks.query_labels[task])
 
     check_training(learner, tasks, objective)
+    assert all((parameter.grad is None) == frozen for parameter in learner.network.head.parameters())
 
 
 @pytest.mark.parametrize("at_once", [1, 2])

@@ -34,6 +34,8 @@ class ANIL(InitializationLearner):
     ----------
     inner_rate
         Step size on the MEAN cross-entropy.
+    frozen_head
+        Leave the head that tasks start from as it was drawn: the outer update moves the body alone (W21 eq. 5).
     tasks_at_once
         Tasks that go through the body together, which bounds the memory; None for 16. It changes rounding only; a
         network that drops values takes one task after the other in training.
@@ -50,6 +52,7 @@ class ANIL(InitializationLearner):
         inner_rate: float = 0.1,
         inner_steps: int = 5,
         test_inner_steps: int = 10,
+        frozen_head: bool = False,
         tasks_at_once: int | None = None,
     ) -> None:
         super().__init__(
@@ -57,6 +60,7 @@ class ANIL(InitializationLearner):
         )
         check_positive(inner_rate=inner_rate)
         self.inner_rate = inner_rate
+        self.network.head.requires_grad_(not frozen_head)
 
     def adapted(self, episodes: Episodes, steps: int) -> Weights:
         """The head's weight (B, N, D) and bias (B, N) after `steps` on the support features of each task."""
