@@ -75,7 +75,9 @@ class ANIL(InitializationLearner):
 
     def initial(self, tasks: int) -> Weights:
         """The head's initialisation, the same for each of B tasks."""
-        return shared_weights(self.network.head, tasks)
+        head = shared_weights(self.network.head, tasks)
+        # the inner loop differentiates by the head even if the outer one leaves it alone
+        return {name: weight.requires_grad_() for name, weight in head.items()}
 
     def outputs(self, weights: Weights, images: Tensor, groups: int = 1) -> Tensor:
         """Scores (B, M, N) of images (B, M, ...) by each task's head on the common body."""

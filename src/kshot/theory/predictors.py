@@ -1,4 +1,6 @@
-"""What wide networks predict after multi-task learning and after ANIL, from their kernels alone (W21, Lemma 1).
+"""What wide networks predict after multi-task learning and after ANIL, from their kernels alone.
+
+These are the formulas of W21, section 4 (Lemma 1, eqs. 14-18).
 
 A kernel is a function of points (..., n, d) and (..., m, d) that returns `Kernels`, for instance
 ``functools.partial(kernels, depth=10)`` or ``functools.partial(empirical_kernels, model)``. Time is learning rate times
