@@ -8,9 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from learner_toys import build
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score
 
+import kshot
 from kshot.backbones import Conv4
 from kshot.data.augmentation import normalize, prepare_images
 from kshot.data.episodes import EpisodeSampler, TaskShape
@@ -235,3 +237,28 @@ def test_features_are_extracted_from_so_many_pixels_at_a_time(size, batches, toy
     monkeypatch.setattr(learner, "features", features)
     assert extract_features(learner, split).shape == (1040, 1)
     assert seen == batches
+
+
+@pytest.mark.parametrize("name", ["maml", "anil", "meta-lstm", "mmaml", "tsa-maml"])
+def test_any_head_may_be_fitted_to_the_body_of_a_learner_that_adapts_weights(name, toy_data):
+    learner = build(name)
+    options = {"ways": learner.ways, "shots": 2, "queries": 3, "tasks": 6}
+    kinds = [
+        evaluate(learner, toy_data.test, adaptation="logistic", statistics=s, **options) for s in (None, "inductive")
+    ]
+    own = evaluate(learner, toy_data.test, **options)
+    assert {result.adaptation for result in kinds} == {"logistic-c=3.0"}
+    assert (own.adaptation, own.own_adaptation, kinds[0].own_adaptation) == ("own", True, False)
+    assert [result.protocol.statistics for result in kinds] == ["transductive", "inductive"]
+    assert all(result.mean > 0.9 for result in kinds), "features of an untrained network tell these classes apart"
+    with pytest.raises(ConfigError, match=r"tune-all.* moves the body, too; choose another, such as logistic"):
+        evaluate(learner, toy_data.test, adaptation="tune-all", **options)
+
+
+def test_adaptations_are_for_classes_and_for_learners_with_features(toy_data):
+    with pytest.raises(ConfigError, match="TADAM adapts in its own way; leave out the adaptation"):
+        evaluate(build("tadam"), toy_data.test, ways=3, adaptation="logistic")
+    sinusoids = kshot.load("sinusoids")
+    regressor = kshot.create_learner("maml", sinusoids)
+    with pytest.raises(ConfigError, match="adaptations tell classes apart, and these tasks are regression"):
+        evaluate(regressor, sinusoids, adaptation="logistic")

@@ -58,7 +58,8 @@ def test_matching_net_is_evaluated_on_features_of_each_image(toy_data, monkeypat
     monkeypatch.setattr(Conv4, "forward", lambda *a, own=Conv4.forward: images.append(len(a[1])) or own(*a))
     learner.float()
     result = evaluate(learner, toy_data.test, ways=WAYS, shots=2, queries=3, tasks=20, seed=0)
-    assert sum(images) == len(toy_data.test.images)
+    assert images[0] == 2, "two black ones, to see that the network takes them"
+    assert sum(images[1:]) == len(toy_data.test.images)
     np.testing.assert_allclose(result.values, expected)
     assert result.adaptation == ("attention-full-context" if full_context else "attention")
 

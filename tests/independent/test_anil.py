@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from plain import NETWORK, Weights, build, check_scores, check_training, draw_tasks, features, weights_of
+from linear import logistic_regression
+from plain import NETWORK, Weights, build, check_scores, check_training, close, draw_tasks, features, weights_of
 from torch import Tensor
 
 from kshot.learners import ANIL
+from kshot.solvers import LogisticRegression
 
 RATE = 0.5
 
@@ -52,3 +54,23 @@ def test_a_test_task_is_learnt_by_the_same_inner_loop(at_once: int) -> None:
         return features(weights, images, NETWORK) @ weight.T + bias
 
     check_scores(learner, tasks, outputs)
+
+
+@pytest.mark.parametrize("statistics", ["transductive", "inductive"])
+def test_any_head_may_be_fitted_to_the_body_in_the_place_of_the_inner_loop(statistics: str) -> None:
+    """W21's test protocol on ANIL's body: logistic regression on unit features, normalised as by the inner loop."""
+    learner, tasks = build(ANIL, ways=3).eval(), draw_tasks()
+    learner.statistics_at_test = statistics
+    weights = weights_of(learner)
+
+    def unit(images: Tensor) -> Tensor:
+        vectors = features(weights, images, NETWORK)
+        return vectors / vectors.norm(dim=1, keepdim=True)
+
+    for task, actual in enumerate(learner.scores_of_head(LogisticRegression(c=2.0), tasks)):
+        support, labels = tasks.support[task], tasks.support_labels[task]
+        weight, bias = logistic_regression(unit(support), labels, 3, c=2.0)
+        query = unit(tasks.query[task])
+        if statistics == "inductive":
+            query = torch.stack([unit(torch.cat([support, image[None]]))[-1] for image in tasks.query[task]])
+        close(actual.softmax(1), (query @ weight.T + bias).softmax(1), f"task {task}", rtol=1e-5)

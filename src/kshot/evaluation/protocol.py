@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from kshot.evaluation.fit import check_images
 from kshot.evaluation.results import Evaluation, Protocol
 from kshot.evaluation.task_loop import TASKS_AT_ONCE, for_tasks
 from kshot.learners.base import FeatureLearner, Learner, learners, task_losses
+from kshot.learners.initialization import InitializationLearner
 from kshot.learners.training_split import check_observed
 from kshot.measures import Statistics
 from kshot.solvers.adaptation import Adaptation, HeadAdaptation, adaptations
@@ -70,7 +72,9 @@ def evaluate(
         Draw all classes of a task from one domain (alphabet, superclass), or from all domains; None for what the split
         says.
     adaptation
-        How a frozen feature learner learns a task, by name or instance; None for the learner's own.
+        How a task is learnt from features, by name or instance; None for the learner's own way. Learners that adapt
+        weights lend the body of their initialisation, under statistics of the task, and their own steps have no part
+        in it (W21 eqs. 8-9 ask the same of ANIL's body): those that fit a head only.
     features
         What `extract_features` returned, to be shared by several calls; None to compute it here.
     precision
@@ -169,7 +173,10 @@ def plan_evaluation(
     check_observed(learner)
     shape = TaskShape(ways, shots, queries)
     sampler = task_sampler(split, shape, seed=seed, within_domain=within_domain)
-    planned = shape, sampler, _adaptation_of(learner, adaptation)
+    chosen = _adaptation_of(learner, adaptation)
+    if adaptation is not None and not isinstance(split, Split):
+        raise ConfigError("adaptations tell classes apart, and these tasks are regression; leave out the adaptation")
+    planned = shape, sampler, chosen
     check_images(learner, split)
     return planned
 
@@ -217,13 +224,19 @@ def describe_adaptation(adaptation: Adaptation | None) -> str:
 
 def _adaptation_of(learner: Learner, adaptation: Adaptation | str | None) -> Adaptation | None:
     """The adaptation that was asked for, or the learner's own; None if the learner adapts in its own way."""
-    if not isinstance(learner, FeatureLearner):
-        if adaptation is not None:
-            raise ConfigError(f"{type(learner).__name__} adapts in its own way; leave out the adaptation")
-        return None
     if adaptation is None:
-        return learner.adaptation
-    return adaptations[adaptation]() if isinstance(adaptation, str) else adaptation
+        return learner.adaptation if isinstance(learner, FeatureLearner) else None
+    chosen = adaptations[adaptation]() if isinstance(adaptation, str) else adaptation
+    if isinstance(learner, FeatureLearner):
+        return chosen
+    if not isinstance(learner, InitializationLearner):
+        raise ConfigError(f"{type(learner).__name__} adapts in its own way; leave out the adaptation")
+    if not isinstance(chosen, HeadAdaptation):
+        raise ConfigError(
+            f"{type(learner).__name__} lends its body to adaptations that fit a head, and {chosen.description} moves "
+            f"the body, too; choose another, such as logistic, or leave out the adaptation"
+        )
+    return chosen
 
 
 def _check_features(features: Tensor, split: AnySplit) -> None:
@@ -268,6 +281,9 @@ def _answering(
         at_once = min(at_once, TASKS_AT_ONCE)
     if isinstance(learner, FeatureLearner) and adaptation is not None:
         return _Answering(sampler, split.normalization, lambda episodes: adaptation.scores(learner, episodes), at_once)
+    if isinstance(learner, InitializationLearner) and isinstance(adaptation, HeadAdaptation):
+        by_head = functools.partial(learner.scores_of_head, adaptation)
+        return _Answering(sampler, split.normalization, by_head, at_once)
     return _Answering(sampler, split.normalization, learner.scores, at_once)
 
 

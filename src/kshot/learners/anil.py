@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import Tensor
 
 from kshot.backbones.registry import Backbone
-from kshot.backbones.task_batch import batch_of_tasks
 from kshot.backbones.task_weights import shared_weights
 from kshot.data.episodes import Episodes
 from kshot.errors import check_positive
@@ -82,11 +81,6 @@ class ANIL(InitializationLearner):
     def outputs(self, weights: Weights, images: Tensor, groups: int = 1) -> Tensor:
         """Scores (B, M, N) of images (B, M, ...) by each task's head on the common body."""
         return _linear(weights, self.features(images, groups))
-
-    def features(self, images: Tensor, groups: int = 1) -> Tensor:
-        """Features (B, M, D) of images (B, M, ...), normalised within each of the `groups` of each task."""
-        with batch_of_tasks(len(images) * groups, own_statistics=True):
-            return self.in_precision(self.backbone, images.flatten(0, 1)).unflatten(0, images.shape[:2])
 
 
 def _linear(head: Weights, features: Tensor) -> Tensor:

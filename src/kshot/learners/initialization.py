@@ -8,15 +8,18 @@ from dataclasses import replace
 from typing import ClassVar, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kshot.backbones.dropout import advance_ramps
 from kshot.backbones.registry import Backbone
+from kshot.backbones.task_batch import batch_of_tasks
 from kshot.backbones.task_weights import forward_per_task, shared_weights
 from kshot.data.episodes import Episodes
 from kshot.errors import ConfigError, check_not_negative, check_positive
 from kshot.learners.base import Learner, accuracy, task_losses
 from kshot.learners.task_chunks import chunk_size, in_chunks, may_use_threads
+from kshot.solvers.adaptation import HeadAdaptation
 from kshot.solvers.descent import Weights
 from kshot.solvers.heads import check_labels
 
@@ -186,11 +189,39 @@ class InitializationLearner(Learner):
     def scores_under(self, weights: Weights, episodes: Episodes) -> Tensor:
         """Scores (B, T, N) of the query images under the tasks' weights; see `statistics_at_test`."""
         weights = {name: weight.detach() for name, weight in weights.items()}
-        if self.statistics_at_test == "transductive":
-            return self.outputs(weights, episodes.query)
-        return self._one_by_one(weights, episodes)
+        return self._query_scores(lambda images, groups: self.outputs(weights, images, groups), episodes)
 
-    def _one_by_one(self, weights: Weights, episodes: Episodes) -> Tensor:
+    @torch.no_grad()
+    def scores_of_head(self, adaptation: HeadAdaptation, episodes: Episodes) -> Tensor:
+        """Scores (B, T, N) of the query images by a head on the body, in the place of the learner's own steps.
+
+        The body is that of the initialisation, before any task: the head is fitted to unit features of the support set,
+        as MTL's is (W21 section 5; for ANIL's body, eqs. 8-9), and the inner loop has no part in it. Statistics are
+        those of `scores`.
+        """
+
+        def unit(images: Tensor, groups: int = 1) -> Tensor:
+            return F.normalize(self.features(images, groups), dim=-1)
+
+        self.check_tasks(episodes)
+        head = adaptation.head(unit(episodes.support), episodes.support_labels, episodes.ways)
+        return self._query_scores(lambda images, groups: head.scores(unit(images, groups)), episodes)
+
+    def features(self, images: Tensor, groups: int = 1) -> Tensor:
+        """Features (B, M, D) of images (B, M, ...), normalised within each of the `groups` of each task.
+
+        No running statistics are kept in training, so that an image has no feature apart from the images next to it.
+        """
+        with batch_of_tasks(len(images) * groups, own_statistics=True):
+            return self.in_precision(self.backbone, images.flatten(0, 1)).unflatten(0, images.shape[:2])
+
+    def _query_scores(self, outputs: Callable[[Tensor, int], Tensor], episodes: Episodes) -> Tensor:
+        """Scores of the query images by ``outputs(images, groups)``; see `statistics_at_test`."""
+        if self.statistics_at_test == "transductive":
+            return outputs(episodes.query, 1)
+        return self._one_by_one(outputs, episodes)
+
+    def _one_by_one(self, outputs: Callable[[Tensor, int], Tensor], episodes: Episodes) -> Tensor:
         """Scores of the query images, each normalised by the statistics of the support set and of itself alone."""
         support, query = episodes.support, episodes.query
         size = support.shape[1] + 1
@@ -198,7 +229,7 @@ class InitializationLearner(Learner):
         for some in query.split(max(1, _IMAGES_AT_ONCE // (size * episodes.tasks)), dim=1):
             supports = support[:, None].expand(-1, some.shape[1], *support.shape[1:])
             images = torch.cat([supports, some[:, :, None]], 2).flatten(1, 2)
-            scores = self.outputs(weights, images, groups=some.shape[1])
+            scores = outputs(images, some.shape[1])
             pieces.append(scores.unflatten(1, (-1, size))[:, :, -1])
         return torch.cat(pieces, 1)
 
