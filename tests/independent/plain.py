@@ -113,7 +113,7 @@ def weights_of(learner: nn.Module) -> Weights:
 
 
 def part(weights: Weights, beginning: str) -> Weights:
-    """The weights whose names begin so, or in one of several ways."""
+    """The weights whose names begin so and that learn."""
     return {name: value for name, value in weights.items() if name.startswith(beginning) and value.requires_grad}
 
 
