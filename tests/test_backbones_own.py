@@ -18,7 +18,7 @@ import kshot
 from kshot.backbones import Backbone, BatchNorm2d, Conv4, batch_of_tasks
 from kshot.errors import ConfigError
 from kshot.learners import MAML, TADAM, MatchingNet, ProtoNet
-from kshot.runs.folder import load_run
+from kshot.runs import Run
 from kshot.testing import check_backbone
 
 
@@ -154,7 +154,7 @@ class Custom(nn.modules.batchnorm._BatchNorm):
         (nn.Sequential(nn.Conv2d(3, 4, 3), nn.SyncBatchNorm(4)), "normalises batches by SyncBatchNorm"),
         (nn.Sequential(nn.Conv2d(3, 4, 3), Custom(4)), "normalises batches by Custom"),
         (Pair(), "Pair returns a tuple instead of a tensor of features"),
-        (nn.Flatten(2), r"Flatten gives torch.float32 \(6, 3, 64\) .* last layer that averages or flattens"),
+        (nn.Flatten(2), r"Flatten gives torch.float32 \(6, 3, 64\) .* add a layer that averages or flattens, such as"),
         (nn.Flatten(0), r"Flatten gives torch.float32 \(1152,\)"),
         (nn.Conv2d(1, 4, 3), "Conv2d cannot take images of 3 x 8 x 8 .* give the in_channels and the image_size"),
         (Conv4(2, image_size=16), "Conv4 is a backbone already"),
@@ -204,6 +204,11 @@ def test_vectors_and_series_as_datasets_hold_them() -> None:
     assert (vectors.feature_size, series.feature_size) == (4, 21)
 
 
+def test_a_learner_shows_its_own_network_by_name() -> None:
+    network = kshot.backbone(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), in_channels=1, image_size=8)
+    assert "backbone: kshot.backbone(Sequential), 3 features per image" in repr(kshot.ProtoNet(network))
+
+
 def test_repr_says_what_a_person_asks_first() -> None:
     made = kshot.backbone(network(3), in_channels=3, image_size=8)
     assert repr(made) == "kshot.backbone(Sequential): 3 x 8 x 8 -> 4 features, 334 parameters"
@@ -245,8 +250,8 @@ def test_a_run_with_a_module_is_loaded_by_giving_the_learner(tmp_path: Path) -> 
     toy_train(trained, toy_data_16(), run=tmp_path, max_epochs=1)
     described = yaml.safe_load((tmp_path / "config.yaml").read_text())["backbone"]
     assert described == {"unregistered": "Sequential"}
-    with pytest.raises(ConfigError, match=r"load_run\(run, learner=...\)"):
-        load_run(tmp_path, toy_data_16())
-    loaded, _ = load_run(tmp_path, toy_data_16(), checkpoint="last", learner=learner())
+    with pytest.raises(ConfigError, match=r"Run\(path\).load\(learner=...\)"):
+        Run(tmp_path).load()
+    loaded = Run(tmp_path).load(checkpoint="last", learner=learner())
     for (name, ours), theirs in zip(loaded.state_dict().items(), trained.state_dict().values(), strict=True):
         assert torch.equal(ours, theirs), name

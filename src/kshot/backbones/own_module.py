@@ -36,7 +36,7 @@ def backbone(
     dimension of (M, A, B) means is for its author to say, by a last layer that averages or flattens.
 
     config.yaml cannot say how the module of a run was made, so that the run is loaded with a learner that is built as
-    the first one was: ``kshot.load_run(run, learner=...)``. A run builds its backbone by itself if you write a class
+    the first one was: ``kshot.Run(path).load(learner=...)``. A run builds its backbone by itself if you write a class
     with `in_channels` and `image_size` as options and register it: ``@kshot.backbones.backbones.register("mine")``.
 
     Parameters
@@ -123,7 +123,8 @@ class ModuleBackbone(Backbone):
             return images.flatten(1)
         return images.squeeze(2) if self.kind == "series" and images.dim() == 4 else images
 
-    def _call(self) -> str:
+    def constructor_call(self) -> str:
+        """How the backbone was made, by the name of the module."""
         return f"kshot.backbone({self.module_name})"
 
     @torch.no_grad()
