@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ from kshot.data.tasks import AnyDataset
 from kshot.errors import CheckpointError, ConfigError
 from kshot.files import read_text, write_text
 from kshot.learners.base import Learner, learners
+from kshot.runs import lock
 
 _SECTIONS = ("data", "backbone", "learner", "training")
 _ADVICE = "put the file back as training wrote it, or train the run again"
@@ -204,6 +206,36 @@ def _is_form(data: Mapping[str, Any]) -> bool:
     if not all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
         return False
     return min(form["std"]) > 0
+
+
+def folder_for(folder: Path, config: Mapping[str, Any]) -> Path:
+    """The folder itself, or one whose name ends with a hash of the options if other options have taken it.
+
+    Parameters
+    ----------
+    folder
+        The name that a run gets by default.
+    config
+        The sections of config.yaml of the run that is about to start.
+    """
+    if lock.is_held(folder):  # by a training that may not have said yet what it is
+        return _hashed(folder, config)
+    try:
+        saved = read_config(folder)
+    except CheckpointError:
+        return folder  # nothing is there, or what is refused later on
+    return folder if _identity(saved) == _identity(config) else _hashed(folder, config)
+
+
+def _hashed(folder: Path, config: Mapping[str, Any]) -> Path:
+    return folder.with_name(f"{folder.name}-{_digest(_identity(config))[:6]}")
+
+
+def _identity(config: Mapping[str, Any]) -> str:
+    """The options that make two runs two, as text."""
+    ignored = set(_FREE_ON_RESUME) - {"max_epochs", "patience"}
+    training = {name: value for name, value in config["training"].items() if name not in ignored}
+    return json.dumps(dict(config) | {"training": training}, sort_keys=True)
 
 
 def free_on_resume(training: Mapping[str, Any]) -> set[str]:
