@@ -138,6 +138,7 @@ def evaluate(
         precision=precision,
         domains=_domains(sampler, np.concatenate(classes)),
         measure=split.measure,
+        data=split.checksum,
     )
 
 

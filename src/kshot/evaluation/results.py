@@ -93,6 +93,9 @@ class Evaluation:
         The domain (alphabet, superclass) of each task's classes; None if tasks mix domains.
     measure
         What the values are.
+    data
+        Identifies the prepared dataset that tasks were drawn from; None for data in memory, and if an earlier version
+        of kshot did not say.
     """
 
     learner: str
@@ -105,6 +108,7 @@ class Evaluation:
     weights: str | None = None
     domains: Sequence[str] | None = None
     measure: Measure = ACCURACY
+    data: str | None = None
 
     @property
     def accuracies(self) -> NDArray[np.float64]:
@@ -217,6 +221,11 @@ def compare(first: Evaluation, second: Evaluation) -> Difference:
         raise ConfigError(
             f"{first.learner} and {second.learner} were measured on different tasks (they differ in "
             f"{', '.join(differing)}); evaluate both with the same options"
+        )
+    if first.data != second.data:
+        raise ConfigError(
+            f"{first.learner} and {second.learner} were measured on different data of the name "
+            f"{first.protocol.dataset}, which was prepared again in between; evaluate both again"
         )
     difference = first.values - second.values
     return Difference(*mean_interval(difference), first.measure)

@@ -63,8 +63,9 @@ def _faults(content: Mapping[str, Any]) -> Iterator[str]:
         yield "own_adaptation is neither true nor false"
     if content.get("precision", "float32") not in ["float32", "bf16"]:
         yield f"precision is {content['precision']!r:.40}"
-    if not isinstance(content.get("weights"), (str, type(None))):
-        yield f"weights is {content['weights']!r:.40}"
+    for name in ("weights", "data"):
+        if not isinstance(content.get(name), (str, type(None))):
+            yield f"{name} is {content[name]!r:.40}"
     protocol = content.get("protocol")
     faults = [*_protocol_faults(protocol if isinstance(protocol, dict) else {})]
     yield from faults or _value_faults(content, most=1.0 if measure == ACCURACY.name else math.inf)

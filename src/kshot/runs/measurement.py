@@ -121,11 +121,12 @@ class Measurement:
         """Those of the saved evaluations that this measurement would repeat, by their number of shots."""
         chosen = adaptations[self.adaptation]() if isinstance(self.adaptation, str) else self.adaptation
         described = describe_adaptation(chosen or getattr(learner, "adaptation", None))
-        wanted = self._protocol(learner, data.split(self.split)) | {"statistics": statistics}
+        split = data.split(self.split)
+        wanted = self._protocol(learner, split) | {"statistics": statistics}
         return {
             result.protocol.shots: result
             for result in saved
-            if (result.adaptation, result.precision) == (described, self.precision)
+            if (result.adaptation, result.precision, result.data) == (described, self.precision, split.checksum)
             and wanted.items() <= asdict(result.protocol).items()
         }
 
