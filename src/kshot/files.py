@@ -25,6 +25,8 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
 
     Whatever fails (a full disk, a kill) leaves the previous `path` as it was; OSError is passed on.
     """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "it is a folder, and the name of a file is needed", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{_HOST}.{os.getpid()}{_TEMPORARY}")
     try:

@@ -76,10 +76,18 @@ def cache_root(root: Path | str | None = None) -> Path:
     return Path(root or os.environ.get(ROOT_VARIABLE) or platformdirs.user_cache_dir("kshot")).expanduser()
 
 
+def _folder(name: str, root: Path | str | None) -> Path:
+    """The folder of a prepared dataset; DataError for what is a path and no name."""
+    if not name or name in (".", "..") or "\0" in name or any(slash in name for slash in "/\\"):
+        raise DataError(f"{name!r} is no name of a dataset; kshot data list shows them, and --root names their folder")
+    return cache_root(root) / name
+
+
 def is_prepared(name: str, root: Path | str | None = None) -> bool:
     """Whether the dataset is there, complete; what a killed process left halfway is put into its place first."""
-    recover(cache_root(root) / name)
-    return (cache_root(root) / name / "meta.json").is_file()
+    folder = _folder(name, root)
+    recover(folder)
+    return (folder / "meta.json").is_file()
 
 
 def load(name: str, root: Path | str | None = None) -> Dataset:
@@ -90,7 +98,7 @@ def load(name: str, root: Path | str | None = None) -> Dataset:
     DataError
         If it is missing or damaged.
     """
-    folder = cache_root(root) / name
+    folder = _folder(name, root)
     recover(folder)
     meta = _read_meta(name, folder)
     images = _open_images(folder, meta.shape)
@@ -113,7 +121,7 @@ def verify(name: str, root: Path | str | None = None) -> str:
     DataError
         If the checksum, the counts or the splits differ from what was prepared.
     """
-    folder = cache_root(root) / name
+    folder = _folder(name, root)
     meta = _read_meta(name, folder)
     images = _open_images(folder, meta.shape)
     refuse_overlap(name, meta.classes)
@@ -129,7 +137,7 @@ def verify(name: str, root: Path | str | None = None) -> str:
 
 def summary(name: str, root: Path | str | None = None) -> Summary:
     """The line of a prepared dataset in ``kshot data list``."""
-    folder = cache_root(root) / name
+    folder = _folder(name, root)
     meta = _read_meta(name, folder)
     sizes = Counter(info.split for info in meta.classes)
     return Summary(

@@ -94,6 +94,9 @@ class Measurement:
 
     def check(self, learner: Learner, data: AnyDataset) -> None:
         """Refuse what cannot be measured, by the errors of `evaluate`."""
+        for name, values in (("shots", self.shots), ("statistics", self.statistics or ())):
+            if len(set(values)) < len(values):
+                raise ConfigError(f"{name} are {list(values)}; give each of them once")
         for statistics in self.kinds(learner, data):
             for shots in self.shots:
                 plan_evaluation(
