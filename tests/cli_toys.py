@@ -21,7 +21,7 @@ TINY = shlex.split(
 MEASURE = ["--tasks", "30", "--queries", "4"]
 
 
-def prepare_tiny(root: Path) -> None:
+def prepare_tiny(root: Path, *, overwrite: bool = False) -> None:
     """Prepare `tiny`: 8 + 6 + 6 classes of 12 images, 16x16, one channel."""
     generator = np.random.default_rng(0)
     parts = ["train"] * 8 + ["val"] * 6 + ["test"] * 6
@@ -30,7 +30,12 @@ def prepare_tiny(root: Path) -> None:
     noise = generator.normal(0, 60, (len(parts), 12, 16, 16, 1))
     images = (prototypes[:, None] + noise).clip(0, 255).astype(np.uint8)
     batches = [(images[number], np.full(12, number)) for number in range(len(parts))]
-    write("tiny", Contents(classes, (16, 16, 1), batches=batches, origin="random", augment="none"), root)
+    write(
+        "tiny",
+        Contents(classes, (16, 16, 1), batches=batches, origin="random", augment="none"),
+        root,
+        overwrite=overwrite,
+    )
 
 
 def page_of(runs: Sequence[Path]) -> str:

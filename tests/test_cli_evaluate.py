@@ -98,6 +98,10 @@ def test_results_of_other_weights_are_not_used_again_and_copies_keep_theirs(say,
         patch.setattr("kshot.runs.measurement.Measurement.evaluations_of", None)
         assert say("compare", "mtl-0", "proto", *words)[0] == 0
     shutil.copyfile(runs / "mtl-1" / "checkpoints" / "best.pt", tmp_path / "mtl-0" / "checkpoints" / "best.pt")
+    code, _, err = say("compare", "mtl-0", "proto", *words)
+    assert code == 2
+    assert "mtl-0 mixes two runs" in err
+    shutil.copyfile(runs / "mtl-0" / "checkpoints" / "last.pt", tmp_path / "mtl-0" / "checkpoints" / "best.pt")
     os.utime(tmp_path / "mtl-0" / "checkpoints" / "best.pt", (0, 0))
     assert Run(tmp_path / "mtl-0").evaluations == []
     assert say("compare", "mtl-0", "proto", *words)[2].count("evaluating") == 1

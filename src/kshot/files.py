@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import io
 import json
 import os
+import socket
+import stat
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
+
+_TEMPORARY = ".tmp"
+_A_DAY = 24 * 3600  # seconds
+_HOST = socket.gethostname().replace(".", "-")
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
@@ -17,8 +25,10 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
 
     Whatever fails (a full disk, a kill) leaves the previous `path` as it was; OSError is passed on.
     """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "it is a folder, and the name of a file is needed", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{_HOST}.{os.getpid()}{_TEMPORARY}")
     try:
         with open(temporary, "wb") as file:
             write(file)
@@ -32,6 +42,29 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of `write_atomically` whose processes are gone; OSError is passed on."""
+    for leftover in folder.glob(f".*{_TEMPORARY}"):
+        *_, host, process = ["", *leftover.name.removesuffix(_TEMPORARY).rsplit(".", 2)]
+        # a process of another machine may be writing, which only time can tell
+        of_this_machine = host == _HOST and process.isdigit()
+        if not is_running(int(process)) if of_this_machine else time.time() - leftover.stat().st_mtime > _A_DAY:
+            leftover.unlink(missing_ok=True)
+
+
+def is_running(process: int) -> bool:
+    """Whether a process of this number runs on this machine; True where the system does not tell."""
+    if os.name != "posix":  # elsewhere the question itself would end the process
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def write_text(path: Path, text: str) -> None:
@@ -74,6 +107,43 @@ def csv_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
     """Write `csv_text` of the rows to `path`, atomically."""
     write_text(path, csv_text(rows, columns))
+
+
+def read_bytes(path: Path, *, limit: int | None = None) -> bytes:
+    """The content of a regular file; OSError for anything else, such as a pipe, whose end may never come.
+
+    Parameters
+    ----------
+    path
+        The file.
+    limit
+        The most bytes that it may have; None for any number.
+    """
+    with open(path, "rb", opener=_open_without_waiting) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        if limit is not None and status.st_size > limit:
+            raise OSError(errno.EFBIG, f"it has {status.st_size} bytes, and {limit} are the most", str(path))
+        return file.read()
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Opening a pipe would otherwise wait for somebody to write into it."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def read_text(path: Path, *, limit: int | None = None) -> str:
+    """The text of a regular file in UTF-8, as `read_bytes` reads it; UnicodeDecodeError if it is no such text."""
+    return read_bytes(path, limit=limit).decode("utf-8")
+
+
+def read_json(path: Path, *, limit: int | None = None) -> Any:
+    """The content of a JSON file; OSError or ValueError if it cannot be read, also for what is nested too deeply."""
+    try:
+        return json.loads(read_text(path, limit=limit))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def checksum(path: Path, algorithm: str = "sha256") -> str:

@@ -41,6 +41,9 @@ examples:
 `kshot COMMAND --help` explains the options of a command; `kshot --version` says which version this is.
 """
 
+# what torch says if an allocation fails, on a CPU and on a GPU
+_NO_MEMORY = ("can't allocate memory", "out of memory", "not enough memory", "Storage size calculation overflowed")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 after an error that the user can act on, 130 after Ctrl-C."""
@@ -58,6 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         place = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         print(f"error: {place}; check the path, its permissions and the free space", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(text in str(error) for text in _NO_MEMORY):
+            raise
+        print("error: there is not enough memory for these options; choose smaller ones", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         print(f"\nstopped{f': {stop}' if str(stop) else ''}", file=sys.stderr)

@@ -12,6 +12,7 @@ import inspect
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import takewhile
+from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -23,6 +24,7 @@ from kshot.errors import ConfigError
 
 ROOT_TEXT = "folder of prepared datasets; by default $KSHOT_ROOT, or else the platform's cache folder"
 _SWITCH = {"true": "true", "yes": "true", "on": "true", "false": "false", "no": "false", "off": "false", "null": "null"}
+_INTEGERS = 2**63  # what numbers in arrays must stay below
 NAME = ".name"  # `--learner mtl` is short for `--learner.name mtl`
 
 
@@ -146,8 +148,28 @@ class Options:
                 self._check_known(key, f"recipe: {key}")
             self._translating_errors(lambda: self.parser.parse_object(dict(defaults), defaults=True))
             self.parser.set_defaults(flat)
-        normal = list(self._normal(arguments))
-        return self._translating_errors(lambda: self.parser.parse_args(normal))
+        normal = [self._as_path(word) for word in self._normal(arguments)]
+        given = self._translating_errors(lambda: self.parser.parse_args(normal))
+        for key, value in flatten(given.as_dict()):
+            for number in value if isinstance(value, list) else [value]:
+                if isinstance(number, int) and abs(number) >= _INTEGERS:
+                    raise ConfigError(f"--{key.replace('_', '-')} is {number}, and {_INTEGERS - 1} is the most")
+        return given
+
+    def _as_path(self, word: str) -> str:
+        """`--run=~/a` with the folder that it means; a path that YAML would read as something else begins with `./`.
+
+        ConfigError for an empty path, and for one that no system can have.
+        """
+        option, equals, value = word.partition("=")
+        hint = self._hints.get(_key(option))
+        if not equals or not option.startswith("--") or Path not in (hint, *get_args(hint)):
+            return word
+        if not value.strip() or "\0" in value:
+            raise ConfigError(f"{option} is {value!r}; name a path")
+        if value[0] == "~":
+            value = str(Path(value).expanduser())
+        return f"{option}={value}" if value[0].isalnum() or value[0] in "./_" else f"{option}=./{value}"
 
     def _normal(self, arguments: Sequence[str]) -> Iterator[str]:
         """`--max_epochs` as `--max-epochs`, `--training.x` as `--x`, `--learner` as `--learner.name`; unknown: error.
@@ -174,6 +196,8 @@ class Options:
                 del words[: len(several)]
                 yield from [f"{option}=[{','.join(several)}]"] if len(several) > 1 else [option, *several]
             else:
+                if not equals and Path in (self._hints.get(key), *get_args(self._hints.get(key))):
+                    equals, value = "=", words.pop(0) if words and not words[0].startswith("--") else ""
                 yield f"{option}{equals}{value}"
 
     def _is_value_of_switch(self, word: str) -> bool:

@@ -23,7 +23,7 @@ from kshot.learners import TSAMAML, Learner, learners
 from kshot.learners.create import FROM_DATA, create_learner
 from kshot.measures import SQUARED_ERROR
 from kshot.report.tables import percent
-from kshot.runs.config import build_learner, read_config
+from kshot.runs.config import build_learner, describe_data, describe_learner, folder_for, read_config
 from kshot.runs.run import Run
 from kshot.training import TrainingOptions, train
 
@@ -61,13 +61,21 @@ def run(arguments: Sequence[str]) -> None:
         raise ConfigError(f"{names['learner']} is trained in stages: kshot tsa train --data {names['data']}")
     data = datasets.load(names["data"], given.root)
     recipe = given.recipe or f"{names['learner']}-{data.name}-{names['backbone']}"
-    folder = given.run or Path("runs") / f"{recipe}-seed{given.seed}"
+    learner = new_learner(given, data)
+    folder = given.run or _default_folder(Path("runs") / f"{recipe}-seed{given.seed}", given, learner, data)
     if (folder / "checkpoints" / "last.pt").exists():
         raise ConfigError(
             f"{folder} holds a trained run; go on with it by kshot train --resume {folder}, or name another with --run"
         )
-    learner = new_learner(given, data)
     report(train(learner, data, run=folder, **training_arguments(given)))
+
+
+def _default_folder(folder: Path, given: Namespace, learner: Learner, data: AnyDataset) -> Path:
+    """The folder, or one with a hash of the options in its name if a run with other options is there."""
+    options = TrainingOptions(**training_arguments(given))
+    resolved = options.resolved(learner, data.split(options.train_on))
+    config = {"data": describe_data(data), **describe_learner(learner), "training": resolved.plain()}
+    return folder_for(folder, config)
 
 
 def training_options(
@@ -107,7 +115,8 @@ def training_options(
     options.add("--learner.name", str, usual["learner"], f"one of: {', '.join(sorted(choices))}")
     options.add("--backbone.name", str, usual["backbone"], f"one of: {', '.join(sorted(backbones))}")
     add_common(options)
-    run_text = "folder of the run; null for runs/RECIPE-seedN, with the names of the parts if there is no recipe"
+    run_text = "folder of the run; null for runs/RECIPE-seedN, with the names of the parts if there is no recipe, "
+    run_text += "and with a hash of the options if a run with other options is there"
     options.add("--run", Path | None, None, run_text, metavar="FOLDER")
     for part, registry in (("learner", learners), ("backbone", backbones)):
         name = names[part]

@@ -77,6 +77,7 @@ class Dataset:
         classes: Sequence[ClassInfo],
         normalization: Normalization,
         tasks_within_domain: bool = False,
+        checksum: str | None = None,
     ) -> Dataset:
         """The dataset whose rows are ordered by split (train, val, test) and by class, as `classes` are.
 
@@ -96,6 +97,7 @@ class Dataset:
                 domains=tuple(info.domain for info in chosen),
                 normalization=normalization,
                 tasks_within_domain=tasks_within_domain,
+                checksum=checksum,
             )
 
         alone: dict[str, Any] = {part: split(part, [part]) for part in PARTS}

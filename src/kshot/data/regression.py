@@ -162,6 +162,7 @@ class RegressionSplit:
     num_classes: ClassVar[int] = 1
     normalization: ClassVar[None] = None
     tasks_within_domain: ClassVar[bool] = False
+    checksum: ClassVar[None] = None
     measure: ClassVar[Measure] = SQUARED_ERROR
 
     def __repr__(self) -> str:

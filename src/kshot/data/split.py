@@ -76,6 +76,8 @@ class Split:
         How a learner sees the images.
     tasks_within_domain
         Whether all classes of a task come from one domain, as in a mixture of domains.
+    checksum
+        Identifies the content of a prepared dataset; None for arrays in memory.
 
     Attributes
     ----------
@@ -93,6 +95,7 @@ class Split:
     domains: tuple[str, ...]
     normalization: Normalization
     tasks_within_domain: bool = False
+    checksum: str | None = None
     usual_ways: ClassVar[int] = 5
     measure: ClassVar[Measure] = ACCURACY
     _resident: dict[str, Tensor] = field(default_factory=dict)

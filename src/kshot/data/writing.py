@@ -71,6 +71,7 @@ def write(name: str, contents: Contents, root: Path | str | None = None, *, over
         too small.
     """
     target = store.cache_root(root) / name
+    store.recover(target)
     if target.exists() and not overwrite:
         raise DataError(f"{target} is already prepared; load it, or replace it with --overwrite")
     classes = by_split(contents.classes)
@@ -91,12 +92,13 @@ def write(name: str, contents: Contents, root: Path | str | None = None, *, over
             "normalization": asdict(contents.normalization or _measured(images, classes, contents.augment)),
             "tasks_within_groups": contents.tasks_within_domain,
             "classes": [info.as_json() for info in classes],
+            "blocks": store.block_sums(path),
         }
-        files.write_json(folder / "meta.json", meta)
+        files.write_json(folder / "meta.json", meta | {"checksum": store.checksum_of(meta)})
         del images
         if overwrite and target.exists():
             os.rename(target, workspace / "previous")
-        os.rename(folder, target)
+        os.rename(folder, target)  # `store.recover` does it if this process is killed in between
     return target
 
 
@@ -166,8 +168,9 @@ def _workspace(target: Path, needed_bytes: int) -> Iterator[Path]:
     root, prefix = target.parent, f".{target.name}.{socket.gethostname()}."
     try:
         root.mkdir(parents=True, exist_ok=True)
+        store.recover(target)
         for leftover in root.glob(f"{prefix}*.partial"):
-            if not _is_running(int(leftover.name[len(prefix) :].split(".")[0])):
+            if not files.is_running(int(leftover.name[len(prefix) :].split(".")[0])):
                 shutil.rmtree(leftover, ignore_errors=True)
         free = shutil.disk_usage(root).free
         workspace = Path(tempfile.mkdtemp(".partial", f"{prefix}{os.getpid()}.", root))
@@ -184,15 +187,3 @@ def _workspace(target: Path, needed_bytes: int) -> Iterator[Path]:
         raise DataError(f"preparing {target.name} failed, and nothing was changed: {error}") from error
     finally:
         shutil.rmtree(workspace, ignore_errors=True)
-
-
-def _is_running(process: int) -> bool:
-    if os.name != "posix":  # elsewhere the question itself would end the process
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

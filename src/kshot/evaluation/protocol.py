@@ -142,6 +142,7 @@ def evaluate(
         precision=precision,
         domains=_domains(sampler, np.concatenate(classes)),
         measure=split.measure,
+        data=split.checksum,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kshot.errors import ConfigError, DataError
+from kshot.errors import ConfigError
+from kshot.evaluation import saved
 from kshot.files import write_json
 from kshot.intervals import mean_interval
 from kshot.measures import ACCURACY, MEASURES, Measure, Statistics
@@ -93,6 +93,9 @@ class Evaluation:
         The domain (alphabet, superclass) of each task's classes; None if tasks mix domains.
     measure
         What the values are.
+    data
+        Identifies the prepared dataset that tasks were drawn from; None for data in memory, and if an earlier version
+        of kshot did not say.
     """
 
     learner: str
@@ -105,6 +108,7 @@ class Evaluation:
     weights: str | None = None
     domains: Sequence[str] | None = None
     measure: Measure = ACCURACY
+    data: str | None = None
 
     @property
     def accuracies(self) -> NDArray[np.float64]:
@@ -164,7 +168,7 @@ class Evaluation:
         content = asdict(self) | {"mean": self.mean, "ci95": self.ci95, "values": self.values.tolist()}
         content["measure"] = self.measure.name
         try:
-            write_json(path, content)
+            write_json(path, content | {"checksum": saved.checksum(content)})
         except OSError as error:
             raise ConfigError(
                 f"the evaluation {path} cannot be written ({error}); free some space, or choose a folder that can be"
@@ -173,19 +177,21 @@ class Evaluation:
 
     @classmethod
     def load(cls, path: Path) -> Evaluation:
-        """Read what `save` wrote; DataError if the file is not such a result."""
-        try:
-            content = json.loads(Path(path).read_text())
-            known = {field.name: content[field.name] for field in fields(cls) if field.name in content}
-            # version 0.1 knew accuracies alone, and called them so
-            values = content["values"] if "values" in content else content["accuracies"]
-            known["values"] = np.asarray(values, np.float64)
-            known["measure"] = MEASURES[content.get("measure", ACCURACY.name)]
-            return cls(**known | {"protocol": Protocol(**content["protocol"])})
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise DataError(
-                f"{path} is not an evaluation that kshot wrote ({error}); evaluate the run again"
-            ) from error
+        """Read what `save` wrote; DataError if the file is not such a result, or is damaged."""
+        content = saved.read(Path(path))
+        # version 0.1 knew accuracies alone, and called them so
+        values = content["values"] if "values" in content else content["accuracies"]
+        known = {field.name: content[field.name] for field in fields(cls) if field.name in content}
+        known["values"] = np.asarray(values, np.float64)
+        known["measure"] = MEASURES[content.get("measure", ACCURACY.name)]
+        known["protocol"] = Protocol(
+            **{
+                field.name: content["protocol"][field.name]
+                for field in fields(Protocol)
+                if field.name in content["protocol"]
+            }
+        )
+        return cls(**known)
 
 
 @dataclass(frozen=True)
@@ -215,6 +221,11 @@ def compare(first: Evaluation, second: Evaluation) -> Difference:
         raise ConfigError(
             f"{first.learner} and {second.learner} were measured on different tasks (they differ in "
             f"{', '.join(differing)}); evaluate both with the same options"
+        )
+    if first.data != second.data:
+        raise ConfigError(
+            f"{first.learner} and {second.learner} were measured on different data of the name "
+            f"{first.protocol.dataset}, which was prepared again in between; evaluate both again"
         )
     difference = first.values - second.values
     return Difference(*mean_interval(difference), first.measure)

@@ -50,6 +50,7 @@ class _Family(NamedTuple):
     queries: int
     seed: int
     tasks: int
+    data: str
 
 
 class _Key(NamedTuple):
@@ -110,6 +111,9 @@ def remarks(contents: Sequence[RunContent], shown: Sequence[Section]) -> list[st
     for dataset in datasets:
         alike = [content for content in measured if content.config["data"]["name"] == dataset]
         if not set.intersection(*(set(_by_key(content.evaluations)) for content in alike)):
+            prepared = {result.data for content in alike for result in content.evaluations}
+            if len(prepared) > 1:
+                lines.append(f"{dataset} was prepared again between some of these measurements, with other content.")
             lines.append(
                 f"The runs on {dataset} were not all measured on the same tasks, so their differences cannot be "
                 f"computed; to measure them on the same ones, run: kshot compare {_typed(alike)}"
@@ -133,7 +137,7 @@ def _by_key(evaluations: Sequence[Evaluation]) -> dict[_Key, dict[Statistics, Ev
     by_key: dict[_Key, dict[Statistics, Evaluation]] = {}
     for result in evaluations:
         at = result.protocol
-        tasks = (at.dataset, at.split, at.drawn, at.ways, at.queries, at.seed, at.tasks)
+        tasks = (at.dataset, at.split, at.drawn, at.ways, at.queries, at.seed, at.tasks, result.data or "")
         for adaptation in [result.adaptation, *([_OWN] if result.own_adaptation else [])]:
             key = _Key(_Family(adaptation, result.precision, *tasks), at.shots)
             by_key.setdefault(key, {})[at.statistics] = result

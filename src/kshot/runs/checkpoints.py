@@ -15,7 +15,7 @@ import torch
 
 import kshot
 from kshot.errors import CheckpointError
-from kshot.files import write_atomically
+from kshot.files import read_bytes, write_atomically
 
 FORMAT = 1
 # what a damaged file makes zipfile, pickle and torch raise
@@ -71,7 +71,7 @@ def load(path: Path, config: dict[str, Any] | None = None) -> dict[str, Any]:
         If the file is missing, damaged, of another format, or of another learner or backbone.
     """
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
     except FileNotFoundError:
         raise CheckpointError(
             f"there is no checkpoint {path}: train the run first, or check the folder's name"
@@ -95,7 +95,7 @@ def load(path: Path, config: dict[str, Any] | None = None) -> dict[str, Any]:
             f"format {FORMAT}; load it with that version of kshot"
         )
     if config is not None:
-        _refuse_another(path, found["config"], config)
+        _refuse_another(path, found.get("config"), config)
     return found | {"digest": digest(content)}
 
 
@@ -116,14 +116,16 @@ def load_weights(module: torch.nn.Module, weights: dict[str, Any], path: Path) -
     """Put a checkpoint's weights into a learner; CheckpointError where their names or shapes do not fit."""
     try:
         module.load_state_dict(weights)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            f"{path} does not fit this {type(module).__name__}: {error}; "
+            f"{path} does not fit this {type(module).__name__}: {' '.join(str(error).split())}; "
             f"build the learner as the run's config.yaml says"
         ) from error
 
 
-def _refuse_another(path: Path, saved: dict[str, Any], own: dict[str, Any]) -> None:
+def _refuse_another(path: Path, saved: Any, own: dict[str, Any]) -> None:
+    if not isinstance(saved, dict) or not all(isinstance(saved.get(part), dict) for part in ("learner", "backbone")):
+        raise CheckpointError(f"{path} does not say what it was trained from; train the run again")
     differing = [
         f"{part}.{name} is {saved[part].get(name)!r} there and {own[part].get(name)!r} here"
         for part in ("learner", "backbone")

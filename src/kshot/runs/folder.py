@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from kshot.errors import CheckpointError, ConfigError
-from kshot.files import checksum, write_json, write_text
+from kshot.files import checksum, remove_leftovers, write_json
+from kshot.measures import SQUARED_ERROR
 from kshot.runs import checkpoints, history, lock
-from kshot.runs.config import free_on_resume, read_config
+from kshot.runs.config import free_on_resume, read_config, write_config
+from kshot.runs.content import check_history, check_resumable
 from kshot.runs.environment import describe_environment
+
+SQUARED = f"validation_{SQUARED_ERROR.name}"
 
 
 class RunFolder:
@@ -53,12 +56,48 @@ class RunFolder:
         return read_config(self.folder)
 
     def metrics(self) -> dict[str, NDArray[np.float64]]:
-        """The columns of metrics.csv, one value per epoch; DataError before the end of the first epoch."""
-        return history.read_columns(self.folder / "metrics.csv")
+        """The columns of metrics.csv, one value per epoch; DataError before the first epoch's end, and for damage."""
+        columns = self._columns("metrics.csv", ("epoch", "loss", "validation_ci95"))
+        measured = {"accuracy", "validation_accuracy"} if "validation_accuracy" in columns else {SQUARED}
+        if not measured <= columns.keys():
+            missing = ", ".join(sorted(measured - columns.keys()))
+            raise history.damage(self.folder / "metrics.csv", f"it has no column {missing}")
+        return columns
 
     def timing(self) -> dict[str, NDArray[np.float64]]:
-        """The columns of timing.csv, one value per epoch; DataError before the end of the first epoch."""
-        return history.read_columns(self.folder / "timing.csv")
+        """The columns of timing.csv, one value per epoch; DataError before the first epoch's end, and for damage."""
+        return self._columns("timing.csv", ("epoch", *history.TIMING))
+
+    def _columns(self, name: str, required: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+        columns = history.read_columns(self.folder / name, required)
+        return history.completed(self.folder / name, columns, self._history)
+
+    @cached_property
+    def _history(self) -> Sequence[Mapping[str, Any]]:
+        """One row per epoch from the last checkpoint; none if that is missing or damaged, which says so when used."""
+        try:
+            content = checkpoints.load(self.last)
+            rows = check_history(content, self.last)
+        except CheckpointError:
+            return ()
+        self.refuse_mixed(content.get("config"), self.last)
+        return rows
+
+    def refuse_mixed(self, saved: Any, checkpoint: Path) -> None:
+        """CheckpointError if config.yaml says something else than a checkpoint of the run, but for what may change."""
+        free = free_on_resume(self.config["training"])
+        differing = [
+            f"{section}.{name} is {self.config[section][name]!r} in config.yaml and {saved[section][name]!r} there"
+            for section in ("data", "backbone", "learner", "training")
+            # another version of kshot may know more options, or fewer
+            for name in sorted(self.config[section].keys() & saved[section].keys() - free)
+            if self.config[section][name] != saved[section][name]
+        ]
+        if differing:
+            raise CheckpointError(
+                f"{self.path} mixes two runs, for {checkpoint} was trained from another config.yaml: "
+                f"{'; '.join(differing)}; put the right one back, or train the run again"
+            )
 
     @property
     def weights(self) -> str:
@@ -77,8 +116,8 @@ class RunFolder:
         """
         return lock.locked(self.path, doing="being trained") if self.path is not None and writes else nullcontext()
 
-    def start(self, config: dict[str, Any], resume: bool, writes: bool = True) -> dict[str, Any] | None:
-        """Write config.yaml and environment.json; returns the checkpoint to continue from, or None for a new run.
+    def checkpoint_to_continue(self, config: dict[str, Any], *, resume: bool) -> dict[str, Any] | None:
+        """The checkpoint that training goes on from, or None for a new run; nothing is written.
 
         Parameters
         ----------
@@ -86,29 +125,27 @@ class RunFolder:
             The sections of config.yaml.
         resume
             Go on from the last checkpoint; a run that was killed before its first one starts again.
-        writes
-            False in all processes but one, which only read.
 
         Raises
         ------
         ConfigError
             If a trained run would be overwritten, or continued with other options.
         """
-        if self.last.exists() and not resume:
+        if not self.last.exists():
+            return None
+        if not resume:
             raise ConfigError(f"{self.path} holds a trained run; continue it with resume=True or choose another folder")
-        checkpoint = None
-        if self.last.exists():
-            checkpoint = checkpoints.load(self.last, config)
-            self._refuse_other_options(checkpoint["config"], config)
-        if writes:
-            self._take_into_use(config)
+        checkpoint = checkpoints.load(self.last, config)
+        check_resumable(checkpoint, self.last)
+        self._refuse_other_options(checkpoint["config"], config)
         return checkpoint
 
-    def _take_into_use(self, config: dict[str, Any]) -> None:
+    def take_into_use(self, config: dict[str, Any]) -> None:
+        """Write config.yaml and environment.json, and remove what killed processes left; ConfigError if that fails."""
         try:
-            for leftover in self.last.parent.glob(".*.tmp"):  # of a process that was killed while it saved
-                leftover.unlink()
-            write_text(self.folder / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+            for folder in (self.folder, self.last.parent, self.folder / "evaluation"):
+                remove_leftovers(folder)
+            write_config(self.folder / "config.yaml", config)
             write_json(self.folder / "environment.json", describe_environment())
         except OSError as error:
             raise ConfigError(f"the run folder {self.path} cannot be written ({error}); choose another one") from error

@@ -54,6 +54,17 @@ def locked(folder: Path, *, doing: str) -> Iterator[None]:
         lock.release()
 
 
+def is_held(folder: Path) -> bool:
+    """Whether another process holds the lock of a folder at this moment."""
+    if not (folder / LOCK).exists():
+        return False
+    try:
+        with filelock.FileLock(folder / LOCK, timeout=0):
+            return False
+    except (filelock.Timeout, OSError):
+        return True
+
+
 def _now() -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S")
 

@@ -97,6 +97,9 @@ class Measurement:
 
     def check(self, learner: Learner, data: AnyDataset) -> None:
         """Refuse what cannot be measured, by the errors of `evaluate`."""
+        for name, values in (("shots", self.shots), ("statistics", self.statistics or ())):
+            if len(set(values)) < len(values):
+                raise ConfigError(f"{name} are {list(values)}; give each of them once")
         for statistics in self.kinds(learner, data):
             for shots in self.shots:
                 plan_evaluation(
@@ -124,11 +127,12 @@ class Measurement:
         """Those of the saved evaluations that this measurement would repeat, by their number of shots."""
         chosen = adaptations[self.adaptation]() if isinstance(self.adaptation, str) else self.adaptation
         described = describe_adaptation(chosen or getattr(learner, "adaptation", None))
-        wanted = self._protocol(learner, data.split(self.split)) | {"statistics": statistics}
+        split = data.split(self.split)
+        wanted = self._protocol(learner, split) | {"statistics": statistics}
         return {
             result.protocol.shots: result
             for result in saved
-            if (result.adaptation, result.precision) == (described, self.precision)
+            if (result.adaptation, result.precision, result.data) == (described, self.precision, split.checksum)
             and wanted.items() <= asdict(result.protocol).items()
         }
 

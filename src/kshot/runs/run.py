@@ -27,6 +27,7 @@ from kshot.report.published import row_of
 from kshot.report.tables import Row, Table, table
 from kshot.runs import checkpoints
 from kshot.runs.config import build_learner, describe_learner
+from kshot.runs.content import check_weights
 from kshot.runs.folder import RunFolder
 from kshot.runs.measurement import EvaluationKeywords, Measurement
 from kshot.runs.pages import write_page
@@ -142,6 +143,9 @@ class Run(RunFolder):
         described = self.config if learner is None else describe_learner(learner)
         path = self.best if checkpoint == "best" else self.last
         content = checkpoints.load(path, described)
+        check_weights(content, path)
+        if learner is None:
+            self.refuse_mixed(content["config"], path)
         if learner is None:
             learner = build_learner(content["config"], download=False)
         checkpoints.load_weights(learner, content["learner"], path)
@@ -154,7 +158,10 @@ class Run(RunFolder):
             return Evaluations(self._evaluations)
         results = [Evaluation.load(path) for path in sorted((self.path / "evaluation").glob("*.json"))]
         weights = self.weights if results else None
-        return Evaluations(result for result in results if result.weights == weights)
+        present = Evaluations(result for result in results if result.weights == weights)
+        if results and not present:  # either other weights, or damaged ones
+            checkpoints.load(self.best)
+        return present
 
     def _keep(self, result: Evaluation) -> Evaluation:
         """Save an evaluation of `learner`, stamped with the weights that were measured: the file may hold others."""

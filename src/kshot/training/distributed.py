@@ -140,6 +140,8 @@ def resolve_device(device: str) -> torch.device:
         chosen = torch.device(device)
     except RuntimeError as error:
         raise ConfigError(f"there is no device {device!r}; choose auto, cpu, cuda or cuda:0") from error
+    if chosen.type not in ("cpu", "cuda") or (chosen.type == "cpu" and chosen.index):
+        raise ConfigError(f"kshot does not compute on the device {device!r}; choose auto, cpu, cuda or cuda:0")
     if chosen.type == "cuda":
         if not torch.cuda.is_available():
             raise ConfigError(f"device is {device!r}, but torch sees no GPU here; choose device=cpu")

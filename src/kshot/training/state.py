@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -16,6 +17,7 @@ from kshot.errors import DivergenceError
 from kshot.learners.base import Learner
 from kshot.measures import ACCURACY, Measure
 from kshot.runs import checkpoints
+from kshot.runs.content import check_optimizer, check_schedule, check_weights
 from kshot.runs.run import Run
 from kshot.training.optimizers import Schedule, advance
 from kshot.training.options import ResolvedOptions
@@ -99,16 +101,26 @@ class TrainingState:
 
     def start(self, resume: bool) -> None:
         """Take the run folder into use, and go on from its last checkpoint if there is one."""
-        saved = self.folder.start(self.config, resume, self.writes) if self.folder is not None else None
-        if self.folder is not None and saved is not None:
-            checkpoints.load_weights(self.learner, saved["learner"], self.folder.last)
-            self.optimizer.load_state_dict(saved["optimizer"])
-            self.schedule.load_state_dict(saved["schedule"])
-            self.counters = Counters(**saved["counters"])
-            if self.counters.best_epoch > 0:
-                self._best_weights = checkpoints.load(self.folder.best, self.config)["learner"]
+        if self.folder is not None:
+            saved = self.folder.checkpoint_to_continue(self.config, resume=resume)
+            if saved is not None:
+                self._restore(saved, self.folder)
+            if self.writes:  # only now, so that a refused resume changes no file
+                self.folder.take_into_use(self.config)
             self._write_history()
         self._run_started -= self.counters.seconds
+
+    def _restore(self, saved: Mapping[str, Any], folder: Run) -> None:
+        checkpoints.load_weights(self.learner, saved["learner"], folder.last)
+        check_optimizer(saved["optimizer"], self.optimizer, folder.last)
+        check_schedule(saved["schedule"], self.schedule.state_dict(), folder.last)
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.schedule.load_state_dict(saved["schedule"])
+        self.counters = Counters(**saved["counters"])
+        if self.counters.best_epoch > 0:
+            best = checkpoints.load(folder.best, self.config)
+            check_weights(best, folder.best)
+            self._best_weights = best["learner"]
 
     def start_epoch(self) -> None:
         """Switch to train mode, and start the clock of this epoch; that of an interrupted epoch goes on."""
