@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kshot.data.tasks import AnySplit
+from kshot.data.tasks import AnyDataset, AnySplit
 from kshot.errors import ConfigError
 from kshot.evaluation.fit import check_images
 from kshot.learners.base import Learner
+
+
+def check_types(learner: object, data: object) -> None:
+    """ConfigError unless these are a learner and a dataset."""
+    if not isinstance(learner, Learner):
+        raise ConfigError(f"learner is {learner!r:.80}; make one by kshot.create_learner(name, data)")
+    if not isinstance(data, AnyDataset):
+        raise ConfigError(
+            f"data is {data!r:.80}; give a dataset with its splits, from kshot.load(name) or kshot.Dataset.from_arrays"
+        )
 
 
 def check_queries(learner: Learner, queries: int) -> None:

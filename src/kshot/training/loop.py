@@ -20,7 +20,7 @@ from kshot.runs.config import describe_data, describe_learner
 from kshot.runs.result import Stopped
 from kshot.runs.run import Run
 from kshot.training.batches import StepTasks
-from kshot.training.checks import check_compile, check_fit, check_queries
+from kshot.training.checks import check_compile, check_fit, check_queries, check_types
 from kshot.training.distributed import Processes
 from kshot.training.halts import Halts, TimeLimit
 from kshot.training.interrupts import StopSignals, TrainingInterrupted
@@ -120,6 +120,7 @@ def _plan(
     learner: Learner, data: AnyDataset, options: TrainingOptions, *, run: Path | str | None, resume: bool
 ) -> tuple[ResolvedOptions, AnySplit, AnySplit | None, dict[str, Any]]:
     """The resolved options, the split to train on, the one held out, and config.yaml; errors come before any work."""
+    check_types(learner, data)
     if resume and run is None:
         raise ConfigError("there is nothing to resume without a run folder; name it with run=...")
     if options.loggers and run is None:
@@ -138,7 +139,7 @@ def _plan(
 def _tasks(learner: Learner, split: AnySplit, options: ResolvedOptions, processes: Processes) -> StepTasks:
     """The training tasks of each step."""
     return StepTasks(
-        learner.sampler(split, options.shape, options.seed, options.within_domain),
+        learner.sampler(split, options.shape, seed=options.seed, within_domain=options.within_domain),
         normalization=split.normalization,
         augmentation=augmentation_for(split.normalization, split.image_shape[-1]) if options.augment else None,
         meta_batch=options.meta_batch,
