@@ -112,6 +112,7 @@ def train(
                 score = score or _validate(state, split, validation, halts, bar)
                 state.keep_best(score)
         state.load_best()
+        processes.wait()
         written.end(learner, data, config, summarize(state, stopped, tasks, score))
     return written
 
