@@ -71,8 +71,8 @@ def test_network_is_as_before_after_the_context_and_under_the_identity(network):
     torch.testing.assert_close(network(images), expected, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("groups", [1, 2])
-def test_networks_with_weights_of_their_own_are_modulated_in_both_strategies(network, groups):
+@pytest.mark.parametrize("parts", [1, 2])
+def test_networks_with_weights_of_their_own_are_modulated_in_both_strategies(network, parts):
     """Through ordinary kernels and under vmap: values, and gradients of weights and modulations."""
     images, modulations = torch.randn(3, 6, 1, 16, 16).double(), drawn(network, 3)
     leaves = [part.requires_grad_() for pair in modulations.values() for part in pair]
@@ -80,14 +80,14 @@ def test_networks_with_weights_of_their_own_are_modulated_in_both_strategies(net
         name: (weight + 0.1 * torch.randn_like(weight)).detach().requires_grad_()
         for name, weight in shared_weights(network, 3).items()
     }
-    both = forward_per_task(network, weights, images, groups=groups, modulations=modulations)
+    both = forward_per_task(network, weights, images, parts=parts, modulations=modulations)
     one_by_one = torch.cat(
         [
             forward_per_task(
                 network,
                 {name: weight[task : task + 1] for name, weight in weights.items()},
                 images[task : task + 1],
-                groups=groups,
+                parts=parts,
                 modulations={
                     name: (scale[task : task + 1], shift[task : task + 1])
                     for name, (scale, shift) in modulations.items()
@@ -99,7 +99,7 @@ def test_networks_with_weights_of_their_own_are_modulated_in_both_strategies(net
     torch.testing.assert_close(both, one_by_one)
     own = copy.deepcopy(network)
     own.load_state_dict({name: weight[1] for name, weight in weights.items()}, strict=False)
-    expected = torch.cat([by_hand(own, of_task(modulations, 1))(part) for part in images[1].chunk(groups)])
+    expected = torch.cat([by_hand(own, of_task(modulations, 1))(part) for part in images[1].chunk(parts)])
     torch.testing.assert_close(both[1], expected)
     wanted = [*weights.values(), *leaves]
     direction = torch.randn_like(both)

@@ -83,7 +83,9 @@ def test_recipe_in_stages_is_one_of_kshot_tsa_train(name, say):
 def test_published_value_is_that_of_the_paper(name):
     (value,) = recipes.load(name).published
     shots = 1 if "1shot" in name else 5
-    row = recipes.published(recipes.load(name).options["data"]["name"], 5, shots, "mtl", "resnet12")
+    row = recipes.published(
+        recipes.load(name).options["data"]["name"], ways=5, shots=shots, learner="mtl", backbone="resnet12"
+    )
     assert (row.accuracy, row.ci95, row.source) == (value.accuracy, value.ci95, value.source)
 
 
@@ -176,11 +178,12 @@ cells:
 
 def test_published_rows():
     assert len(recipes.published_rows()) == 195
-    assert str(recipes.published("cifar-fs", 5, 5, "mtl", "resnet12")) == "84.1 ± 0.1"
-    assert recipes.published("cifar-fs", 5, 1, "maml", "conv4-32", "transductive").paper == "Z21"
-    assert str(recipes.published("mini-imagenet", 5, 1, "maml", "conv4-32", "transductive")) == "48.7 ± 1.84"
-    assert recipes.published("mini-imagenet", 5, 1, "maml", "conv4-32", "inductive") is None
-    assert recipes.published("cifar-fs", 5, 5, "mtl", "conv4-64") is None
+    assert str(recipes.published("cifar-fs", ways=5, shots=5, learner="mtl", backbone="resnet12")) == "84.1 ± 0.1"
+    one_shot = {"ways": 5, "shots": 1, "learner": "maml", "backbone": "conv4-32"}
+    assert recipes.published("cifar-fs", **one_shot, statistics="transductive").paper == "Z21"
+    assert str(recipes.published("mini-imagenet", **one_shot, statistics="transductive")) == "48.7 ± 1.84"
+    assert recipes.published("mini-imagenet", **one_shot, statistics="inductive") is None
+    assert recipes.published("cifar-fs", ways=5, shots=5, learner="mtl", backbone="conv4-64") is None
 
 
 def printed(paper: str, table: str, dataset: str, head: list[str]) -> list[list[str]]:

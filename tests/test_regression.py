@@ -173,8 +173,14 @@ def test_results_are_saved_with_their_measure(tmp_path):
 @pytest.mark.parametrize(
     ("act", "message"),
     [
-        (lambda: train(learners["mtl"](MLP(in_channels=1, image_size=1), 3), DATA), "MultiTask tells classes apart"),
-        (lambda: train(learners["supervised"](MLP(in_channels=1, image_size=1), 3), DATA), "Supervised tells classes"),
+        (
+            lambda: train(learners["mtl"](MLP(in_channels=1, image_size=1), num_classes=3), DATA),
+            "MultiTask tells classes apart",
+        ),
+        (
+            lambda: train(learners["supervised"](MLP(in_channels=1, image_size=1), num_classes=3), DATA),
+            "Supervised tells classes",
+        ),
         (lambda: evaluate(learners["protonet"](MLP(in_channels=1, image_size=1)), DATA.test), "ProtoNet tells classes"),
         (lambda: train(build("maml"), DATA, ways=5), "built for 1-way tasks and cannot learn 5-way"),
         (lambda: train(build("maml"), DATA, within_domain=True), "leave out within_domain"),

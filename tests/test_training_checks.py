@@ -11,6 +11,7 @@ from torch import nn
 from training_toys import (
     at_step,
     toy_data_16,
+    toy_dataset,
     toy_learner,
     toy_train,
 )
@@ -19,7 +20,9 @@ import kshot
 from kshot.backbones import Backbone, Conv4
 from kshot.data.dataset import Dataset
 from kshot.errors import ConfigError, DataError
+from kshot.evaluation.protocol import evaluate
 from kshot.learners import MAML, TADAM, MultiTask, Reptile
+from kshot.training import train
 from kshot.training.checks import check_compile
 
 
@@ -57,6 +60,13 @@ from kshot.training.checks import check_compile
         ({"precision": "fp8"}, "no precision 'fp8'"),
         ({"train_on": "train+val"}, r"holds nothing out.*patience=0"),
         ({"train_on": "test+val"}, "no split 'test\\+val'"),
+        ({"shots": "five"}, "shots is 'five', but must be a whole number"),
+        ({"shots": None}, "shots is None, but must be a whole number"),
+        ({"max_epochs": 2.5}, "max_epochs is 2.5, but must be a whole number or None"),
+        ({"seed": "a"}, "seed is 'a', but must be a whole number"),
+        ({"learning_rate": "1e-3"}, "learning_rate is '1e-3', but must be a number"),
+        ({"factor": "half"}, "factor is 'half', but must be a number or a list"),
+        ({"progress": "maybe"}, "progress is 'maybe', but must be True or False"),
         ({"resume": True}, "nothing to resume without a run folder"),
         ({"loggers": ["tensorboard"]}, "loggers write into the run folder"),
     ],
@@ -65,6 +75,18 @@ def test_bad_options_are_refused_before_work(options: dict[str, Any], message: s
     learner = at_step(toy_learner(), 1, lambda: pytest.fail("work had started"))
     with pytest.raises((ConfigError, DataError), match=message):
         toy_train(learner, **options)
+
+
+def test_what_is_no_learner_or_no_dataset_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"trained, not 3; make one by kshot\.create_learner"):
+        train(3, toy_dataset())  # type: ignore[arg-type]
+    for data in (3, toy_dataset().train):
+        with pytest.raises(ConfigError, match=r"(?s)trained on a dataset, not .*; get one by kshot.load"):
+            train(toy_learner(), data)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="3 is not a learner"):
+        evaluate(3, toy_dataset().test)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="shots is 'one', but must be a whole number"):
+        evaluate(toy_learner(), toy_dataset().test, ways=3, shots="one")  # type: ignore[arg-type]
 
 
 def test_a_learner_of_query_images_is_refused_without_any() -> None:

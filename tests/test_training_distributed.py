@@ -18,6 +18,7 @@ from training_toys import toy_dataset, toy_learner, toy_train
 from kshot.cli.train import EXAMPLES
 from kshot.data.episodes import TaskShape
 from kshot.errors import ConfigError
+from kshot.runs.run import Run
 from kshot.training.batches import StepTasks
 from kshot.training.distributed import Processes
 
@@ -91,6 +92,16 @@ def test_torchrun_starts_the_command_with_its_option_run(tiny_root: Path, tmp_pa
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert environment["processes"] == 2
     assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 3
+
+
+def test_processes_wait_for_the_first_to_write_before_they_read_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order, end = [], Run.end
+    monkeypatch.setattr(Processes, "wait", lambda self: order.append("wait"))
+    monkeypatch.setattr(Run, "end", lambda self, *what: order.append("end") or end(self, *what))
+    toy_train(toy_learner(), run=tmp_path / "run", max_epochs=1)
+    assert order == ["wait", "end"]
 
 
 def test_ranks_take_disjoint_contiguous_shares() -> None:

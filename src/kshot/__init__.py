@@ -68,4 +68,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_all_names(), "__version__"})
+    return sorted({*_all_names(), *(name for name in globals() if name.startswith("__")), "__version__"})

@@ -26,7 +26,7 @@ def forward_per_task(
     parameters: Parameters,
     inputs: Tensor,
     *,
-    groups: int = 1,
+    parts: int = 1,
     modulations: Modulations | None = None,
 ) -> Tensor:
     """Outputs (B, M, ...) of a network for inputs (B, M, ...), task b with its own weights ``parameters[name][b]``.
@@ -45,7 +45,7 @@ def forward_per_task(
         All parameters of the network by name, (B, ...) each.
     inputs
         (B, M, ...).
-    groups
+    parts
         G, the number of consecutive parts of equal size among the M inputs of a task, each of which is normalised by
         its own statistics.
     modulations
@@ -55,9 +55,9 @@ def forward_per_task(
     if len(inputs) == 1:  # squeezed: the gradient of an indexed tensor would be written into zeros
         weights = {name: weight.squeeze(0) for name, weight in parameters.items()}
         single = {name: (scale[0], shift[0]) for name, (scale, shift) in modulations.items()}
-        with batch_of_tasks(groups, own_statistics=True):
+        with batch_of_tasks(parts, own_statistics=True):
             return _forward(network, weights, single, inputs[0]).unsqueeze(0)
-    with batch_of_tasks(groups, own_statistics=True, traced=True):
+    with batch_of_tasks(parts, own_statistics=True, traced=True):
         try:
             return vmap(partial(_forward, network), randomness="different")(dict(parameters), modulations, inputs)
         except RuntimeError as error:
@@ -68,7 +68,7 @@ def forward_per_task(
             network,
             {name: weight[task : task + 1] for name, weight in parameters.items()},
             inputs[task : task + 1],
-            groups=groups,
+            parts=parts,
             modulations={
                 name: (scale[task : task + 1], shift[task : task + 1]) for name, (scale, shift) in modulations.items()
             },

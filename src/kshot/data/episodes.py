@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from numbers import Integral
 from typing import Protocol
 
 import numpy as np
@@ -38,6 +39,8 @@ class TaskShape:
 
     def __post_init__(self) -> None:
         for name, least in (("ways", 1), ("shots", 1), ("queries", 0)):
+            if not isinstance(getattr(self, name), Integral):
+                raise ConfigError(f"{name} is {getattr(self, name)!r:.80}, but must be a whole number")
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} is {getattr(self, name)}, but must be at least {least}")
 

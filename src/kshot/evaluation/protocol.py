@@ -164,7 +164,9 @@ def plan_evaluation(
 
     What cannot be measured is refused before any work, by the errors that `evaluate` raises.
     """
-    if queries < 1:
+    if not isinstance(learner, Learner):
+        raise ConfigError(f"{learner!r:.80} is not a learner; make one by kshot.create_learner(name, data)")
+    if isinstance(queries, int) and queries < 1:
         raise ConfigError(f"queries is {queries}, but must be at least 1: there is nothing to measure without any")
     check_tasks(tasks)
     check_mode(learner, precision, statistics)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -13,6 +11,7 @@ from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from kshot.experiments.regression import StepError, TaskFit
+from kshot.files import csv_text
 
 _COLOURS = ("#666666", "#E69F00", "#D55E00", "#0072B2", "#009E73", "#CC79A7")  # Okabe and Ito's, with line styles
 _LINES = ("--", ":", "-.", "-")
@@ -44,7 +43,7 @@ def errors_csv(errors: Sequence[StepError]) -> str:
         record["difference"] = "" if difference is None else difference.mean
         record["difference_ci95"] = "" if difference is None else difference.ci95
         records.append(record)
-    return _csv(records)
+    return csv_text(records)
 
 
 def fits_csv(fits: Sequence[TaskFit]) -> str:
@@ -60,7 +59,7 @@ def fits_csv(fits: Sequence[TaskFit]) -> str:
         for place, (x, y) in enumerate(zip(one.inputs, one.truth)):
             predicted = {name: values[place] for name, values in columns.items()}
             records.append({"name": one.name, "support": 0, "x": x, "true": y} | predicted)
-    return _csv(records)
+    return csv_text(records)
 
 
 def picture(fits: Sequence[Sequence[TaskFit]], title: str) -> Figure:
@@ -96,11 +95,3 @@ def _draw(axes: Axes, one: TaskFit) -> None:
 
 def _after(steps: int) -> str:
     return "before adaptation" if steps == 0 else f"after {steps} step{'s' if steps > 1 else ''}"
-
-
-def _csv(records: Sequence[Mapping[str, object]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return text.getvalue()

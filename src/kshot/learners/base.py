@@ -140,8 +140,20 @@ class Learner(nn.Module):
                 f"learner that adapts weights, such as maml, or more ways"
             )
 
-    def sampler(self, split: AnySplit, shape: TaskShape, seed: int, within_domain: bool | None = None) -> Sampler:
-        """What training draws its tasks from; `within_domain` as for `EpisodeSampler`."""
+    def sampler(self, split: AnySplit, shape: TaskShape, *, seed: int, within_domain: bool | None = None) -> Sampler:
+        """What training draws its tasks from.
+
+        Parameters
+        ----------
+        split
+            The classes to train on.
+        shape
+            Ways, shots and queries of the tasks.
+        seed
+            Seed of the tasks.
+        within_domain
+            As for `EpisodeSampler`: whether all classes of a task come from one domain; None for the dataset's own way.
+        """
         return task_sampler(split, shape, seed=seed, within_domain=within_domain)
 
     def tasks_per_epoch(self, split: AnySplit) -> int:

@@ -133,9 +133,9 @@ class InitializationLearner(Learner):
         """The initialisation, the same for each of B tasks, (B, ...) for each name."""
         return shared_weights(self.network, tasks)
 
-    def outputs(self, weights: Weights, images: Tensor, groups: int = 1) -> Tensor:
-        """Scores (B, M, N) of images (B, M, ...), task by task with its weights; `groups` as in `forward_per_task`."""
-        return self.in_precision(lambda images: forward_per_task(self.network, weights, images, groups=groups), images)
+    def outputs(self, weights: Weights, images: Tensor, parts: int = 1) -> Tensor:
+        """Scores (B, M, N) of images (B, M, ...), task by task with its weights; `parts` as in `forward_per_task`."""
+        return self.in_precision(lambda images: forward_per_task(self.network, weights, images, parts=parts), images)
 
     def support_losses(self, episodes: Episodes, weights: Weights) -> Tensor:
         """The mean loss (B,) of each task's support images under its weights."""
@@ -189,7 +189,7 @@ class InitializationLearner(Learner):
     def scores_under(self, weights: Weights, episodes: Episodes) -> Tensor:
         """Scores (B, T, N) of the query images under the tasks' weights; see `statistics_at_test`."""
         weights = {name: weight.detach() for name, weight in weights.items()}
-        return self._query_scores(lambda images, groups: self.outputs(weights, images, groups), episodes)
+        return self._query_scores(lambda images, parts: self.outputs(weights, images, parts), episodes)
 
     @torch.no_grad()
     def scores_of_head(self, adaptation: HeadAdaptation, episodes: Episodes) -> Tensor:
@@ -200,23 +200,23 @@ class InitializationLearner(Learner):
         those of `scores`.
         """
 
-        def unit(images: Tensor, groups: int = 1) -> Tensor:
-            return F.normalize(self.features(images, groups), dim=-1)
+        def unit(images: Tensor, parts: int = 1) -> Tensor:
+            return F.normalize(self.features(images, parts), dim=-1)
 
         self.check_tasks(episodes)
         head = adaptation.head(unit(episodes.support), episodes.support_labels, episodes.ways)
-        return self._query_scores(lambda images, groups: head.scores(unit(images, groups)), episodes)
+        return self._query_scores(lambda images, parts: head.scores(unit(images, parts)), episodes)
 
-    def features(self, images: Tensor, groups: int = 1) -> Tensor:
-        """Features (B, M, D) of images (B, M, ...), normalised within each of the `groups` of each task.
+    def features(self, images: Tensor, parts: int = 1) -> Tensor:
+        """Features (B, M, D) of images (B, M, ...), normalised within each of the `parts` of each task.
 
         No running statistics are kept in training, so that an image has no feature apart from the images next to it.
         """
-        with batch_of_tasks(len(images) * groups, own_statistics=True):
+        with batch_of_tasks(len(images) * parts, own_statistics=True):
             return self.in_precision(self.backbone, images.flatten(0, 1)).unflatten(0, images.shape[:2])
 
     def _query_scores(self, outputs: Callable[[Tensor, int], Tensor], episodes: Episodes) -> Tensor:
-        """Scores of the query images by ``outputs(images, groups)``; see `statistics_at_test`."""
+        """Scores of the query images by ``outputs(images, parts)``; see `statistics_at_test`."""
         if self.statistics_at_test == "transductive":
             return outputs(episodes.query, 1)
         return self._one_by_one(outputs, episodes)

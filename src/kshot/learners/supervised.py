@@ -57,7 +57,9 @@ class Supervised(FeatureLearner):
         """L2-normalised features (M, D) of images (M, C, H, W), as a task is learnt on."""
         return F.normalize(super().features(images), dim=-1)
 
-    def sampler(self, split: AnySplit, shape: TaskShape, seed: int, within_domain: bool | None = None) -> ImageSampler:
+    def sampler(
+        self, split: AnySplit, shape: TaskShape, *, seed: int, within_domain: bool | None = None
+    ) -> ImageSampler:
         """Images of the split in random order; the shape of tasks and the domains play no part."""
         assert isinstance(split, Split), "check_ways refuses tasks of regression"
         return ImageSampler(split, seed)

@@ -95,9 +95,9 @@ class TADAM(Learner):
         self.modulation_penalty = modulation_penalty
         self.cotraining_tasks, self.cotraining_images = cotraining_tasks, cotraining_images
 
-    def sampler(self, split: AnySplit, shape: TaskShape, seed: int, within_domain: bool | None = None) -> Sampler:
+    def sampler(self, split: AnySplit, shape: TaskShape, *, seed: int, within_domain: bool | None = None) -> Sampler:
         """Tasks and, for co-training, images of the whole split with each of them."""
-        tasks = super().sampler(split, shape, seed, within_domain)
+        tasks = super().sampler(split, shape, seed=seed, within_domain=within_domain)
         if self.classifier is None:
             return tasks
         assert isinstance(split, Split), "check_ways refuses tasks of regression"

@@ -188,7 +188,8 @@ def _values(entry: Any, options: Mapping[str, Mapping[str, Any]]) -> tuple[Publi
         return ()
     ways = training.get("validation_ways") or training["ways"]
     shots = training.get("validation_shots") or training["shots"]
-    tables = [published_in(table, dataset, ways, shots, learner, backbone) for table in entry]
+    cell: Any = {"ways": ways, "shots": shots, "learner": learner, "backbone": backbone}
+    tables = [published_in(table, dataset, **cell) for table in entry]
     return tuple(value for values in tables for value in values)
 
 

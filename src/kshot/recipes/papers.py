@@ -62,11 +62,21 @@ def published_rows() -> tuple[dict[str, str], ...]:
 
 
 def published(
-    dataset: str, ways: int, shots: int, learner: str, backbone: str, statistics: str = "running"
+    dataset: str, *, ways: int, shots: int, learner: str, backbone: str, statistics: str = "running"
 ) -> Published | None:
     """The published accuracy of a learner with a backbone such as "resnet12" or "conv4-32", or None.
 
-    A row that names no statistics counts as "running", and as "transductive" if no other row names these.
+    Parameters
+    ----------
+    dataset
+        Name of the dataset, with "/" and a domain for one domain of a mixture.
+    ways, shots
+        Shape of the tasks at test.
+    learner, backbone
+        As papers call them: `learner_in_papers`, `backbone_in_papers`.
+    statistics
+        Where BatchNorm statistics come from at test. A row that names none counts as "running", and as "transductive"
+        if no other row names these.
     """
     wanted = (dataset, str(ways), str(shots), learner, backbone)
     rows = [row for row in published_rows() if _cell(row) == wanted]
@@ -76,9 +86,17 @@ def published(
 
 
 def published_in(
-    source: str, dataset: str, ways: int, shots: int, learner: str, backbone: str
+    source: str, dataset: str, *, ways: int, shots: int, learner: str, backbone: str
 ) -> tuple[Published, ...]:
-    """All values of one cell of a table such as "Z21 table 2": of every kind of statistics and domain of a mixture."""
+    """All values of one cell of a table: of every kind of statistics and domain of a mixture.
+
+    Parameters
+    ----------
+    source
+        The table, such as "Z21 table 2".
+    dataset, ways, shots, learner, backbone
+        The cell, as for `published`.
+    """
     wanted = (dataset, str(ways), str(shots), learner, backbone)
     rows = [row for row in published_rows() if (row["dataset"].split("/")[0], *_cell(row)[1:]) == wanted]
     return tuple(value for value in map(_value, rows) if value.source == source)

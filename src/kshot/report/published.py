@@ -48,4 +48,6 @@ def published_for(config: Mapping[str, Any], result: Evaluation, domain: str | N
     if learner is None or backbone is None:
         return None
     dataset = at.dataset if domain is None else f"{at.dataset}/{domain}"
-    return recipes.published(dataset, at.ways, at.shots, learner, backbone, at.statistics)
+    return recipes.published(
+        dataset, ways=at.ways, shots=at.shots, learner=learner, backbone=backbone, statistics=at.statistics
+    )

@@ -75,6 +75,10 @@ class Processes:
             for tensor in [*module.parameters(), *module.buffers()]:
                 dist.broadcast(tensor.data, 0)
 
+    def wait(self) -> None:
+        """Wait until every process is here, and all that the first has written before can be read."""
+        self.any([False])
+
     def any(self, flags: Sequence[bool]) -> list[bool]:
         """For each flag, whether it is true in any process."""
         if self.count == 1:

@@ -112,6 +112,7 @@ def train(
                 score = score or _validate(state, split, validation, halts, bar)
                 state.keep_best(score)
         state.load_best()
+        processes.wait()
         written.end(learner, data, config, summarize(state, stopped, tasks, score))
     return written
 
@@ -139,7 +140,7 @@ def _plan(
 def _tasks(learner: Learner, split: AnySplit, options: ResolvedOptions, processes: Processes) -> StepTasks:
     """The training tasks of each step."""
     return StepTasks(
-        learner.sampler(split, options.shape, options.seed, options.within_domain),
+        learner.sampler(split, options.shape, seed=options.seed, within_domain=options.within_domain),
         normalization=split.normalization,
         augmentation=augmentation_for(split.normalization, split.image_shape[-1]) if options.augment else None,
         meta_batch=options.meta_batch,

@@ -9,7 +9,7 @@ import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_type_hints
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from kshot.data.episodes import TaskShape
 from kshot.data.tasks import AnySplit
 from kshot.errors import ConfigError
 from kshot.learners.base import Learner
+from kshot.training.option_types import check_option_types
 
 OptimizerName = Literal["radam", "sgd", "adam", "adamw", "adamax", "sgdp", "sgdw", "adabound", "adamp"]
 ScheduleName = Literal["plateau", "step", "cosine", "linear", "constant"]
@@ -167,6 +168,7 @@ class TrainingOptions:
     time_limit: float | None = None
 
     def __post_init__(self) -> None:
+        check_option_types(self.plain(), get_type_hints(TrainingOptions))
         self._check_ranges()
         self._check_choices()
         self._check_schedule()
@@ -292,7 +294,7 @@ class ResolvedOptions(TrainingOptions):
 
 def _default_epochs(learner: Learner, split: AnySplit, options: ResolvedOptions) -> int:
     """Epochs that show each image about 50 times, within bounds; a family of functions has no end of points."""
-    sampler = learner.sampler(split, options.shape, options.seed, options.within_domain)
+    sampler = learner.sampler(split, options.shape, seed=options.seed, within_domain=options.within_domain)
     images_per_task = sampler.episodes(np.zeros(1, np.int64)).images().shape[1]
     images = _TIMES_EACH_IMAGE * len(split.images) if isinstance(split, Split) else _MOST_IMAGES
     images = min(max(images, _FEWEST_IMAGES), _MOST_IMAGES)

@@ -72,7 +72,7 @@ def solve_tasks(learner: TSAMAML, data: Dataset, *, options: ResolvedOptions, fo
         for_tasks(
             learner,
             solve,
-            sampler=learner.sampler(split, options.shape, options.seed, options.within_domain),
+            sampler=learner.sampler(split, options.shape, seed=options.seed, within_domain=options.within_domain),
             numbers=np.arange(count),
             normalization=split.normalization,
             augmentation=augmentation_for(split.normalization, split.image_shape[-1]) if options.augment else None,
