@@ -47,6 +47,27 @@ def test_several_shots_are_measured_on_shared_tasks_and_saved(copied: tuple[Run,
         np.testing.assert_array_equal(direct.values, result.values)
 
 
+def test_several_evaluations_are_printed_one_below_the_other(copied: tuple[Run, Run]) -> None:
+    run = copied[0]
+    assert repr(run.evaluations) == "no evaluations"
+    results = run.evaluate(shots=[1, 5], **FEW)
+    assert str(results) == f"{results[0]!r}\n{results[1]!r}"
+    assert str(run.evaluations) == str(results)
+    assert str(Run.of(run.learner, run.data, run.config).evaluate(shots=1, **FEW)) == repr(results[0])
+
+
+@pytest.mark.parametrize("shots", ["five", ["1", "5"], 1.5, [2.0]])
+def test_shots_that_are_no_whole_numbers_are_refused(copied: tuple[Run, Run], shots) -> None:
+    with pytest.raises(ConfigError, match="give a whole number or a list of them"):
+        copied[0].evaluate(shots=shots, **FEW)
+
+
+def test_a_table_is_of_a_list_of_runs(copied: tuple[Run, Run]) -> None:
+    for given in (copied[0], "runs/a", ["runs/a"]):
+        with pytest.raises(ConfigError, match="a table is of a list of runs"):
+            kshot.table(given)
+
+
 def test_saved_results_are_used_again_only_on_request(copied: tuple[Run, Run], monkeypatch: pytest.MonkeyPatch) -> None:
     run = copied[0]
     first = run.evaluate(shots=1, **FEW)

@@ -108,6 +108,7 @@ def test_the_exception_ends_a_program_like_ctrl_c() -> None:
 def test_time_limit_stops_resumably(tmp_path: Path, undisturbed: Path) -> None:
     result = toy_train(run=tmp_path, time_limit=0.0)
     assert (result.stopped, result.best_epoch, result.history) == ("time_limit", 0, [])
+    assert "epoch 0" not in str(result)
     assert 0 < result.best_accuracy <= 1
     assert toy_train(run=tmp_path, resume=True).stopped == "max_epochs"
     assert_same_run(tmp_path, undisturbed)

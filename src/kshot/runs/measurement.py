@@ -84,6 +84,9 @@ class Measurement:
             raise ConfigError(f"evaluate has no option {', '.join(unknown)}; its options: {', '.join(known)}, data")
         if isinstance(given.get("shots"), int):
             given["shots"] = [given["shots"]]
+        shots = given.get("shots", ())
+        if not isinstance(shots, Sequence) or not all(isinstance(count, int) for count in shots):
+            raise ConfigError(f"shots is {shots!r}; give a whole number or a list of them, such as [1, 5]")
         if isinstance(given.get("statistics"), str):
             given["statistics"] = [given["statistics"]]
         return cls(**given), data

@@ -64,6 +64,8 @@ class TrainingResult:
             best = f"lowest validation error {SQUARED_ERROR.text(self.best_error, self.best_ci95)}, "
         else:
             best = ""
-        return f"{best}epoch {self.best_epoch} of {len(self.history)}, {self.seconds:.0f} s; ended {self.ending}"
+        # if time ran out before the end of the first epoch, the ending says after how many steps
+        epoch = f"epoch {self.best_epoch} of {len(self.history)}, " if self.history else ""
+        return f"{best}{epoch}{self.seconds:.0f} s; ended {self.ending}"
 
     __repr__ = __str__

@@ -19,6 +19,7 @@ from kshot.data.dataset import ImageForm, Normalization
 from kshot.data.regression import FAMILIES
 from kshot.data.tasks import AnyDataset
 from kshot.errors import CheckpointError, ConfigError, DataError
+from kshot.evaluation.listing import Evaluations
 from kshot.evaluation.results import Evaluation
 from kshot.learners.base import Learner
 from kshot.report.content import RunContent
@@ -150,10 +151,10 @@ class Run(RunFolder):
     def evaluations(self) -> list[Evaluation]:
         """What was measured of the best weights as they are now, in the order of file names."""
         if self.path is None:
-            return list(self._evaluations)
+            return Evaluations(self._evaluations)
         results = [Evaluation.load(path) for path in sorted((self.path / "evaluation").glob("*.json"))]
         weights = self.weights if results else None
-        return [result for result in results if result.weights == weights]
+        return Evaluations(result for result in results if result.weights == weights)
 
     def _keep(self, result: Evaluation) -> Evaluation:
         """Save an evaluation of `learner`, stamped with the weights that were measured: the file may hold others."""
@@ -200,7 +201,7 @@ class Run(RunFolder):
         """As `evaluate`, with the options in one object."""
         data = self.data if data is None else data
         measurement.check(self.learner, data)
-        results: list[Evaluation] = []
+        results = Evaluations()
         for kind in measurement.kinds(self.learner, data):
             known = measurement.among(self.evaluations if reuse else (), self.learner, data, statistics=kind)
             missing = [count for count in measurement.shots if count not in known]

@@ -33,10 +33,12 @@ def table(runs: Sequence[Run], *, paired: bool = False) -> Table:
     Raises
     ------
     ConfigError
-        If there are no runs.
+        If there are no runs, or something else than runs.
     DataError
         If the runs have no evaluation on the same tasks.
     """
+    if isinstance(runs, Run) or not all(isinstance(run, Run) for run in runs):
+        raise ConfigError("a table is of a list of runs: table([run, kshot.Run('runs/b')])")
     if not runs:
         raise ConfigError("there are no runs to make a table of; give at least one")
     return table_of_rows(shared_rows(distinctly_named([run.content() for run in runs])), paired=paired)
