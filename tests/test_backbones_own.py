@@ -204,6 +204,11 @@ def test_vectors_and_series_as_datasets_hold_them() -> None:
     assert (vectors.feature_size, series.feature_size) == (4, 21)
 
 
+def test_a_learner_shows_its_own_network_by_name() -> None:
+    network = kshot.backbone(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), in_channels=1, image_size=8)
+    assert "backbone: kshot.backbone(Sequential), 3 features per image" in repr(kshot.ProtoNet(network))
+
+
 def test_repr_says_what_a_person_asks_first() -> None:
     made = kshot.backbone(network(3), in_channels=3, image_size=8)
     assert repr(made) == "kshot.backbone(Sequential): 3 x 8 x 8 -> 4 features, 334 parameters"

@@ -77,6 +77,11 @@ def test_the_names_are_known() -> None:
     assert adaptations["tune-all"]().options == {"learning_rate": 1e-3, "steps": 10}
 
 
+def test_an_adaptation_shows_its_options() -> None:
+    assert repr(LogisticRegression(c=2.0)).startswith("LogisticRegression(c=2.0")
+    assert repr(Attention()) == "Attention()"
+
+
 @pytest.mark.parametrize("name", adaptations)
 def test_every_adaptation_keeps_the_contract(name: str) -> None:
     check_adaptation(adaptations[name])

@@ -44,6 +44,8 @@ def test_every_name_works_when_touched():
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'kshot' has no attribute 'Magic'"):
         kshot.Magic  # noqa: B018
+    with pytest.raises(AttributeError, match=r"no attribute 'trian' \(did you mean 'train'\?\)"):
+        kshot.trian  # noqa: B018
 
 
 def test_the_import_waits_for_no_torch():

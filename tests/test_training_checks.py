@@ -15,6 +15,7 @@ from training_toys import (
     toy_train,
 )
 
+import kshot
 from kshot.backbones import Backbone, Conv4
 from kshot.data.dataset import Dataset
 from kshot.errors import ConfigError, DataError
@@ -109,3 +110,21 @@ def flat_backbone(channels: int, feature_size: int) -> Any:
     network = OwnNetwork(nn.Conv2d(channels, 2, 3, padding=1), nn.AdaptiveAvgPool2d(2), nn.Flatten())
     network.feature_size = feature_size
     return network
+
+
+def test_names_and_classes_are_not_taken_for_what_they_name() -> None:
+    data = toy_data_16()
+    learner = kshot.create_learner("protonet", data)
+    with pytest.raises(ConfigError, match=r"a learner is trained, not 'protonet'; make one by kshot.create_learner"):
+        kshot.train("protonet", data)
+    with pytest.raises(ConfigError, match=r"a learner is trained on a dataset, not 'glyphs'; get one by kshot.load"):
+        kshot.train(learner, "glyphs")
+    with pytest.raises(ConfigError, match=r"backbone is the class Conv4; .* kshot.backbone\(Conv4\(...\), in_channels"):
+        kshot.create_learner("protonet", data, backbone=Conv4)
+
+
+def test_leaving_small_classes_out_is_no_advice_if_all_are_small() -> None:
+    with pytest.raises(DataError) as refused:
+        toy_train(shots=60)
+    assert "need" in str(refused.value)
+    assert "leave small" not in str(refused.value)

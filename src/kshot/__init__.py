@@ -59,7 +59,9 @@ def __getattr__(name: str) -> Any:
     else:
         offering = [module for module in map(import_module, packages) if name in module.__all__]
         if not offering:
-            raise AttributeError(f"module 'kshot' has no attribute {name!r}")
+            from kshot.errors import did_you_mean
+
+            raise AttributeError(f"module 'kshot' has no attribute {name!r}{did_you_mean(name, _all_names())}")
         value = getattr(offering[0], name)
     globals()[name] = value
     return value

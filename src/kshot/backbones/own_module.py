@@ -123,7 +123,8 @@ class ModuleBackbone(Backbone):
             return images.flatten(1)
         return images.squeeze(2) if self.kind == "series" and images.dim() == 4 else images
 
-    def _call(self) -> str:
+    def constructor_call(self) -> str:
+        """How the backbone was made, by the name of the module."""
         return f"kshot.backbone({self.module_name})"
 
     @torch.no_grad()

@@ -42,9 +42,9 @@ class Backbone(nn.Module):
     def __repr__(self) -> str:
         size = sum(parameter.numel() for parameter in self.parameters())
         images = "" if self.input_shape is None else f"{' x '.join(map(str, self.input_shape))} -> "
-        return f"{self._call()}: {images}{self.feature_size:,} features, {size:,} parameters"
+        return f"{self.constructor_call()}: {images}{self.feature_size:,} features, {size:,} parameters"
 
-    def _call(self) -> str:
+    def constructor_call(self) -> str:
         """The class with the options that are not the defaults."""
         defaults = inspect.signature(type(self)).parameters
         options: Mapping[str, Any] = getattr(self, "options", {})

@@ -199,11 +199,13 @@ class EpisodeSampler:
         if len(small):
             first = small[np.argmin(split.counts[small])]
             sizes = (f"{split.class_names[label]!r} ({split.counts[label]})" for label in small)
+            some_are_large = len(small) < split.num_classes
+            leave_out = f", or leave small classes out (of a folder: --min-images {needed})" if some_are_large else ""
             all_of_them = f" In all, {len(small)} classes have too few: {listed(sizes)}." if len(small) > 1 else ""
             raise DataError(
                 f"{where}: class {split.class_names[first]!r} has {split.counts[first]} images, but "
-                f"{shape.shots} shots + {shape.queries} queries need {needed}; choose fewer shots or queries, or leave "
-                f"small classes out (of a folder: --min-images {needed}).{all_of_them}"
+                f"{shape.shots} shots + {shape.queries} queries need {needed}; choose fewer shots or "
+                f"queries{leave_out}.{all_of_them}"
             )
 
     def _pools(self) -> tuple[IntArray, IntArray]:

@@ -153,7 +153,7 @@ class Learner(nn.Module):
         lines = [_call(self), f"parameters: {size:,}"]
         backbone = getattr(self, "backbone", None)
         if backbone is not None:
-            lines.insert(1, f"backbone: {_call(backbone)}, {backbone.feature_size:,} features per image")
+            lines.insert(1, f"backbone: {backbone.constructor_call()}, {backbone.feature_size:,} features per image")
         return "\n  ".join(lines)
 
 

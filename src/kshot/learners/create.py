@@ -68,6 +68,11 @@ def create_learner(
     _check_known(f"learner {name}", options, learner_class)
     if isinstance(backbone, nn.Module) and backbone_options:
         raise ConfigError("backbone_options belong to a backbone that is given by name; build the network with them")
+    if isinstance(backbone, type):
+        raise ConfigError(
+            f"backbone is the class {backbone.__name__}; give its name in quotes if it is registered, or a network "
+            f"built from it: kshot.backbone({backbone.__name__}(...), in_channels=..., image_size=...)"
+        )
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         if not isinstance(backbone, nn.Module):

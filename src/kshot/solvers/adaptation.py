@@ -37,6 +37,10 @@ class Adaptation(ABC):
 
     follows_label_permutations: ClassVar[bool] = True
 
+    def __repr__(self) -> str:
+        options = getattr(self, "options", {})
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in options.items())})"
+
     @property
     def description(self) -> str:
         """The registered name and the options, such as "logistic-c=3.0", which names results in files and tables."""

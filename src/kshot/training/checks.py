@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
-from kshot.data.tasks import AnySplit
+from kshot.data.tasks import AnyDataset, AnySplit
 from kshot.errors import ConfigError
 from kshot.evaluation.fit import check_images
 from kshot.learners.base import Learner
+
+
+def check_kinds(learner: object, data: object) -> None:
+    """ConfigError if the learner or the data is only a name, or something else that cannot be trained or drawn from."""
+    if not isinstance(learner, Learner):
+        raise ConfigError(f"a learner is trained, not {learner!r}; make one by kshot.create_learner('protonet', data)")
+    if not isinstance(data, get_args(AnyDataset)):
+        raise ConfigError(f"a learner is trained on a dataset, not {data!r}; get one by kshot.load('glyphs')")
 
 
 def check_queries(learner: Learner, queries: int) -> None:

@@ -20,7 +20,7 @@ from kshot.runs.config import describe_data, describe_learner
 from kshot.runs.result import Stopped
 from kshot.runs.run import Run
 from kshot.training.batches import StepTasks
-from kshot.training.checks import check_compile, check_fit, check_queries
+from kshot.training.checks import check_compile, check_fit, check_kinds, check_queries
 from kshot.training.distributed import Processes
 from kshot.training.halts import Halts, TimeLimit
 from kshot.training.interrupts import StopSignals, TrainingInterrupted
@@ -120,6 +120,7 @@ def _plan(
     learner: Learner, data: AnyDataset, options: TrainingOptions, *, run: Path | str | None, resume: bool
 ) -> tuple[ResolvedOptions, AnySplit, AnySplit | None, dict[str, Any]]:
     """The resolved options, the split to train on, the one held out, and config.yaml; errors come before any work."""
+    check_kinds(learner, data)
     if resume and run is None:
         raise ConfigError("there is nothing to resume without a run folder; name it with run=...")
     if options.loggers and run is None:
