@@ -18,7 +18,7 @@ import kshot
 from kshot.backbones import Backbone, BatchNorm2d, Conv4, batch_of_tasks
 from kshot.errors import ConfigError
 from kshot.learners import MAML, TADAM, MatchingNet, ProtoNet
-from kshot.runs.folder import load_run
+from kshot.runs import Run
 from kshot.testing import check_backbone
 
 
@@ -250,8 +250,8 @@ def test_a_run_with_a_module_is_loaded_by_giving_the_learner(tmp_path: Path) -> 
     toy_train(trained, toy_data_16(), run=tmp_path, max_epochs=1)
     described = yaml.safe_load((tmp_path / "config.yaml").read_text())["backbone"]
     assert described == {"unregistered": "Sequential"}
-    with pytest.raises(ConfigError, match=r"load_run\(run, learner=...\)"):
-        load_run(tmp_path, toy_data_16())
-    loaded, _ = load_run(tmp_path, toy_data_16(), checkpoint="last", learner=learner())
+    with pytest.raises(ConfigError, match=r"Run\(path\).load\(learner=...\)"):
+        Run(tmp_path).load()
+    loaded = Run(tmp_path).load(checkpoint="last", learner=learner())
     for (name, ours), theirs in zip(loaded.state_dict().items(), trained.state_dict().values(), strict=True):
         assert torch.equal(ours, theirs), name

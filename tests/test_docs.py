@@ -39,7 +39,14 @@ PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPO
 NOTEBOOKS = sorted((REPOSITORY / "examples").glob("*.ipynb"))
 SHORT_TRAINING = {"max_epochs": 1, "tasks_per_epoch": 1, "meta_batch": 1, "validation_tasks": 2, "progress": False}
 FEW_TASKS = 6
-DATASETS = {"glyphs": (28, 1), "cifar-fs": (32, 3), "fc100": (32, 3)}  # pixels and channels
+DATASETS = {  # pixels and channels
+    "glyphs": (28, 1),
+    "cifar-fs": (32, 3),
+    "fc100": (32, 3),
+    "birds": (32, 3),
+    "fungi": (32, 3),
+    "aircraft": (32, 3),
+}
 
 
 @pytest.fixture(scope="session")

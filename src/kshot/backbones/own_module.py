@@ -36,7 +36,7 @@ def backbone(
     dimension of (M, A, B) means is for its author to say, by a last layer that averages or flattens.
 
     config.yaml cannot say how the module of a run was made, so that the run is loaded with a learner that is built as
-    the first one was: ``kshot.load_run(run, learner=...)``. A run builds its backbone by itself if you write a class
+    the first one was: ``kshot.Run(path).load(learner=...)``. A run builds its backbone by itself if you write a class
     with `in_channels` and `image_size` as options and register it: ``@kshot.backbones.backbones.register("mine")``.
 
     Parameters
