@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from matplotlib.ft2font import FT2Font
 from numpy.typing import NDArray
 from PIL import Image, ImageFont
+from tqdm import tqdm
 
 from kshot import seeding
 from kshot.data.classes import PARTS, ClassInfo, Part
@@ -94,7 +95,8 @@ class Glyphs(Source):
         fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
         found = _characters(fonts)
         characters = [character for character, _, _ in found]
-        drawings = [_draw(fonts / f"{typeface}.ttf", characters) for typeface in TYPEFACES]
+        typefaces = tqdm(TYPEFACES, desc=f"draw {self.name}", unit=" typefaces", delay=2)
+        drawings = [_draw(fonts / f"{typeface}.ttf", characters) for typeface in typefaces]
         kept = _distinct(drawings, np.asarray([PARTS.index(part) for _, _, part in found]))
         pictures = np.stack([drawn.pictures[kept] for drawn in drawings], 1)
         classes = [
