@@ -154,7 +154,7 @@ class Custom(nn.modules.batchnorm._BatchNorm):
         (nn.Sequential(nn.Conv2d(3, 4, 3), nn.SyncBatchNorm(4)), "normalises batches by SyncBatchNorm"),
         (nn.Sequential(nn.Conv2d(3, 4, 3), Custom(4)), "normalises batches by Custom"),
         (Pair(), "Pair returns a tuple instead of a tensor of features"),
-        (nn.Flatten(2), r"Flatten gives torch.float32 \(6, 3, 64\) .* last layer that averages or flattens"),
+        (nn.Flatten(2), r"Flatten gives torch.float32 \(6, 3, 64\) .* add a layer that averages or flattens, such as"),
         (nn.Flatten(0), r"Flatten gives torch.float32 \(1152,\)"),
         (nn.Conv2d(1, 4, 3), "Conv2d cannot take images of 3 x 8 x 8 .* give the in_channels and the image_size"),
         (Conv4(2, image_size=16), "Conv4 is a backbone already"),
