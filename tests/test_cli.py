@@ -11,7 +11,8 @@ from PIL import Image
 
 from kshot.backbones import backbones
 from kshot.cli import COMMANDS
-from kshot.cli.options import Options, parameters
+from kshot.cli.options import Options
+from kshot.cli.signatures import parameters
 from kshot.cli.train import training_options
 from kshot.cli.tsa import VIEWS
 from kshot.data import prepare
@@ -71,6 +72,7 @@ def test_every_option_of_every_command_has_a_text(say, words, monkeypatch):
     monkeypatch.setattr(Options, "parse", list_options)
     assert say(*words)[0] == 0
     assert [action.dest for action in shown if not (action.help or "").strip()] == []
+    assert [action.dest for action in shown if (action.help or "").startswith("As for")] == [], "looked up nowhere"
     assert shown
 
 

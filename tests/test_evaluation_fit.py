@@ -22,7 +22,8 @@ from kshot.evaluation.fit import check_images
 from kshot.evaluation.protocol import evaluate, plan_evaluation, shared_features
 from kshot.experiments.adaptation_curves import accuracy_by_groups, adaptation_steps
 from kshot.experiments.regression import step_errors, task_fits
-from kshot.experiments.task_domains import group_usage, task_map
+from kshot.experiments.task_domains import group_usage
+from kshot.experiments.task_maps import task_map
 from kshot.learners import MAML, ProtoNet, learners
 from kshot.measures import ACCURACY, SQUARED_ERROR
 
@@ -107,7 +108,7 @@ def outcome(measured: Any) -> Any:
 
 MEASUREMENTS: dict[str, Callable[[Any], Any]] = {
     "evaluate": lambda split: evaluate(build("protonet"), split, **TEST),
-    "plan_evaluation": lambda split: plan_evaluation(build("protonet"), split, **TEST),
+    "plan_evaluation": lambda split: plan_evaluation(build("protonet"), split, **TEST, seed=0, within_domain=None),
     "extract_features": lambda split: extract_features(build("protonet"), split),
     "shared_features": lambda split: shared_features(build("protonet"), split),
     **{

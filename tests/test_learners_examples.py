@@ -53,7 +53,9 @@ def small_glyphs(monkeypatch):
     """`kshot.load` gives a small dataset, in the place of a thousand characters."""
     sizes = {"train": CLASSES, "val": 10, "test": 6}
     train, val, test = (made_up_split(name, count, seed) for seed, (name, count) in enumerate(sizes.items()))
-    monkeypatch.setattr("kshot.load", lambda name: Dataset(name, train=train, val=val, test=test, train_val=train), raising=False)
+    monkeypatch.setattr(
+        "kshot.load", lambda name: Dataset(name, train=train, val=val, test=test, train_val=train), raising=False
+    )
 
 
 @pytest.mark.usefixtures("small_glyphs")

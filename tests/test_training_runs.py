@@ -42,7 +42,12 @@ def test_metrics_csv_has_a_row_for_each_epoch(tmp_path: Path) -> None:
 
 
 def test_what_a_run_says_about_itself(tmp_path: Path) -> None:
-    toy_train(MultiTask(Conv4(2, in_channels=1, image_size=16), num_classes=12, ways=3), toy_data_16(), run=tmp_path, max_epochs=1)
+    toy_train(
+        MultiTask(Conv4(2, in_channels=1, image_size=16), num_classes=12, ways=3),
+        toy_data_16(),
+        run=tmp_path,
+        max_epochs=1,
+    )
     config = yaml.safe_load((tmp_path / "config.yaml").read_text())
     assert config["data"] == {
         "name": "toy",

@@ -9,14 +9,16 @@ from pathlib import Path
 import torch
 
 from kshot import data as datasets
-from kshot.cli.options import ROOT_TEXT, Options, chosen, parameters
+from kshot.cli.options import ROOT_TEXT, Options, chosen
+from kshot.cli.signatures import parameters
 from kshot.cli.theory import write_findings
 from kshot.cli.train import DEFAULT_NAMES, add_common, new_learner, report, training_arguments, training_options
 from kshot.data.dataset import Dataset, SplitName
 from kshot.errors import CheckpointError, ConfigError
 from kshot.experiments.adaptation_curves import accuracy_by_groups, adaptation_steps
 from kshot.experiments.findings import Findings
-from kshot.experiments.task_domains import group_usage, task_map
+from kshot.experiments.task_domains import group_usage
+from kshot.experiments.task_maps import task_map
 from kshot.learners import TSAMAML, Learner
 from kshot.runs.config import build_learner
 from kshot.runs.run import Run

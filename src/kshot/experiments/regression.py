@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from kshot.data.dataset import SplitName
 from kshot.data.episodes import Episodes, IntArray, TaskShape
-from kshot.data.regression import RegressionDataset, RegressionSampler
+from kshot.data.regression import RegressionDataset
+from kshot.data.regression_sampler import RegressionSampler
 from kshot.data.tasks import AnyDataset
 from kshot.errors import ConfigError
 from kshot.evaluation.fit import check_images
@@ -102,7 +103,7 @@ def step_errors(
     tasks
         Number of tasks, at least 2; the intervals shrink with its square root.
     seed
-        Names the set of tasks.
+        As for `evaluate`.
     progress
         Show a bar on the terminal.
 
