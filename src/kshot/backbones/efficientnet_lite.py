@@ -92,7 +92,9 @@ class EfficientNetLite(Backbone):
         self._conv_stem = SameConvolution(in_channels, stem, size=3, stride=2)
         self._bn0 = _batch_norm(stem)
         self._blocks = nn.Sequential(*self._stages(stem, width, depth))
-        self._conv_head = SameConvolution(_rounded(_STAGES[-1][3] * self.width_factor * width), self.feature_size, size=1)
+        self._conv_head = SameConvolution(
+            _rounded(_STAGES[-1][3] * self.width_factor * width), self.feature_size, size=1
+        )
         self._bn1 = _batch_norm(self.feature_size)
         _initialise(self)
         if pretrained:
