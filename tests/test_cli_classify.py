@@ -33,7 +33,7 @@ def photos(tmp_path) -> Path:
     for name, count in COUNTS.items():
         prototype = generator.integers(0, 256, (8, 8, 3))
         for number in range(count + 2):
-            noisy = (prototype + generator.normal(0, 15, prototype.shape)).clip(0, 255).astype(np.uint8)
+            noisy = (prototype + generator.normal(0, 10, prototype.shape)).clip(0, 255).astype(np.uint8)
             image = Image.fromarray(noisy).resize((30 + number, 30), Image.Resampling.NEAREST)
             folder = tmp_path / "examples" / name if number < count else tmp_path / "new"
             folder.mkdir(parents=True, exist_ok=True)
