@@ -193,7 +193,7 @@ def test_photographs_have_the_form_of_the_weights(tmp_path):
     assert seen.shape == (28, 28, 3)
     assert seen[2:-2, 2:-2].min() > 195
     assert read_images([tmp_path / "a.png"], 28)[0, 0].max() < 50, "without a crop the border is seen"
-    np.testing.assert_array_equal(shown_at(Image.fromarray(pixels), 28, 3, 32), seen)
+    np.testing.assert_array_equal(shown_at(Image.fromarray(pixels), 28, resize=32), seen)
     form = InputForm.from_pixels(224)
     normalised = (np.array([0, 127, 255]) / 255 - form.mean[0]) / form.std[0]
     np.testing.assert_allclose(normalised, [-127 / 128, 0, 1], atol=1e-9)

@@ -18,6 +18,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, validate_data
 from torch import Tensor
 
+from kshot.data.images import find_value_range
 from kshot.errors import ConfigError, DataError
 from kshot.photos.calibration import fitted_temperature
 from kshot.photos.estimate import Estimate, LeftOut, estimated, left_out_scores
@@ -110,7 +111,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             raise ClassesError("requires y to be passed, but the target y is None; give the class of each example")
         if _are_photographs(X):
             check_consistent_length(X, y)
+            if not len(X):
+                raise ClassesError("there are no examples; give at least one of each of two classes")
             y = np.asarray(y)
+            # new images are read as the examples are
+            self._value_range = find_value_range(X) if isinstance(X[0], (str, Path)) else None
             features, self._fitted_to_photographs = self._features(X, progress)[0], True
         else:
             X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
@@ -219,7 +224,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return self._head.scores(features[None])[0].detach().double().numpy()
 
     def _features(self, images: Sequence[Any], progress: bool) -> tuple[Tensor, NDArray[np.uint8]]:
-        return photo_features(_network(self.backbone), images, progress=progress)
+        return photo_features(_network(self.backbone), images, value_range=self._value_range, progress=progress)
 
     def _adaptation(self) -> HeadAdaptation:
         """What fits heads; ConfigError for one that changes the network."""

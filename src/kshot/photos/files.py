@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kshot.data.sources.folder import image_files, subfolders
+from kshot.data.folders import image_files, subfolders
 from kshot.errors import DataError
 from kshot.files import write_text
 

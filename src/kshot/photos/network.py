@@ -22,7 +22,7 @@ from kshot.backbones.efficientnet_lite import EfficientNetLite
 from kshot.backbones.registry import backbones
 from kshot.data.augmentation import normalize
 from kshot.data.dataset import ImageForm, Normalization
-from kshot.data.images import InputForm, read_images, shown_at
+from kshot.data.images import InputForm, ValueRange, read_images, shown_at
 from kshot.errors import ConfigError
 from kshot.evaluation.features import device_of, evaluating
 from kshot.learners.base import FeatureLearner, Learner, learners
@@ -110,7 +110,7 @@ class LearnerNetwork:
 
 @torch.no_grad()
 def photo_features(
-    network: PhotoNetwork, images: Sequence[Any], *, progress: bool = False
+    network: PhotoNetwork, images: Sequence[Any], *, value_range: ValueRange | None = None, progress: bool = False
 ) -> tuple[Tensor, NDArray[np.uint8]]:
     """Features (M, D), and the images as the network saw them, (M, H, W, C) uint8.
 
@@ -120,6 +120,8 @@ def photo_features(
         Makes the features.
     images
         Image files, or images: of Pillow, or arrays (H, W) or (H, W, C) uint8.
+    value_range
+        The values that become black and white in images of more than 8 bits; None for those of each image alone.
     progress
         Show a bar on the terminal.
 
@@ -134,18 +136,29 @@ def photo_features(
     features, seen = [], []
     with tqdm(total=len(images), unit="photo", desc="photographs", disable=not progress, delay=2) as bar:
         for start in range(0, len(images), at_once):
-            seen.append(_pixels(images[start : start + at_once], form))
+            seen.append(_pixels(images[start : start + at_once], form, value_range))
             features.append(network(normalize(torch.from_numpy(seen[-1]), normalization)))
             bar.update(len(seen[-1]))
     return torch.cat(features), np.concatenate(seen)
 
 
-def _pixels(images: Sequence[Any], form: InputForm) -> NDArray[np.uint8]:
+def _pixels(images: Sequence[Any], form: InputForm, value_range: ValueRange | None) -> NDArray[np.uint8]:
     channels = len(form.mean)
     if isinstance(images[0], (str, Path)):
-        return read_images([Path(str(path)) for path in images], form.image_size, channels, resize=form.resize)
+        return read_images(
+            [Path(str(path)) for path in images],
+            form.image_size,
+            channels=channels,
+            value_range=value_range,
+            resize=form.resize,
+        )
     opened = [image if isinstance(image, Image.Image) else Image.fromarray(np.squeeze(image)) for image in images]
-    return np.stack([shown_at(image, form.image_size, channels, form.resize) for image in opened])
+    return np.stack(
+        [
+            shown_at(image, form.image_size, channels=channels, value_range=value_range, resize=form.resize)
+            for image in opened
+        ]
+    )
 
 
 def fast_on_cpu(network: EfficientNetLite) -> Features:
