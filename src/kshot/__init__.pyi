@@ -31,7 +31,7 @@ from kshot.learners import *  # type: ignore[no-redef]  # whose registry does no
 from kshot.learners.create import create_learner as create_learner
 from kshot.learners.create import list_backbones as list_backbones
 from kshot.learners.create import list_learners as list_learners
-from kshot.photos import PhotoClassifier as PhotoClassifier
+from kshot.photos import FewShotClassifier as FewShotClassifier
 from kshot.runs import Run as Run
 from kshot.runs import TrainingResult as TrainingResult
 from kshot.runs import table as table

@@ -2,6 +2,7 @@
 
 from kshot.backbones.conv4 import Conv4
 from kshot.backbones.dropout import DropBlock, Dropout
+from kshot.backbones.efficientnet_lite import EfficientNetLite0, EfficientNetLite1, EfficientNetLite2
 from kshot.backbones.mlp import MLP
 from kshot.backbones.normalization import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from kshot.backbones.own_module import ModuleBackbone, backbone
@@ -22,6 +23,9 @@ __all__ = [
     "Conv4",
     "DropBlock",
     "Dropout",
+    "EfficientNetLite0",
+    "EfficientNetLite1",
+    "EfficientNetLite2",
     "ModuleBackbone",
     "R2D2Network",
     "ResNet12",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -24,8 +25,38 @@ ValueRange = tuple[float, float]  # the values that become black and white
 _BLACK = 16  # of 255; the 12 bits of a camera or a scanner that are read as 16 stay below it
 
 
+@dataclass(frozen=True)
+class InputForm:
+    """What images a network takes: it goes with the weights, which recognise less in images of another form.
+
+    Attributes
+    ----------
+    image_size
+        Side of the square images in pixels.
+    mean, std
+        Of each channel, on the 0..1 scale; there are as many channels as means.
+    resize
+        What the shorter side of an image is resized to before the centre is cropped, in pixels; at least `image_size`.
+    """
+
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resize: int
+
+    @classmethod
+    def from_pixels(cls, image_size: int) -> InputForm:
+        """The form of TensorFlow's image models: (pixel - 127) / 128, seven eighths of the shorter side."""
+        return cls(image_size, 3 * (127 / 255,), 3 * (128 / 255,), resize=image_size * 256 // 224)
+
+
 def read_images(
-    paths: Sequence[Path | str], size: int = 84, *, channels: int = 3, value_range: ValueRange | None = None
+    paths: Sequence[Path | str],
+    size: int = 84,
+    *,
+    channels: int = 3,
+    value_range: ValueRange | None = None,
+    resize: int | None = None,
 ) -> NDArray[np.uint8]:
     """Read images of any format, shape and mode into one array.
 
@@ -44,6 +75,9 @@ def read_images(
     value_range
         The values that become 0 and 255, for images of more than 8 bits; None for the lowest and the highest value in
         these files, see `find_value_range`.
+    resize
+        What the shorter side is resized to before the crop, in pixels; None for `size`, which crops the longer side
+        alone.
 
     Returns
     -------
@@ -57,7 +91,7 @@ def read_images(
     """
     if value_range is None:
         value_range = find_value_range(paths)
-    arrays, failures = try_images(paths, size, channels=channels, value_range=value_range)
+    arrays, failures = try_images(paths, size, channels=channels, value_range=value_range, resize=resize)
     if failures:
         raise unreadable(failures)
     return np.stack(arrays)
@@ -81,10 +115,15 @@ def check_value_range(value_range: ValueRange | None) -> None:
 
 
 def try_images(
-    paths: Sequence[Path | str], size: int, *, channels: int = 3, value_range: ValueRange | None = None
+    paths: Sequence[Path | str],
+    size: int,
+    *,
+    channels: int = 3,
+    value_range: ValueRange | None = None,
+    resize: int | None = None,
 ) -> tuple[list[NDArray[np.uint8]], list[str]]:
     """The images that can be read, as `decode` treats them, and one line for each that cannot."""
-    read = partial(decode, size=size, channels=channels, value_range=value_range)
+    read = partial(decode, size=size, channels=channels, value_range=value_range, resize=resize)
     return _attempt_all(paths, [partial(read, Path(path)) for path in paths])
 
 
@@ -108,7 +147,12 @@ def nearly_black(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.bool_]:
 
 
 def decode(
-    content: bytes | Path, size: int, *, channels: int = 3, value_range: ValueRange | None = None
+    content: bytes | Path,
+    size: int,
+    *,
+    channels: int = 3,
+    value_range: ValueRange | None = None,
+    resize: int | None = None,
 ) -> NDArray[np.uint8]:
     """One image, from a file or from its bytes, as `read_images` treats it: (size, size, channels) uint8.
 
@@ -124,14 +168,34 @@ def decode(
         3 (red, green, blue) or 1 (grey).
     value_range
         The values that become 0 and 255, for an image of more than 8 bits; None for those of this image alone.
+    resize
+        As for `read_images`.
     """
     with Image.open(BytesIO(content) if isinstance(content, bytes) else content) as image:
-        image.draft(None, (2 * size, 2 * size))  # large JPEGs are decoded at a lower resolution
+        within = size if resize is None else resize
+        image.draft(None, (2 * within, 2 * within))  # large JPEGs are decoded at a lower resolution
         upright = ImageOps.exif_transpose(image)
-        plain = _plain(upright, "RGB" if channels == 3 else "L", value_range)
-        if plain.size != (size, size):
-            plain = ImageOps.fit(plain, (size, size), Image.Resampling.BILINEAR)
-        return np.asarray(plain).reshape(size, size, channels)
+        return shown_at(upright, size, channels=channels, value_range=value_range, resize=resize)
+
+
+def shown_at(
+    image: Image.Image,
+    size: int,
+    *,
+    channels: int = 3,
+    value_range: ValueRange | None = None,
+    resize: int | None = None,
+) -> NDArray[np.uint8]:
+    """An open image as `decode` treats files, (size, size, channels) uint8; as it stands, without regard to EXIF."""
+    plain = _plain(image, "RGB" if channels == 3 else "L", value_range)
+    if resize is not None and resize != size:
+        # one resampling of the part that is left of an image whose shorter side were `resize`
+        side = min(plain.size) * size / resize
+        left, top = ((length - side) / 2 for length in plain.size)
+        plain = plain.resize((size, size), Image.Resampling.BILINEAR, (left, top, left + side, top + side))
+    elif plain.size != (size, size):
+        plain = ImageOps.fit(plain, (size, size), Image.Resampling.BILINEAR)
+    return np.asarray(plain).reshape(size, size, channels)
 
 
 def decode_part(path: Path, size: int, *, box: Box | None = None) -> NDArray[np.uint8]:

@@ -1,168 +1,142 @@
-"""Recognise a person's own classes from a few photographs of each, with a learner trained on other classes."""
+"""Recognise a person's own classes from a few photographs of each: a classifier of the kind that scikit-learn knows."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import stats
+from PIL import Image
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import accuracy_score
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_consistent_length, validate_data
 from torch import Tensor
-from tqdm import tqdm
 
-from kshot.data.augmentation import normalize
-from kshot.data.dataset import ImageForm, Split
-from kshot.data.folders import image_files, subfolders
-from kshot.data.images import find_value_range, read_images
+from kshot.data.images import find_value_range
 from kshot.errors import ConfigError, DataError
-from kshot.evaluation.features import device_of, evaluating
-from kshot.files import write_text
-from kshot.learners.base import FeatureLearner, Learner, learners
-from kshot.solvers import HeadAdaptation
+from kshot.photos.calibration import fitted_temperature
+from kshot.photos.estimate import Estimate, LeftOut, estimated, left_out_scores
+from kshot.photos.files import Predictions, Recognised, class_folders, images_at
+from kshot.photos.heads import balanced_head
+from kshot.photos.network import LearnerNetwork, PhotoNetwork, PretrainedNetwork, photo_features
+from kshot.runs.run import Run
+from kshot.solvers import HeadAdaptation, LogisticRegression
+from kshot.solvers.adaptation import adaptations
 
-_IMAGES_AT_ONCE = 256
-_LEAVE_ONE_OUT_BYTES = 1 << 27  # of support features in one batch of left-out photographs
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """How many of the examples were recognised by a head that was fitted without them, and the 95% Wilson interval.
-
-    Attributes
-    ----------
-    right, tried
-        Examples that were recognised, of those that were left out in turn.
-    low, high
-        The interval of the accuracy, 0..1.
-    baseline
-        The accuracy of always answering the class with the most examples.
-    """
-
-    right: int
-    tried: int
-    low: float
-    high: float
-    baseline: float
-
-    def __str__(self) -> str:
-        share, low, high = (100 * value for value in (self.right / self.tried, self.low, self.high))
-        return f"{self.right} of {self.tried}, {share:.0f} % (95% interval {low:.0f} to {high:.0f} %)"
+_C = 10.0  # best or within half a point of it for 1 to 10 photographs per class, on features of unit length
 
 
-@dataclass(frozen=True, eq=False)
-class Predictions:
-    """The probability of each of N classes for each of M images.
-
-    Attributes
-    ----------
-    paths
-        The M image files.
-    class_names
-        The N classes.
-    probabilities
-        Probabilities (M, N), each row with the sum 1.
-    images
-        The images as the learner saw them, (M, H, W, C) uint8.
-    """
-
-    paths: Sequence[Path]
-    class_names: Sequence[str]
-    probabilities: NDArray[np.float64]
-    images: NDArray[np.uint8]
-
-    @property
-    def best(self) -> NDArray[np.int64]:
-        """(M,) the most probable class of each image."""
-        return self.probabilities.argmax(1)
-
-    def save(self, path: Path | str) -> None:
-        """Write a CSV file: image, predicted class, its probability, then the probability of each class."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["image", "class", "probability", *self.class_names])
-        for image, row, best in zip(self.paths, self.probabilities, self.best):
-            writer.writerow([image, self.class_names[best], f"{row[best]:.4f}", *(f"{share:.4f}" for share in row)])
-        write_text(Path(path), text.getvalue())
+class ClassesError(DataError, ValueError):
+    """The examples are not of two or more classes, or say no classes at all."""
 
 
-class PhotoClassifier:
-    """A head on the features of a trained learner, fitted to examples; classes may differ in how many they have.
+class NotYetFittedError(ConfigError, NotFittedError):
+    """The classifier is asked before it has learnt anything."""
+
+
+class FewShotClassifier(ClassifierMixin, BaseEstimator):
+    """Learns classes from a few photographs of each, or from a few rows of features, by a head on frozen features.
+
+    Classes may differ in how many examples they have; all are taken for equally likely. Probabilities are calibrated on
+    examples that were left out in turn. It is a scikit-learn classifier: pipelines, cross-validation and grid search
+    take it.
 
     Parameters
     ----------
-    learner
-        A trained feature learner; its training classes may be quite unlike those to recognise.
-    trained_on
-        How images have to look, as `Run.image_form` says, or a split of the dataset.
+    backbone
+        What turns photographs into features: the name of a pretrained backbone, a `Run`, or a `PhotoNetwork`. Features
+        that are given as such need none.
+    head
+        How a head is fitted: a name of `kshot.adaptations`, or one of these with options, such as
+        ``LogisticRegression(c=3)``. None for a run's own, and for ``LogisticRegression(c=10)`` otherwise.
+    seed
+        Names the order in which examples are left out.
 
-    Raises
-    ------
-    ConfigError
-        If the learner has no features, or an adaptation that changes the network.
+    Attributes
+    ----------
+    classes_
+        The N classes, sorted.
+    n_features_in_
+        D, if it was fitted to features.
+
+    Examples
+    --------
+    >>> classifier = FewShotClassifier().fit("my_examples/")
+    >>> classifier.predict("new_photos/")
+    >>> print(classifier.estimate())
     """
 
-    def __init__(self, learner: Learner, trained_on: ImageForm | Split) -> None:
-        if not isinstance(learner, FeatureLearner) or not isinstance(learner.adaptation, HeadAdaptation):
-            suitable = sorted(name for name, kind in learners.items() if issubclass(kind, FeatureLearner))
-            raise ConfigError(
-                f"{type(learner).__name__} learns a task by changing its network; photographs are classified with a "
-                f"feature learner: choose a run of one of these: {', '.join(suitable)}"
-            )
-        self.learner, self.adaptation, self.trained_on = learner, learner.adaptation, trained_on
-        self.class_names: list[str] = []
+    def __init__(
+        self,
+        backbone: str | Run | PhotoNetwork = "efficientnet-lite0",
+        *,
+        head: str | HeadAdaptation | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.backbone = backbone
+        self.head = head
+        self.seed = seed
 
-    def fit(self, examples: Path | str, *, progress: bool = False) -> PhotoClassifier:
-        """Learn the classes of a folder that holds one folder of photographs per class.
+    def fit(self, X: Any, y: Any = None, *, progress: bool = False) -> FewShotClassifier:
+        """Learn the classes of examples.
 
         Parameters
         ----------
-        examples
-            The folder; its folders are named like the classes.
+        X
+            A folder that holds one folder of photographs per class, or one of these with `y`: a list of image files, a
+            list of Pillow's images, images (M, H, W, C) uint8, or features (M, D), which are taken as they are.
+        y
+            The class of each example, (M,).
         progress
             Show a bar on the terminal.
-
-        Returns
-        -------
-        PhotoClassifier
-            Itself.
 
         Raises
         ------
         DataError
             If there are fewer than two classes, a class is empty, or a file is no image.
+        ConfigError
+            If the backbone or the head cannot be used.
         """
-        folders = subfolders(Path(examples))
-        files = {folder.name: image_files(folder) for folder in folders}
-        empty = [name for name, paths in files.items() if not paths]
-        if len(files) < 2 or empty:
-            what = f"{', '.join(empty)} hold no images" if empty else f"there are {len(files)} of them"
-            raise DataError(
-                f"{examples} should hold at least two folders, each with photographs of one class, but {what}; "
-                f"for instance {examples}/cat/1.jpg and {examples}/dog/1.jpg"
-            )
-        paths = [path for members in files.values() for path in members]
-        self._value_range = find_value_range(paths)  # new images are read as the examples are
-        self._support, _ = self._features(paths, progress)
-        labels = np.repeat(np.arange(len(files)), [len(paths) for paths in files.values()])
-        self._labels = torch.from_numpy(labels).to(self._support.device)
-        self.class_names = list(files)
+        if isinstance(X, (str, Path)):
+            if y is not None:
+                raise ClassesError(f"the folders in {X} say the classes; leave out y, or give a list of image files")
+            X, y = class_folders(X)
+        elif y is None:
+            raise ClassesError("requires y to be passed, but the target y is None; give the class of each example")
+        if _are_photographs(X):
+            check_consistent_length(X, y)
+            if not len(X):
+                raise ClassesError("there are no examples; give at least one of each of two classes")
+            y = np.asarray(y)
+            # new images are read as the examples are
+            self._value_range = find_value_range(X) if isinstance(X[0], (str, Path)) else None
+            features, self._fitted_to_photographs = self._features(X, progress)[0], True
+        else:
+            X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
+            features, self._fitted_to_photographs = torch.from_numpy(np.array(X)), False
+        check_classification_targets(y)
+        self.classes_, labels = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ClassesError("the examples are of one class, and there is nothing to tell apart; give a second class")
+        self._examples, self._labels = features, torch.from_numpy(labels.astype(np.int64))
+        self._head = balanced_head(self._adaptation(), features[None], self._labels[None], len(self.classes_))
+        self._known: dict[str, Any] = {}  # what is computed when it is first asked for
         return self
 
-    @torch.no_grad()
-    def predict(self, images: Path | str | Sequence[Path | str], *, progress: bool = False) -> Predictions:
-        """The probability of each class for each image.
+    def predict(self, X: Any) -> NDArray[Any]:
+        """The class of each image, (M,).
 
         Parameters
         ----------
-        images
-            Image files, folders of them, or a single one of these.
-        progress
-            Show a bar on the terminal.
+        X
+            Image files, folders of them, or a single one of these; images as for `fit`; or features (M, D), if it was
+            fitted to features.
 
         Raises
         ------
@@ -171,78 +145,127 @@ class PhotoClassifier:
         DataError
             If there is no image, a place does not exist, or a file is no image.
         """
+        best = self._scores(X).argmax(1)
+        return self.classes_[best]
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """The calibrated probability of each class for each image, (M, N); parameters and errors as for `predict`."""
+        return self._probabilities(self._scores(X))
+
+    def decision_function(self, X: Any) -> NDArray[np.float64]:
+        """Scores (M, N), or of the second class less the first, (M,), if there are two; otherwise as `predict`."""
+        scores = self._scores(X)
+        return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """The accuracy, 0..1, on images and their classes, or on a folder that holds one folder per class."""
+        if isinstance(X, (str, Path)) and y is None:
+            X, y = class_folders(X)
+        return float(accuracy_score(y, self.predict(X), sample_weight=sample_weight))
+
+    def recognise(self, images: Path | str | Sequence[Path | str], *, progress: bool = False) -> Recognised:
+        """Scores and pixels of image files, or of those in folders; parameters and errors as for `predict`."""
         self._check_fitted()
         paths = images_at([images] if isinstance(images, (str, Path)) else images)
         features, pixels = self._features(paths, progress)
-        head = self.adaptation.head(self._support[None], self._labels[None], len(self.class_names))
-        probabilities = head.scores(features[None])[0].double().softmax(-1)
-        return Predictions(paths, self.class_names, probabilities.cpu().numpy(), pixels)
+        return Recognised(paths, [str(name) for name in self.classes_], self._scored(features), pixels)
 
-    @torch.no_grad()
-    def leave_one_out(self) -> Estimate | None:
-        """Recognise each example by a head that is fitted to all the others; None if no class has two examples.
+    def calibrated(self, recognised: Recognised) -> Predictions:
+        """The calibrated probabilities that go with the scores of `recognise`; the first call leaves examples out."""
+        probabilities = self._probabilities(recognised.scores)
+        return Predictions(recognised.paths, recognised.class_names, probabilities, recognised.images)
 
-        An example that is alone in its class is not left out, since nothing would be known of the class without it.
+    def estimate(self, *, progress: bool = False) -> Estimate | None:
+        """The accuracy to expect on new photographs; None if no class has two examples.
 
-        Raises
-        ------
-        ConfigError
-            If no classes were learnt yet.
+        Heads are fitted to all but one example of EACH class, in rounds, and recognise those. Photographs of one shoot
+        resemble each other, and the estimate holds for photographs that resemble the examples as these do each other:
+        it is too high if the new ones come from another place or day.
         """
+        left_out = self._scores_of_left_out(progress)
+        return None if left_out is None else estimated(left_out, list(self.classes_))
+
+    @property
+    def temperature(self) -> float:
+        """What scores are divided by so that probabilities are calibrated; 1 if no class has two examples."""
+        left_out = self._scores_of_left_out(progress=False)
+        if "temperature" not in self._known:
+            self._known["temperature"] = 1.0 if left_out is None else fitted_temperature(left_out)
+        return self._known["temperature"]
+
+    def _scores_of_left_out(self, progress: bool) -> LeftOut | None:
         self._check_fitted()
-        labels, count = self._labels, len(self._labels)
-        counts = labels.bincount(minlength=len(self.class_names))
-        left_out = (counts[labels] > 1).nonzero()[:, 0]
-        if not len(left_out):
-            return None
-        others = torch.arange(count - 1, device=labels.device).expand(len(left_out), -1)
-        others = others + (others >= left_out[:, None])
-        chunk = max(1, _LEAVE_ONE_OUT_BYTES // (self._support.nbytes or 1))
-        right = 0
-        for some, rest in zip(left_out.split(chunk), others.split(chunk)):
-            head = self.adaptation.head(self._support[rest], labels[rest], len(self.class_names))
-            predicted = head.scores(self._support[some][:, None]).argmax(-1)[:, 0]
-            right += int((predicted == labels[some]).sum())
-        bounds = stats.binomtest(right, len(left_out)).proportion_ci(0.95, method="wilson")
-        baseline = float(counts.max()) / len(left_out)
-        return Estimate(right, len(left_out), float(bounds.low), float(bounds.high), baseline)
+        if "left out" not in self._known:
+            examples, labels, ways = self._examples, self._labels, len(self.classes_)
+            self._known["left out"] = left_out_scores(
+                self._adaptation(), examples, labels, ways, seed=self.seed, progress=progress
+            )
+        return self._known["left out"]
+
+    def _probabilities(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        return torch.from_numpy(scores / self.temperature).softmax(1).numpy()
+
+    def _scores(self, X: Any) -> NDArray[np.float64]:
+        """Scores (M, N) of whatever `predict` takes."""
+        self._check_fitted()
+        if isinstance(X, (str, Path)):
+            X = [X]
+        if _are_photographs(X):
+            if not self._fitted_to_photographs:
+                raise ConfigError("this classifier was fitted to features, and can recognise features only")
+            X = images_at(X) if not len(X) or isinstance(X[0], (str, Path)) else X
+            return self._scored(self._features(X, progress=False)[0])
+        if self._fitted_to_photographs:
+            raise ConfigError("this classifier was fitted to photographs, and can recognise photographs only")
+        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        return self._scored(torch.from_numpy(np.array(X)).to(self._examples.dtype))
+
+    def _scored(self, features: Tensor) -> NDArray[np.float64]:
+        return self._head.scores(features[None])[0].detach().double().numpy()
+
+    def _features(self, images: Sequence[Any], progress: bool) -> tuple[Tensor, NDArray[np.uint8]]:
+        return photo_features(_network(self.backbone), images, value_range=self._value_range, progress=progress)
+
+    def _adaptation(self) -> HeadAdaptation:
+        """What fits heads; ConfigError for one that changes the network."""
+        adaptation: Any = self.head
+        if adaptation is None:
+            needs_own = getattr(self, "_fitted_to_photographs", False) and not isinstance(self.backbone, str)
+            own = getattr(_network(self.backbone), "adaptation", None) if needs_own else None
+            return LogisticRegression(c=_C) if own is None else own
+        if isinstance(adaptation, str):
+            adaptation = adaptations[adaptation]()
+        if not isinstance(adaptation, HeadAdaptation):
+            raise ConfigError(f"the head is {adaptation!r}; choose one that leaves the network as it is, like logistic")
+        return adaptation
 
     def _check_fitted(self) -> None:
-        """ConfigError before `fit`."""
-        if not self.class_names:
-            raise ConfigError("this classifier has learnt no classes yet; call fit with a folder of examples first")
-
-    @torch.no_grad()
-    def _features(self, paths: Sequence[Path], progress: bool) -> tuple[Tensor, NDArray[np.uint8]]:
-        """Features (M, D) of image files, and the images, resized to what the learner was trained on."""
-        channels, size, _ = self.trained_on.image_shape
-        device = device_of(self.learner)
-        features, images = [], []
-        bar = tqdm(total=len(paths), unit="photo", desc="photographs", disable=not progress, delay=2)
-        with evaluating(self.learner, "float32"), bar:
-            for start in range(0, len(paths), _IMAGES_AT_ONCE):
-                some = paths[start : start + _IMAGES_AT_ONCE]
-                images.append(read_images(some, size, channels=channels, value_range=self._value_range))
-                batch = torch.from_numpy(images[-1]).to(device)
-                features.append(self.learner.features(normalize(batch, self.trained_on.normalization)))
-                bar.update(len(batch))
-        return torch.cat(features), np.concatenate(images)
+        if not hasattr(self, "classes_"):
+            raise NotYetFittedError(
+                f"this {type(self).__name__} is not fitted: it has learnt no classes yet; call fit with a folder of "
+                "examples first"
+            )
 
 
-def images_at(places: Sequence[Path | str]) -> list[Path]:
-    """Image files, and those inside of folders.
+def _are_photographs(X: Any) -> bool:
+    """Whether X holds files, Pillow's images or arrays of pixels, and not rows of features."""
+    if isinstance(X, np.ndarray):
+        return X.ndim == 4 and X.dtype == np.uint8
+    if not isinstance(X, (list, tuple)):
+        return False
+    return not len(X) or isinstance(X[0], (str, Path, Image.Image))
 
-    Raises
-    ------
-    DataError
-        If a place does not exist, or there is no image.
-    """
-    images: list[Path] = []
-    for place in map(Path, places):
-        if not place.exists():
-            raise DataError(f"{place} does not exist; name image files, or folders that hold some")
-        images += image_files(place) if place.is_dir() else [place]
-    if not images:
-        where = f" in {', '.join(map(str, places))}" if places else ""
-        raise DataError(f"there are no images{where}; name files, or folders that hold some")
-    return images
+
+def _network(backbone: Any) -> PhotoNetwork:
+    if isinstance(backbone, str):
+        return _pretrained(backbone)
+    return _of_run(backbone) if isinstance(backbone, Run) else backbone
+
+
+@lru_cache(maxsize=2)
+def _pretrained(name: str) -> PretrainedNetwork:
+    return PretrainedNetwork(name)
+
+
+def _of_run(run: Run) -> LearnerNetwork:
+    return LearnerNetwork(run.learner, run.image_form)

@@ -1,0 +1,114 @@
+"""The photographs of a person: where they are, and what was said of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kshot.data.folders import image_files, subfolders
+from kshot.errors import DataError
+from kshot.files import write_text
+
+
+@dataclass(frozen=True, eq=False)
+class Recognised:
+    """The scores of each of N classes for each of M images, before anything is known of how far to trust them.
+
+    Attributes
+    ----------
+    paths, class_names, images
+        As for `Predictions`.
+    scores
+        (M, N), the largest of a row being that of the predicted class.
+    """
+
+    paths: Sequence[Path]
+    class_names: Sequence[str]
+    scores: NDArray[np.float64]
+    images: NDArray[np.uint8]
+
+    @property
+    def first_two(self) -> list[tuple[str, str]]:
+        """The predicted class of each image, and the next best."""
+        best = self.scores.argsort(1)[:, :-3:-1]
+        return [(self.class_names[first], self.class_names[second]) for first, second in best]
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """The probability of each of N classes for each of M images.
+
+    Attributes
+    ----------
+    paths
+        The M image files.
+    class_names
+        The N classes.
+    probabilities
+        Probabilities (M, N), each row with the sum 1.
+    images
+        The images as the network saw them, (M, H, W, C) uint8.
+    """
+
+    paths: Sequence[Path]
+    class_names: Sequence[str]
+    probabilities: NDArray[np.float64]
+    images: NDArray[np.uint8]
+
+    @property
+    def best(self) -> NDArray[np.int64]:
+        """(M,) the most probable class of each image."""
+        return self.probabilities.argmax(1)
+
+    def save(self, path: Path | str) -> None:
+        """Write a CSV file: image, predicted class, its probability, then the probability of each class."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["image", "class", "probability", *self.class_names])
+        for image, row, best in zip(self.paths, self.probabilities, self.best):
+            writer.writerow([image, self.class_names[best], f"{row[best]:.4f}", *(f"{share:.4f}" for share in row)])
+        write_text(Path(path), text.getvalue())
+
+
+def class_folders(examples: Path | str) -> tuple[list[Path], list[str]]:
+    """The image files of a folder that holds one folder per class, and the class of each.
+
+    Raises
+    ------
+    DataError
+        If there are fewer than two classes, or a class is empty.
+    """
+    files = {folder.name: image_files(folder) for folder in subfolders(Path(examples))}
+    empty = [name for name, paths in files.items() if not paths]
+    if len(files) < 2 or empty:
+        what = f"{', '.join(empty)} hold no images" if empty else f"there are {len(files)} of them"
+        raise DataError(
+            f"{examples} should hold at least two folders, each with photographs of one class, but {what}; "
+            f"for instance {examples}/cat/1.jpg and {examples}/dog/1.jpg"
+        )
+    return [path for paths in files.values() for path in paths], [name for name, paths in files.items() for _ in paths]
+
+
+def images_at(places: Sequence[Path | str]) -> list[Path]:
+    """Image files, and those inside of folders.
+
+    Raises
+    ------
+    DataError
+        If a place does not exist, or there is no image.
+    """
+    images: list[Path] = []
+    for place in map(Path, places):
+        if not place.exists():
+            raise DataError(f"{place} does not exist; name image files, or folders that hold some")
+        images += image_files(place) if place.is_dir() else [place]
+    if not images:
+        where = f" in {', '.join(map(str, places))}" if places else ""
+        raise DataError(f"there are no images{where}; name files, or folders that hold some")
+    return images
