@@ -129,3 +129,14 @@ def test_class_lists_of_cifar_partition_its_100_classes(name: str, sizes: tuple[
     splits = packaged_splits(name)
     assert tuple(len(splits[part]) for part in PARTS) == sizes
     assert len({own for part in PARTS for own in splits[part]}) == 100
+
+
+@pytest.mark.parametrize("field", ["data", "fine_labels"])
+def test_cifar_of_other_types_is_refused_before_it_is_indexed(tmp_path: Path, field: str) -> None:
+    write_cifar(tmp_path)
+    path = tmp_path / "test"
+    content = pickle.loads(path.read_bytes())
+    content[field] = np.asarray(content[field]).astype(object) if field == "data" else ["x"] * len(content[field])
+    path.write_bytes(pickle.dumps(content))
+    with pytest.raises(DataError, match="pixels or labels of another type"):
+        cifar.CifarFS().read(tmp_path, tmp_path)

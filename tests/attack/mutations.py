@@ -107,7 +107,9 @@ def _json_value(content: bytes, dice: random.Random) -> bytes:
 
 
 def _yaml_value(content: bytes, dice: random.Random) -> bytes:
-    return yaml.safe_dump(_changed(yaml.safe_load(content), dice)).encode()
+    """Another value under the old checksum; without its line, the file says that it was changed on purpose."""
+    changed = yaml.safe_dump(_changed(yaml.safe_load(content), dice)).encode()
+    return changed + content[content.index(b"# checksum") :]
 
 
 def _cell(content: bytes, dice: random.Random) -> bytes:

@@ -46,10 +46,10 @@ def read_columns(path: Path, required: Collection[str] = ("epoch",)) -> Columns:
         raise DataError(f"{path} cannot be read ({error.strerror}); train the run first, or check the path") from error
     except (ValueError, csv.Error) as error:
         raise damage(path, str(error)) from error
-    if fault:
-        raise damage(path, fault)
     if not rows:
         raise DataError(f"{path} holds no epoch yet; let the run train for one")
+    if fault:
+        raise damage(path, fault)
     columns = dict(zip(header, np.asarray(values, np.float64).T))
     faults = [fault for name, column in columns.items() if (fault := _out_of_range(name, column))]
     if faults:

@@ -100,7 +100,11 @@ def _checked(part: str, content: Any, path: Path) -> dict[str, Any]:
     if lacking:
         raise DataError(f"{part!r} in {path} has no {', '.join(lacking)}: {archives.GET_IT_AGAIN}")
     if part != "meta":
-        shape = np.shape(content["data"])
+        pixels, labels = content["data"], [*content["fine_labels"], *content["coarse_labels"]]
+        # before anything is indexed: a crafted array of objects ends the process
+        if type(pixels) is not np.ndarray or pixels.dtype != np.uint8 or not all(type(one) is int for one in labels):
+            raise DataError(f"{part!r} in {path} holds pixels or labels of another type: {archives.GET_IT_AGAIN}")
+        shape = pixels.shape
         if shape != (len(content["fine_labels"]), 3 * 32 * 32):
             raise DataError(f"{part!r} in {path} holds pixels of shape {shape}: {archives.GET_IT_AGAIN}")
     return content
