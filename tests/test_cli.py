@@ -11,7 +11,8 @@ from PIL import Image
 
 from kshot.backbones import backbones
 from kshot.cli import COMMANDS
-from kshot.cli.options import Options, parameters
+from kshot.cli.options import Options
+from kshot.cli.signatures import parameters
 from kshot.cli.train import training_options
 from kshot.cli.tsa import VIEWS
 from kshot.data import prepare

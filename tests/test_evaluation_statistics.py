@@ -14,7 +14,8 @@ from kshot.data.episodes import EpisodeSampler, TaskShape
 from kshot.errors import ConfigError, DivergenceError
 from kshot.evaluation.protocol import evaluate
 from kshot.learners import MAML, MultiTask
-from kshot.report.tables import Row, table
+from kshot.report.rows import Row
+from kshot.report.tables import table
 from kshot.training import train
 
 

@@ -27,7 +27,7 @@ from kshot.learners.training_split import observe
 from kshot.solvers.heads import check_labels
 from kshot.solvers.prototypes import NearestCentroid
 from kshot.testing import check_learner
-from kshot.testing.learners import _require_equal_gradients
+from kshot.testing.requirements import require_equal_gradients
 from kshot.testing.subject import Subject
 from kshot.training import train
 from kshot.training.checks import check_compile
@@ -63,7 +63,7 @@ def test_compiling_the_backbone_leaves_the_gradients_as_they_are(name):
     batch = Subject(cls, 0.8, {}).training_tasks(dtype=torch.float64)
     for learner in (plain, compiled):
         learner.accumulate_gradients(batch)
-    _require_equal_gradients(compiled, plain, "compiled", but_for_rounding=plain.magnifies_rounding)
+    require_equal_gradients(compiled, plain, "compiled", but_for_rounding=plain.magnifies_rounding)
 
 
 @pytest.mark.parametrize("name", sorted(learners))

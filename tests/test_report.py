@@ -16,7 +16,8 @@ from kshot.errors import CheckpointError, ConfigError, DataError
 from kshot.evaluation.results import Evaluation, Protocol, compare, over_seeds
 from kshot.recipes import Published
 from kshot.report.published import published_for, row_of
-from kshot.report.tables import Row, percent, seeds_line, table
+from kshot.report.rows import Row
+from kshot.report.tables import percent, seeds_line, table
 from kshot.runs.config import read_config
 from kshot.runs.pages import seed_groups
 from kshot.runs.run import Run

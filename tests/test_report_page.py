@@ -17,7 +17,8 @@ from kshot.errors import ConfigError, DataError
 from kshot.measures import SQUARED_ERROR
 from kshot.report.explanation import why_training_is_lower
 from kshot.report.page import page
-from kshot.report.tables import Row, table
+from kshot.report.rows import Row
+from kshot.report.tables import table
 
 
 class Page(HTMLParser):

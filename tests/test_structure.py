@@ -37,6 +37,7 @@ FLOORS = [
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 PACKAGE = Path(kshot.__file__).parent
+LONGEST_FILE = 320  # lines; about 300 is what a reader takes in
 
 
 def rooms_imported_by(path: Path) -> set[str]:
@@ -69,6 +70,61 @@ def test_imports_point_downwards():
         if FLOOR[room] <= FLOOR[room_of(path)]
     ]
     assert upwards == []
+
+
+def files_imported_by(path: Path) -> set[Path]:
+    """The files of the package that a file imports from, inside functions and for type checkers included."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        found |= {file for name in names if (file := file_of(name)) is not None}
+    return found - {path}
+
+
+def file_of(name: str) -> Path | None:
+    """The file of a module, or of the module that something by this dotted name is in; None outside the package."""
+    package, *parts = name.split(".")
+    if package != "kshot":
+        return None
+    for length in (len(parts), len(parts) - 1):
+        place = PACKAGE.joinpath(*parts[: max(0, length)])
+        for file in (place.with_name(f"{place.name}.py"), place / "__init__.py"):
+            if length >= 0 and file.is_file():
+                return file
+    return None
+
+
+def circles(imports: dict[Path, set[Path]]) -> list[list[str]]:
+    """The files that import each other, directly or by way of others: one list per circle."""
+    reached = {}
+    for file in imports:
+        seen: set[Path] = set()
+        ahead = list(imports[file])
+        while ahead:
+            following = ahead.pop()
+            if following not in seen:
+                seen.add(following)
+                ahead += imports.get(following, ())
+        reached[file] = seen
+    groups = {frozenset(other for other in reached[file] if file in reached.get(other, ())) for file in imports}
+    return sorted(sorted(str(file.relative_to(PACKAGE)) for file in group) for group in groups if group)
+
+
+def test_no_file_imports_itself_by_way_of_others():
+    """The front door, which is loaded piece by piece, is on no way: files import each other by their own names."""
+    files = [path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"]
+    assert circles({path: files_imported_by(path) for path in files}) == []
+
+
+def test_every_file_is_read_in_one_go():
+    """A file that grows beyond this holds two concepts; there are no exceptions."""
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in PACKAGE.rglob("*.py")}
+    assert {path.name: length for path, length in lengths.items() if length > LONGEST_FILE} == {}
 
 
 IMPORT_EACH_FIRST = """

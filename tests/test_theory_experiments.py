@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kshot.cli import main
-from kshot.cli.options import parameters
+from kshot.cli.signatures import parameters
 from kshot.errors import ConfigError
 from kshot.experiments.closeness_inner_loop import ADAPTED, FORMULA, NETWORKS, STOPPED, WITHOUT_G
 from kshot.experiments.findings import experiments

@@ -22,7 +22,8 @@ from kshot.files import write_text
 from kshot.learners.base import FeatureLearner
 from kshot.learners.create import create_learner
 from kshot.report import pictures
-from kshot.report.tables import Row, table
+from kshot.report.rows import Row
+from kshot.report.tables import table
 from kshot.training import train
 
 DATASET = "glyphs"

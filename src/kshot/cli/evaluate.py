@@ -13,7 +13,8 @@ from kshot.cli.options import ROOT_TEXT, Options, chosen
 from kshot.data.dataset import SplitName
 from kshot.evaluation.protocol import evaluate
 from kshot.measures import Statistics
-from kshot.report.tables import Row, Style, seeds_line, table
+from kshot.report.rows import Row
+from kshot.report.tables import Style, seeds_line, table
 from kshot.runs.measurement import Measurement
 from kshot.runs.pages import seed_groups
 from kshot.runs.run import Run

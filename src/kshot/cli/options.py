@@ -1,7 +1,7 @@
 """Command-line options made from signatures: the arguments of a constructor, their types, defaults and docstring.
 
-jsonargparse checks the types of values from the command line and from recipes. This module gives it the signatures and
-the texts of docstrings, and answers an unknown name with a known one that is close to it.
+jsonargparse checks the types of values from the command line and from recipes. This module gives it the signatures, and
+answers an unknown name with a known one that is close to it.
 """
 
 from __future__ import annotations
@@ -14,36 +14,17 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin
 
 import jsonargparse
-from docstring_parser import DocstringStyle
-from docstring_parser import parse as parse_docstring
 
+from kshot.cli.help_texts import NAME, HelpFormatter, as_typed, type_text
+from kshot.cli.signatures import parameters
 from kshot.errors import ConfigError
 
 ROOT_TEXT = "folder of prepared datasets; by default $KSHOT_ROOT, or else the platform's cache folder"
 _SWITCH = {"true": "true", "yes": "true", "on": "true", "false": "false", "no": "false", "off": "false", "null": "null"}
 _INTEGERS = 2**63  # what numbers in arrays must stay below
-NAME = ".name"  # `--learner mtl` is short for `--learner.name mtl`
-
-
-class _HelpFormatter(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the line breaks of examples, and writes options as they are typed.
-
-    `--learner` stands for `--learner.name`, choices appear only once, types have names that people use, and
-    jsonargparse's `--factor+`, which appends to a list, is left out.
-    """
-
-    def _format_action_invocation(self, action: argparse.Action) -> str:
-        return re.sub(r", --\S+\+ .*", "", super()._format_action_invocation(action)).replace(NAME, "")
-
-    def _expand_help(self, action: argparse.Action) -> str:
-        text = re.sub(r"Optional\[(.*)\](?=, default)", r"\1 | null", super()._expand_help(action))
-        text = re.sub(r"type: (Literal\[.*?\]|bool)( \| null)?(, )?", "", text)
-        text = re.sub(r"default: (True|False)\b", lambda match: match[0].lower(), text)
-        text = re.sub(r"<class '(\w+)'>", r"\1", text)
-        return re.sub(r"type: ([^,)]*)", lambda match: _in_words(match[1]), text)
 
 
 class Options:
@@ -66,7 +47,7 @@ class Options:
             usage=" ".join(filter(None, [command, positional, "[options]"])),
             description=description,
             epilog=f"examples:\n{shown}\n",
-            formatter_class=_HelpFormatter,
+            formatter_class=HelpFormatter,
             exit_on_error=False,
             allow_abbrev=False,
         )
@@ -135,7 +116,7 @@ class Options:
             self._one_or_several.add(_key(option))
             metavar = option.rpartition(".")[2].lstrip("-").replace("-", "_").upper()
             more.setdefault("metavar", f"{metavar} [{metavar} ...]")
-        target.add_argument(option, type=element, help=_as_typed(text), **settings, **more)
+        target.add_argument(option, type=element, help=as_typed(text), **settings, **more)
 
     def parse(self, arguments: Sequence[str], defaults: Mapping[str, Any] | None = None) -> jsonargparse.Namespace:
         """The options of a command line, on top of nested `defaults` such as those of a recipe.
@@ -248,48 +229,7 @@ class Options:
             message = re.sub(r"argument (\S+?)(/\S+)?: expected .*argument", r"\1 needs a value", message)
             return f"{message}; {self.parser.prog} --help lists all options"
         option = key[1] if key[1] not in self._hints else f"--{key[1].removesuffix(NAME).replace('_', '-')}"
-        return f"{option} takes {_type_text(self._hints.get(key[1]))}, not {value[1]!r}"
-
-
-def parameters(function: Callable[..., Any]) -> Iterator[tuple[str, Any, Any, str]]:
-    """(name, type, default, text of the docstring) of every parameter of a function or a class's constructor."""
-    hints = get_type_hints(inspect.unwrap(function.__init__ if inspect.isclass(function) else function))
-    texts = parameter_texts(function)
-    for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):  # as of a class without __init__
-            yield name, hints[name], parameter.default, texts.get(name, "")
-
-
-def parameter_texts(function: Callable[..., Any]) -> dict[str, str]:
-    """What the sections "Parameters" and "Attributes" of numpydoc docstrings say about each parameter.
-
-    A class takes from its bases what its own docstring leaves out.
-    """
-    known = set(inspect.signature(function).parameters)
-    documented = reversed(function.__mro__) if inspect.isclass(function) else [function]
-    texts: dict[str, str] = {}
-    for part in documented:
-        for entry in parse_docstring(part.__doc__ or "", DocstringStyle.NUMPYDOC).params:
-            names = set(entry.arg_name.split(", ")) & known
-            texts.update(dict.fromkeys(names, " ".join((entry.description or "").split())))
-        texts.update(_colon_texts(part.__doc__ or "", known))
-    return texts
-
-
-def _colon_texts(docstring: str, known: set[str]) -> dict[str, str]:
-    """Lines such as ``name, other: text`` with indented continuation, for docstrings that are not numpydoc yet."""
-    texts: dict[str, str] = {}
-    current: list[str] = []
-    for line in inspect.cleandoc(docstring).splitlines():
-        entry = re.match(r"(\w+(?:, \w+)*) ?: (.+)", line)
-        if entry and set(entry[1].split(", ")) <= known:
-            current = entry[1].split(", ")
-            texts.update(dict.fromkeys(current, entry[2]))
-        elif current and line.startswith(" "):
-            texts.update({name: f"{texts[name]} {line.strip()}" for name in current})
-        else:
-            current = []
-    return texts
+        return f"{option} takes {type_text(self._hints.get(key[1]))}, not {value[1]!r}"
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -333,6 +273,10 @@ def _items(word: str) -> list[str]:
     return [item.strip() for item in word[1:-1].split(",")] if word.startswith("[") and word.endswith("]") else [word]
 
 
+def _key(option: str) -> str:
+    return option.lstrip("-").replace("-", "_")
+
+
 def _elements(hint: Any) -> tuple[Any, str | int | None]:
     """The type of one value, and how many of them an option takes: `list[int]` is written `--shots 1 5`."""
     required = [part for part in get_args(hint) if part is not type(None)]
@@ -350,34 +294,3 @@ def _takes_list_too(hint: Any) -> bool:
     """Whether an option takes one value or a list of them, as `float | list[float]`."""
     parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else ()
     return any(get_origin(part) is list for part in parts) and sum(part is not type(None) for part in parts) > 1
-
-
-def _in_words(hint: str) -> str:
-    """A type as the help writes it: "whole number or null" for "int | null"."""
-    words = {"int": "whole number", "float": "number", "str": "text", "Path": "path"}
-    parts = [
-        re.sub(r"list\[(\w+)\]", lambda match: f"list of {words.get(match[1], match[1])}s", part)
-        for part in hint.split(" | ")
-    ]
-    return " or ".join(words.get(part, part) for part in parts)
-
-
-def _as_typed(text: str) -> str:
-    """A docstring's text in the words of the command line: null, true and false, without marks around code."""
-    words = {"None": "null", "True": "true", "False": "false"}
-    return re.sub(r"\b(None|True|False)\b", lambda match: words[match[0]], text.replace("`", "")).rstrip(".")
-
-
-def _key(option: str) -> str:
-    return option.lstrip("-").replace("-", "_")
-
-
-def _type_text(hint: Any) -> str:
-    if isinstance(hint, type):
-        return {int: "a whole number", float: "a number", bool: "true or false"}.get(hint, hint.__name__)
-    options = re.fullmatch(r"typing\.Literal\[(.*)\]", str(hint))
-    if options:
-        return f"one of {options[1]}"
-    if type(None) in get_args(hint):
-        return " or ".join([_type_text(part) for part in get_args(hint) if part is not type(None)] + ["null"])
-    return str(hint).replace("typing.", "").replace("pathlib.", "")

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from kshot import data as datasets
-from kshot.cli.options import ROOT_TEXT, Options, chosen, parameters
+from kshot.cli.options import ROOT_TEXT, Options, chosen
+from kshot.cli.signatures import parameters
 from kshot.cli.theory import write_findings
 from kshot.cli.train import DEFAULT_NAMES, add_common, new_learner, report, training_arguments, training_options
 from kshot.data.dataset import Dataset, SplitName

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from kshot.evaluation.results import Evaluation
 from kshot.recipes import Published
-
-if TYPE_CHECKING:
-    from kshot.report.tables import Row
+from kshot.report.rows import Row
 
 _DOMAINS_SHOWN = 10
 

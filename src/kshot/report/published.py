@@ -8,7 +8,7 @@ from typing import Any
 from kshot import recipes
 from kshot.evaluation.results import Evaluation
 from kshot.recipes import Published
-from kshot.report.tables import Row
+from kshot.report.rows import Row
 
 
 def row_of(name: str, config: Mapping[str, Any], results: Sequence[Evaluation]) -> Row:

@@ -13,7 +13,8 @@ from kshot.measures import Statistics
 from kshot.report.content import RunContent
 from kshot.report.notes import task_text
 from kshot.report.published import row_of
-from kshot.report.tables import Row, Table, seeds_line, table
+from kshot.report.rows import Row
+from kshot.report.tables import Table, seeds_line, table
 
 _OWN = "the learner's own"
 

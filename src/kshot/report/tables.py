@@ -13,45 +13,13 @@ from typing import Literal, get_args
 from tabulate import tabulate
 
 from kshot.errors import ConfigError
-from kshot.evaluation.results import Difference, Evaluation, compare, over_seeds
+from kshot.evaluation.results import Difference, compare, over_seeds
 from kshot.measures import ACCURACY, Measure
-from kshot.recipes import Published
 from kshot.report.names import display_names, printable, shortened
 from kshot.report.notes import notes
+from kshot.report.rows import Row
 
 Style = Literal["text", "markdown", "csv", "latex"]
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Row:
-    """One learner in a table.
-
-    Attributes
-    ----------
-    name
-        What the row is called, the folder of a run for instance.
-    results
-        One evaluation per number of shots.
-    published
-        The published value of each result, None if there is none.
-    published_domains
-        For each result the published values of the domains of a mixture.
-    seconds
-        How long training took; None if nothing was trained or the time is unknown.
-    """
-
-    name: str
-    results: Sequence[Evaluation]
-    published: Sequence[Published | None] = ()
-    published_domains: Sequence[Mapping[str, Published]] = ()
-    seconds: float | None = None
-
-    def __repr__(self) -> str:
-        numbers = [
-            f"{result.protocol.shots}-shot {result.measure.text(result.mean, result.ci95)}{result.measure.unit}"
-            for result in self.results
-        ]
-        return f"Row({self.name!r}: {', '.join(numbers)})"
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import inspect
 import io
 from collections.abc import Callable
@@ -11,12 +10,25 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from kshot.data.episodes import Episodes
-from kshot.errors import ConfigError, DataError, KshotError
+from kshot.errors import ConfigError
 from kshot.learners.base import FeatureLearner, Learner, learners
 from kshot.learners.training_split import check_observed, keeps_statistics, observe
+from kshot.testing.refusals import (
+    options_without_sense_are_refused,
+    support_sets_that_do_not_show_every_class_are_refused,
+    tasks_of_another_number_of_classes_are_learnt_or_refused,
+    tasks_without_support_images_are_refused,
+)
+from kshot.testing.requirements import (
+    accuracy_on,
+    error_of,
+    is_taken_out_again,
+    require,
+    require_equal,
+    require_equal_gradients,
+)
 from kshot.testing.subject import CLASSES, STEPS, WAYS, Subject, with_support
 
 
@@ -56,41 +68,41 @@ def check_learner(cls: type[Learner], *, accuracy: float = 0.8, **options: Any) 
 
 def _is_registered_and_rebuilt_from_its_options(subject: Subject) -> None:
     known = subject.cls in learners.values()
-    _require(known, "it has no name; decorate the class with @learners.register('name')")
+    require(known, "it has no name; decorate the class with @learners.register('name')")
     positional = [
         name
         for name, parameter in inspect.signature(subject.cls).parameters.items()
         if parameter.kind is parameter.POSITIONAL_OR_KEYWORD and name != "backbone"
     ]
-    _require(not positional, f"{', '.join(positional)} may be given by position; put * after backbone")
+    require(not positional, f"{', '.join(positional)} may be given by position; put * after backbone")
     learner = subject.build()
     again = learners[learners.name_of(learner)](**learner.options)
-    _require(again.options == learner.options, "the options that it remembers build a learner with other options")
+    require(again.options == learner.options, "the options that it remembers build a learner with other options")
     shapes = [{key: value.shape for key, value in each.state_dict().items()} for each in (learner, again)]
-    _require(shapes[0] == shapes[1], "the options that it remembers build a learner with other weights")
+    require(shapes[0] == shapes[1], "the options that it remembers build a learner with other weights")
 
 
 def _scores_have_a_row_per_query_image(subject: Subject) -> None:
     scores = subject.build().eval().scores(subject.unseen_tasks())
-    _require(scores.shape == (6, 5 * WAYS, WAYS), f"scores are {tuple(scores.shape)}; return (tasks, queries, ways)")
-    _require(bool(scores.isfinite().all()), "scores are not all finite; look for logarithms and divisions")
+    require(scores.shape == (6, 5 * WAYS, WAYS), f"scores are {tuple(scores.shape)}; return (tasks, queries, ways)")
+    require(bool(scores.isfinite().all()), "scores are not all finite; look for logarithms and divisions")
 
 
 def _the_same_seed_gives_the_same_numbers(subject: Subject) -> None:
     first, second = subject.build(), subject.build()
     advice = "draw random numbers in training from episodes.keys, and none in evaluation"
     batch = subject.training_tasks()
-    _require_equal(first.meta_loss(batch), second.meta_loss(batch), f"two losses differ; {advice}", exact=True)
+    require_equal(first.meta_loss(batch), second.meta_loss(batch), f"two losses differ; {advice}", exact=True)
     one, other = (learner.eval().scores(subject.unseen_tasks()) for learner in (first, second))
-    _require_equal(one, other, f"two scores differ; {advice}", exact=True)
+    require_equal(one, other, f"two scores differ; {advice}", exact=True)
 
 
 def _the_loss_that_is_reported_is_the_one_that_is_minimised(subject: Subject) -> None:
     batch = subject.training_tasks(dtype=torch.float64)
     reported = subject.build().double().accumulate_gradients(batch)
-    _require({"loss", "accuracy"} <= reported.keys(), "accumulate_gradients returns no 'loss' and 'accuracy'; do so")
+    require({"loss", "accuracy"} <= reported.keys(), "accumulate_gradients returns no 'loss' and 'accuracy'; do so")
     message = "accumulate_gradients reports another loss than meta_loss; override objective, or both"
-    _require_equal(reported["loss"], subject.build().double().meta_loss(batch).detach(), message)
+    require_equal(reported["loss"], subject.build().double().meta_loss(batch).detach(), message)
 
 
 def _scores_follow_a_permutation_of_the_labels(subject: Subject) -> None:
@@ -104,7 +116,7 @@ def _scores_follow_a_permutation_of_the_labels(subject: Subject) -> None:
         "follows_label_permutations = False"
     )
     renamed = replace(episodes, support_labels=support_labels, query_labels=query_labels)
-    _require_equal(learner.scores(renamed)[..., permutation], learner.scores(episodes), message, rtol=1e-5, atol=1e-5)
+    require_equal(learner.scores(renamed)[..., permutation], learner.scores(episodes), message, rtol=1e-5, atol=1e-5)
 
 
 def _scores_do_not_depend_on_the_order_of_the_support_images(subject: Subject) -> None:
@@ -117,23 +129,23 @@ def _scores_do_not_depend_on_the_order_of_the_support_images(subject: Subject) -
         "an image, or declare ignores_support_order = False"
     )
     shuffled = learner.scores(with_support(episodes, order))
-    _require_equal(shuffled, learner.scores(episodes), message, rtol=1e-5, atol=1e-5)
+    require_equal(shuffled, learner.scores(episodes), message, rtol=1e-5, atol=1e-5)
 
 
 def _support_sets_may_be_unequal(subject: Subject) -> None:
     episodes = with_support(subject.unseen_tasks(), torch.tensor([0, 1, 2, 3, 4, 6, 7]))  # three, two and two images
-    right = _accuracy(copy.deepcopy(subject.trained).eval(), episodes)
+    right = accuracy_on(copy.deepcopy(subject.trained).eval(), episodes)
     message = f"accuracy {right:.2f} with three, two and two support images; go by the labels and not by shapes"
-    _require(right > 0.5, message)
+    require(right > 0.5, message)
 
 
 def _training_beats_chance_clearly_on_classes_that_are_far_apart(subject: Subject) -> None:
     learner, batch = copy.deepcopy(subject.trained).train(), subject.training_tasks(24)
     before, after = (float(each.meta_loss(batch).detach()) for each in (subject.build(), learner))
-    _require(after < before, f"{STEPS} steps took the loss from {before:.3g} to {after:.3g}; look at the gradients")
-    right = _accuracy(learner.eval(), subject.unseen_tasks())
+    require(after < before, f"{STEPS} steps took the loss from {before:.3g} to {after:.3g}; look at the gradients")
+    right = accuracy_on(learner.eval(), subject.unseen_tasks())
     message = f"accuracy {right:.2f} after {STEPS} steps, not above {subject.accuracy}; is scores what training learns?"
-    _require(right > subject.accuracy, message)
+    require(right > subject.accuracy, message)
 
 
 def _a_saved_and_loaded_learner_gives_equal_scores(subject: Subject) -> None:
@@ -146,7 +158,7 @@ def _a_saved_and_loaded_learner_gives_equal_scores(subject: Subject) -> None:
     other.load_state_dict(torch.load(file, weights_only=True))
     saved, loaded = (each.eval().scores(subject.unseen_tasks()) for each in (learner, other))
     message = "weights that are loaded give other scores; keep what scores depend on in parameters and buffers"
-    _require_equal(loaded, saved, message, exact=True)
+    require_equal(loaded, saved, message, exact=True)
 
 
 def _statistics_over_the_training_split_are_computed_and_kept(subject: Subject) -> None:
@@ -155,11 +167,11 @@ def _statistics_over_the_training_split_are_computed_and_kept(subject: Subject) 
     learner = subject.build_unobserved()
     kept = {name for name, _ in learner.named_buffers(recurse=False)} & learner.state_dict().keys()
     advice = "register a buffer of the learner itself that starts as torch.nan, and fill it in observe_training_split"
-    refused = _error_of(lambda: check_observed(learner))
-    _require(bool(kept) and isinstance(refused, ConfigError), f"a learner without its statistic is not told; {advice}")
+    refused = error_of(lambda: check_observed(learner))
+    require(bool(kept) and isinstance(refused, ConfigError), f"a learner without its statistic is not told; {advice}")
     observe(learner, subject.train_split)
-    refused = _error_of(lambda: check_observed(learner))
-    _require(refused is None, f"observe_training_split leaves a buffer as NaN: {refused}; {advice}")
+    refused = error_of(lambda: check_observed(learner))
+    require(refused is None, f"observe_training_split leaves a buffer as NaN: {refused}; {advice}")
     before = {name: learner.get_buffer(name).clone() for name in kept}
     half = replace(
         subject.train_split,
@@ -168,7 +180,7 @@ def _statistics_over_the_training_split_are_computed_and_kept(subject: Subject) 
     )
     observe(learner, half)
     changed = any(not torch.equal(before[name], learner.get_buffer(name)) for name in kept)
-    _require(changed, "half of the training split gives the same statistic as all of it; compute it from the images")
+    require(changed, "half of the training split gives the same statistic as all of it; compute it from the images")
 
 
 def _gradients_reach_every_parameter_that_learns_and_no_other(subject: Subject) -> None:
@@ -176,17 +188,17 @@ def _gradients_reach_every_parameter_that_learns_and_no_other(subject: Subject) 
     learner.accumulate_gradients(subject.training_tasks(12, torch.float64))
     for name, parameter in learner.named_parameters():
         if not parameter.requires_grad:
-            _require(parameter.grad is None, f"{name} does not learn, but has a gradient; leave its .grad alone")
+            require(parameter.grad is None, f"{name} does not learn, but has a gradient; leave its .grad alone")
             continue
         if parameter.grad is None and not learner.learns_all_parameters:
             continue
-        _require(parameter.grad is not None, f"{name} has no gradient; use it in the objective, or freeze it")
+        require(parameter.grad is not None, f"{name} has no gradient; use it in the objective, or freeze it")
         assert parameter.grad is not None
         if name in learner.parameters_without_effect:
-            _require(bool(parameter.grad.abs().max() < 1e-12), f"{name} has an effect, but is said to have none")
-        elif not _is_taken_out_again(name):
+            require(bool(parameter.grad.abs().max() < 1e-12), f"{name} has an effect, but is said to have none")
+        elif not is_taken_out_again(name):
             message = f"the gradient of {name} is zero; use it, or list it in parameters_without_effect"
-            _require(bool(parameter.grad.any()), message)
+            require(bool(parameter.grad.any()), message)
 
 
 def _gradients_equal_those_of_a_plain_loop_over_tasks(subject: Subject) -> None:
@@ -201,7 +213,7 @@ def _gradients_equal_those_of_a_plain_loop_over_tasks(subject: Subject) -> None:
         if parameter.grad is not None:
             parameter.grad /= batch.tasks
     message = "gradients are not the mean of those of the single tasks; average over tasks, and use batch_of_tasks"
-    _require_equal_gradients(batched, looped, message)
+    require_equal_gradients(batched, looped, message)
 
 
 def _training_without_query_images_is_possible_if_it_needs_none(subject: Subject) -> None:
@@ -209,7 +221,7 @@ def _training_without_query_images_is_possible_if_it_needs_none(subject: Subject
     if learner.needs_queries:
         return
     measured = learner.accumulate_gradients(subject.training_tasks(queries=0))
-    _require(bool(measured["loss"].isfinite()), "its loss is not finite without query images; declare needs_queries")
+    require(bool(measured["loss"].isfinite()), "its loss is not finite without query images; declare needs_queries")
 
 
 def _features_of_an_image_do_not_depend_on_its_batch(subject: Subject) -> None:
@@ -218,7 +230,7 @@ def _features_of_an_image_do_not_depend_on_its_batch(subject: Subject) -> None:
         return
     images = subject.unseen_tasks(torch.float64).query.flatten(0, 1)
     message = "features change with the other images of the batch, though a task's are computed once for all tasks"
-    _require_equal(learner.features(images)[3:5], learner.features(images[3:5]), message)
+    require_equal(learner.features(images)[3:5], learner.features(images[3:5]), message)
 
 
 def _tasks_at_once_change_rounding_only(subject: Subject) -> None:
@@ -228,13 +240,13 @@ def _tasks_at_once_change_rounding_only(subject: Subject) -> None:
     batch, unseen = subject.training_tasks(dtype=torch.float64), subject.unseen_tasks(torch.float64)
     advice = "one task after the other and several at once disagree; keep what belongs to a task apart from other tasks"
     losses = [each.accumulate_gradients(batch)["loss"] for each in (many, one)]
-    _require_equal(losses[0], losses[1], f"losses: {advice}")
-    _require_equal_gradients(many, one, advice, but_for_rounding=one.magnifies_rounding)
+    require_equal(losses[0], losses[1], f"losses: {advice}")
+    require_equal_gradients(many, one, advice, but_for_rounding=one.magnifies_rounding)
     for learner in (one, many):
         learner.eval()
     for statistics in one.statistics_offered:
         one.statistics_at_test = many.statistics_at_test = statistics
-        _require_equal(one.scores(unseen), many.scores(unseen), f"{statistics} scores: {advice}", rtol=1e-9, atol=1e-11)
+        require_equal(one.scores(unseen), many.scores(unseen), f"{statistics} scores: {advice}", rtol=1e-9, atol=1e-11)
 
 
 def _a_compiled_backbone_changes_nothing(subject: Subject) -> None:
@@ -244,53 +256,7 @@ def _a_compiled_backbone_changes_nothing(subject: Subject) -> None:
     expected = learner.scores(episodes)
     learner.backbone.compile(backend="eager")  # type: ignore[union-attr]
     message = "torch.compile changes its scores; declare can_compile = False"
-    _require_equal(learner.scores(episodes), expected, message, rtol=1.3e-6, atol=1e-5)
-
-
-def _tasks_of_another_number_of_classes_are_learnt_or_refused(subject: Subject) -> None:
-    learner = subject.build().eval()
-    episodes = subject.unseen_tasks(ways=5)
-    if learner.bound_ways is None:
-        scores = learner.scores(episodes)
-        _require(scores.shape == (6, 25, 5), f"scores of 5-way tasks are {tuple(scores.shape)}; go by episodes.ways")
-        return
-    error = _error_of(lambda: learner.scores(episodes))
-    message = f"5-way tasks end in {error!r}; refuse them by ConfigError, as check_ways of InitializationLearner does"
-    _require(isinstance(error, ConfigError) and "5-way" in str(error), message)
-
-
-def _support_sets_that_do_not_show_every_class_are_refused(subject: Subject) -> None:
-    for labels, fault in (
-        ([0, 0, 0, 2, 2, 2, 2, 2, 2], "class 1 of task 4 has no support image"),
-        ([0, 0, 0, 1, 1, 1, 2, 2, 3], "task 4 has the support label 3"),
-        ([0, 0, 0, 1, 1, 1, 2, 2, -1], "task 4 has the support label -1"),
-    ):
-        episodes = subject.unseen_tasks()
-        episodes.support_labels[4] = torch.tensor(labels)
-        learner = subject.build()
-        calls: list[Callable[[Episodes], object]] = [learner.eval().scores]
-        if learner.tells_support_from_query:
-            calls += [learner.accumulate_gradients, learner.meta_loss]
-        for call in calls:
-            learner.train(call is not calls[0])
-            error = _error_of(lambda call=call, episodes=episodes: call(episodes))  # type: ignore[misc]
-            message = f"the fault {fault!r} ends in {error!r}; call kshot.solvers.heads.check_labels first"
-            _require(isinstance(error, DataError) and fault in str(error), message)
-
-
-def _tasks_without_support_images_are_refused(subject: Subject) -> None:
-    episodes = with_support(subject.unseen_tasks(), torch.arange(0))
-    error = _error_of(lambda: subject.build().eval().scores(episodes))
-    message = f"an empty support set ends in {error!r}; call kshot.solvers.heads.check_labels first"
-    _require(isinstance(error, DataError) and "support image" in str(error), message)
-
-
-def _options_without_sense_are_refused(subject: Subject) -> None:
-    for option, value in (("num_classes", 0), ("ways", 0), ("tasks_at_once", 0), ("normalize_over", "Batch")):
-        if option in subject.parameters:
-            error = _error_of(lambda option=option, value=value: subject.build(**{option: value}))  # type: ignore[misc]
-            message = f"{option}={value!r} ends in {error!r}; refuse it by ConfigError, as kshot.errors has checks for"
-            _require(isinstance(error, ConfigError) and f"{option} is {value!r}" in str(error), message)
+    require_equal(learner.scores(episodes), expected, message, rtol=1.3e-6, atol=1e-5)
 
 
 CONTRACTS: tuple[Callable[[Subject], None], ...] = (
@@ -298,10 +264,10 @@ CONTRACTS: tuple[Callable[[Subject], None], ...] = (
     _scores_have_a_row_per_query_image,
     _the_same_seed_gives_the_same_numbers,
     _the_loss_that_is_reported_is_the_one_that_is_minimised,
-    _options_without_sense_are_refused,
-    _tasks_of_another_number_of_classes_are_learnt_or_refused,
-    _tasks_without_support_images_are_refused,
-    _support_sets_that_do_not_show_every_class_are_refused,
+    options_without_sense_are_refused,
+    tasks_of_another_number_of_classes_are_learnt_or_refused,
+    tasks_without_support_images_are_refused,
+    support_sets_that_do_not_show_every_class_are_refused,
     _scores_follow_a_permutation_of_the_labels,
     _scores_do_not_depend_on_the_order_of_the_support_images,
     _features_of_an_image_do_not_depend_on_its_batch,
@@ -315,44 +281,3 @@ CONTRACTS: tuple[Callable[[Subject], None], ...] = (
     _a_saved_and_loaded_learner_gives_equal_scores,
     _a_compiled_backbone_changes_nothing,
 )
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise AssertionError(message)
-
-
-def _require_equal(
-    actual: Tensor, expected: Tensor, message: str, exact: bool = False, rtol: float = 1e-6, atol: float = 1e-9
-) -> None:
-    rtol, atol = (0.0, 0.0) if exact else (rtol, atol)
-    torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol, msg=lambda text: f"{message}\n{text}")
-
-
-def _require_equal_gradients(
-    learner: Learner, reference: Learner, message: str, but_for_rounding: bool = False
-) -> None:
-    for (name, expected), actual in zip(reference.named_parameters(), learner.parameters()):
-        if not (but_for_rounding and _is_taken_out_again(name)):
-            text = f"gradients of {name}: {message}"
-            torch.testing.assert_close(
-                actual.grad, expected.grad, rtol=1e-9, atol=1e-11, msg=functools.partial("{}\n{}".format, text)
-            )
-
-
-def _is_taken_out_again(name: str) -> bool:
-    """Whether it is the bias of a convolution of Conv4, which BatchNorm takes out again."""
-    return "backbone" in name and name.endswith(".0.bias")
-
-
-def _accuracy(learner: Learner, episodes: Episodes) -> float:
-    return (learner.scores(episodes).argmax(-1) == episodes.query_labels).float().mean().item()
-
-
-def _error_of(call: Callable[[], object]) -> KshotError | None:
-    """The error that a call raises on purpose, or None."""
-    try:
-        call()
-    except KshotError as error:
-        return error
-    return None
