@@ -7,7 +7,7 @@ import io
 import os
 import shutil
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,11 @@ def make_split(
     )
 
 
+def make_dataset(splits: Mapping[str, Split]) -> Dataset:
+    """The dataset "toy" of splits by their names, "train+val" among them."""
+    return Dataset("toy", **{name.replace("+", "_"): split for name, split in splits.items()})
+
+
 @pytest.fixture
 def toy_split() -> Callable[..., Split]:
     return make_split
@@ -87,13 +92,7 @@ def toy_data() -> Dataset:
         name: make_split([24] * classes, name=name, size=16, seed=seed)
         for seed, (name, classes) in enumerate([("train", 12), ("val", 6), ("test", 6), ("train+val", 18)])
     }
-    return Dataset(
-        "toy",
-        train=splits["train"],
-        val=splits["val"],
-        test=splits["test"],
-        train_val=splits["train+val"],
-    )
+    return make_dataset(splits)
 
 
 @pytest.fixture

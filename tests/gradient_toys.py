@@ -109,6 +109,18 @@ def check_gradients(learner: nn.Module, expected: dict[str, Tensor], rtol: float
         )
 
 
+def check_equals_loss(
+    learner: InitializationLearner, loss_of: Callable[[InitializationLearner, Weights, Episodes], Tensor]
+) -> None:
+    """Loss and gradients of a learner are those of a loss that is written out on plain tensors."""
+    episodes, weights = draw_tasks(), weights_of(learner)
+    expected = loss_of(learner, weights, episodes)
+    gradients = torch.autograd.grad(expected, list(weights.values()))
+    measured = learner.accumulate_gradients(episodes)
+    torch.testing.assert_close(measured["loss"], expected.detach())
+    check_gradients(learner, dict(zip(weights, gradients)))
+
+
 def check_finite_differences(
     learner: InitializationLearner, objective: Callable[[], Tensor], step: float = 1e-5, rtol: float = 1e-6
 ) -> None:

@@ -107,7 +107,7 @@ def outcome(measured: Any) -> Any:
 
 MEASUREMENTS: dict[str, Callable[[Any], Any]] = {
     "evaluate": lambda split: evaluate(build("protonet"), split, **TEST),
-    "plan_evaluation": lambda split: plan_evaluation(build("protonet"), split, **TEST),
+    "plan_evaluation": lambda split: plan_evaluation(build("protonet"), split, **TEST, seed=0, within_domain=None),
     "extract_features": lambda split: extract_features(build("protonet"), split),
     "shared_features": lambda split: shared_features(build("protonet"), split),
     **{

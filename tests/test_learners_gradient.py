@@ -12,6 +12,7 @@ import pytest
 import torch
 from gradient_toys import (
     Weights,
+    check_equals_loss,
     check_finite_differences,
     check_gradients,
     draw_tasks,
@@ -68,14 +69,7 @@ def test_options_of_maml_combine_as_in_a_loop_written_out(
     first_order: bool, layers: str, learn_rates: bool, at_once: int
 ) -> None:
     options = {"first_order": first_order, "layers": layers, "learn_rates": learn_rates, "inner_steps": 3}
-    learner = smooth(MAML, inner_rate=0.3, tasks_at_once=at_once, **options)
-    episodes = draw_tasks()
-    weights = weights_of(learner)
-    expected = maml_loss(learner, weights, episodes)
-    gradients = torch.autograd.grad(expected, list(weights.values()))
-    measured = learner.accumulate_gradients(episodes)
-    torch.testing.assert_close(measured["loss"], expected.detach())
-    check_gradients(learner, dict(zip(weights, gradients)))
+    check_equals_loss(smooth(MAML, inner_rate=0.3, tasks_at_once=at_once, **options), maml_loss)
 
 
 @pytest.mark.parametrize("layers", ["all", "body", "head"])

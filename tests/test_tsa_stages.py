@@ -195,12 +195,17 @@ def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.Monke
         run_stages(tmp_path / "run")
 
 
-def test_other_options_cannot_be_resumed(pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = tmp_path / "run"
+def interrupted_in_solutions(run: Path, pretrained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run folder whose stages ended after the first chunk of task solutions."""
     with monkeypatch.context() as patch:
         interrupt_after(patch, SolutionFile, "append", 1)
         with pytest.raises(TrainingInterrupted):
             run_stages(run, pretrained=pretrained)
+    return run
+
+
+def test_other_options_cannot_be_resumed(pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = interrupted_in_solutions(tmp_path / "run", pretrained, monkeypatch)
     with pytest.raises(ConfigError, match=r"stages\.solutions was 20 and is 30"):
         run_stages(run, resume=True, pretrained=pretrained, solutions=30)
     with pytest.raises(CheckpointError, match=r"from something else \(it differs in shots\); delete the folder"):
@@ -213,11 +218,7 @@ def test_the_folder_of_another_run_is_left_alone(pretrained: Path) -> None:
 
 
 def test_damaged_solutions_are_told(pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        interrupt_after(patch, SolutionFile, "append", 1)
-        with pytest.raises(TrainingInterrupted):
-            run_stages(run, pretrained=pretrained)
+    run = interrupted_in_solutions(tmp_path / "run", pretrained, monkeypatch)
     file, progress = run / "solutions" / "solutions.npy", run / "solutions" / "progress.json"
     content, record = file.read_bytes(), progress.read_text()
     file.write_bytes(content[:-1])

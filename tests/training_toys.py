@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from conftest import make_split
+from conftest import make_dataset, make_split
 from torch import Tensor, nn
 
 import kshot.runs.checkpoints
@@ -56,19 +56,13 @@ def toy_dataset() -> Dataset:
         name: make_split([10] * classes, name=name, seed=seed)
         for seed, (name, classes) in enumerate([("train", 8), ("val", 4), ("test", 4), ("train+val", 12)])
     }
-    return Dataset(
-        "toy",
-        train=splits["train"],
-        val=splits["val"],
-        test=splits["test"],
-        train_val=splits["train+val"],
-    )
+    return make_dataset(splits)
 
 
 def toy_data_16() -> Dataset:
     """Twelve classes of ten images, 16x16, which are in every split."""
-    names = {"train": "train", "val": "val", "test": "test", "train_val": "train+val"}
-    return Dataset("toy", **{key: make_split([10] * 12, name=name, size=16) for key, name in names.items()})
+    names = ("train", "val", "test", "train+val")
+    return make_dataset({name: make_split([10] * 12, name=name, size=16) for name in names})
 
 
 def toy_learner(num_classes: int = 8, normalize_over: Literal["task", "batch"] = "task") -> MultiTask:

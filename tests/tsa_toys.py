@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from conftest import make_split
+from conftest import make_dataset, make_split
 
 from kshot.backbones import Conv4
 from kshot.data.dataset import Dataset
@@ -33,13 +33,7 @@ def domains_data() -> Dataset:
         name: make_split([8] * 8, name=name, size=16, domains=groups, seed=seed)
         for seed, name in enumerate(["train", "val", "test", "train+val"])
     }
-    return Dataset(
-        "toy",
-        train=splits["train"],
-        val=splits["val"],
-        test=splits["test"],
-        train_val=splits["train+val"],
-    )
+    return make_dataset(splits)
 
 
 def toy_tsa_maml(width: int = 4, **options: Any) -> TSAMAML:

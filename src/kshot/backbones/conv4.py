@@ -24,8 +24,6 @@ class Conv4(Backbone):
     ----------
     width
         Channels of every block; 64 in ProtoNet, 32 in MAML.
-    in_channels
-        Channels of the images.
     image_size
         Side of the images in pixels, at least 16; None for 28 with one channel, as glyphs and Omniglot have, and for 32
         otherwise, as CIFAR has.

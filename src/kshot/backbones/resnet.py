@@ -20,8 +20,6 @@ class ResNet(Backbone):
     ----------
     widths
         Channels of the four stages; (64, 128, 256, 512) is the narrow variant.
-    in_channels
-        Channels of the images.
     image_size
         Side of the images in pixels, at least 16.
     pooling

@@ -63,19 +63,14 @@ def forward_per_task(
         except RuntimeError as error:
             if "atching rule" not in str(error):
                 raise
-    alone = [  # vmap has no rule for one of the layers, such as an LSTM
-        forward_per_task(
-            network,
-            {name: weight[task : task + 1] for name, weight in parameters.items()},
-            inputs[task : task + 1],
-            parts=parts,
-            modulations={
-                name: (scale[task : task + 1], shift[task : task + 1]) for name, (scale, shift) in modulations.items()
-            },
-        )
-        for task in range(len(inputs))
-    ]
-    return torch.cat(alone)
+
+    def alone(task: slice) -> Tensor:
+        weights = {name: weight[task] for name, weight in parameters.items()}
+        of_task = {name: (scale[task], shift[task]) for name, (scale, shift) in modulations.items()}
+        return forward_per_task(network, weights, inputs[task], parts=parts, modulations=of_task)
+
+    # vmap has no rule for one of the layers, such as an LSTM
+    return torch.cat([alone(slice(task, task + 1)) for task in range(len(inputs))])
 
 
 def _forward(network: nn.Module, weights: Parameters, modulations: Modulations, images: Tensor) -> Tensor:

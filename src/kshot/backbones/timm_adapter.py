@@ -25,8 +25,6 @@ class Timm(Backbone):
     ----------
     model
         timm's name of the model, such as "resnet18" or "vit_tiny_patch16_224".
-    in_channels
-        Channels of the images.
     image_size
         Side of the images in pixels. A model of fixed input size is built for this size.
     pretrained

@@ -19,8 +19,6 @@ class WideResNet(Backbone):
 
     Parameters
     ----------
-    in_channels
-        Channels of the images.
     image_size
         Side of the images in pixels, at least 4.
     drop_rate

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from kshot.data.tasks import AnyDataset
 from kshot.errors import ConfigError, DataError, did_you_mean
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class CatalogEntry:
     """One dataset as ``kshot data list`` shows it.
 
@@ -38,8 +39,9 @@ class CatalogEntry:
     description: str
     classes: str
     obtain: str
+    _: KW_ONLY
     prepared: bool
-    size_bytes: int
+    size_bytes: int = 0
 
 
 def catalog(root: Path | str | None = None) -> list[CatalogEntry]:
@@ -49,16 +51,7 @@ def catalog(root: Path | str | None = None) -> list[CatalogEntry]:
 
 
 def _entry(name: str, root: Path | str | None) -> CatalogEntry:
-    def entry(description: str, classes: str, obtain: str, *, prepared: bool, size_bytes: int = 0) -> CatalogEntry:
-        return CatalogEntry(
-            name=name,
-            description=description,
-            classes=classes,
-            obtain=obtain,
-            prepared=prepared,
-            size_bytes=size_bytes,
-        )
-
+    entry = partial(CatalogEntry, name)
     if name in FAMILIES:
         return entry(FAMILIES[name].description, "-", "drawn as needed", prepared=True)
     source = SOURCES.get(name)

@@ -64,11 +64,8 @@ def adaptation_steps(
         Query images per class.
     tasks
         Number of tasks, at least 2; the intervals shrink with its square root.
-    seed
-        Names the set of tasks.
-    within_domain
-        Draw all classes of a task from one domain (alphabet, superclass), or from all domains; None for what the split
-        says.
+    seed, within_domain
+        As for `evaluate`.
     statistics
         Where BatchNorm statistics come from, "transductive" or "inductive"; None for the learners' usual.
     progress
@@ -179,23 +176,8 @@ def accuracy_by_groups(
     ----------
     learners
         TSA-MAML trained with several m, and MAML for m = 1, by name.
-    split
-        The classes that tasks are drawn from; a dataset stands for its test split.
-    ways
-        Classes per task.
-    shots
-        Support images per class.
-    queries
-        Query images per class.
-    tasks
-        Number of tasks, at least 2; the intervals shrink with its square root.
-    seed
-        Names the set of tasks.
-    within_domain
-        Draw all classes of a task from one domain (alphabet, superclass), or from all domains; None for what the split
-        says.
-    statistics
-        Where BatchNorm statistics come from, "transductive" or "inductive"; None for the learners' usual.
+    split, ways, shots, queries, tasks, seed, within_domain, statistics
+        As for `adaptation_steps`.
     progress
         Show bars on the terminal.
 
@@ -206,10 +188,8 @@ def accuracy_by_groups(
 
     Raises
     ------
-    ConfigError
-        If an option makes no sense, or a learner does not build on MAML or does not fit the images.
-    DataError
-        If the split is too small for the tasks.
+    ConfigError, DataError
+        As for `adaptation_steps`.
     """
     rows: list[Record] = []
     for name, learner in learners.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from kshot.errors import ConfigError, check_positive
+from kshot.errors import check_positive
 from kshot.experiments import plots
-from kshot.experiments.findings import Experiment, Findings, Record, experiments, over_seeds
+from kshot.experiments.findings import Experiment, Findings, Record, check_fit, experiments, over_seeds
 from kshot.intervals import fit_power_law, mean_interval
 from kshot.theory.infinite_width import Network, kernels
 from kshot.theory.predictors import predict_anil, predict_mtl
@@ -27,6 +28,7 @@ def mean_distance(first: Tensor, second: Tensor) -> float:
 
 
 @experiments.register("closeness-depth")
+@dataclass(kw_only=True, eq=False)
 class ClosenessDepth(Experiment):
     """MTL and ANIL approach each other with depth (W21, Figure 1a).
 
@@ -53,27 +55,18 @@ class ClosenessDepth(Experiment):
         Seeds of the tasks; one repetition each.
     """
 
-    def __init__(
-        self,
-        *,
-        depths: Sequence[int] = (3, 5, 10, 20, 30, 50, 70, 90, 110),
-        network: Network = "relu",
-        time: float = 0.0,
-        tasks: int = 20,
-        points: int = 10,
-        test_tasks: int = 20,
-        seeds: Sequence[int] = (0, 1, 2, 3, 4),
-    ) -> None:
-        check_positive(depths=depths, tasks=tasks, points=points, test_tasks=test_tasks)
-        if len(depths) < 3 or not seeds:
-            raise ConfigError(
-                f"the fit needs at least three depths and one seed, not {list(depths)} and {list(seeds)}; give more"
-            )
-        self.depths = sorted(depths)
-        self.network: Network = network
-        self.time = time
-        self.shape = {"tasks": tasks, "points": points, "test_tasks": test_tasks}
-        self.seeds = seeds
+    depths: Sequence[int] = (3, 5, 10, 20, 30, 50, 70, 90, 110)
+    network: Network = "relu"
+    time: float = 0.0
+    tasks: int = 20
+    points: int = 10
+    test_tasks: int = 20
+    seeds: Sequence[int] = (0, 1, 2, 3, 4)
+
+    def __post_init__(self) -> None:
+        check_positive(depths=self.depths, tasks=self.tasks, points=self.points, test_tasks=self.test_tasks)
+        check_fit(self.seeds, depths=self.depths)
+        self.depths = sorted(self.depths)
 
     def run(self, *, progress: bool = False) -> Findings:
         """The distance for every depth, its fitted exponent, and the picture."""
@@ -90,7 +83,7 @@ class ClosenessDepth(Experiment):
 
     def _distances(self, seed: int, depth: int) -> tuple[float, float]:
         """The mean norm over a task's query points, and the root mean square per point."""
-        tasks = squared_distance_tasks(seed, **self.shape)
+        tasks = squared_distance_tasks(seed, tasks=self.tasks, points=self.points, test_tasks=self.test_tasks)
         kernel = functools.partial(kernels, depth=depth, network=self.network)
         anil = predict_anil(kernel, tasks, time=self.time).values
         mtl = predict_mtl(kernel, tasks, time=self.time).values
@@ -114,7 +107,7 @@ class ClosenessDepth(Experiment):
 
     def _protocol(self) -> str:
         return (
-            f"{self.shape['tasks']} training tasks of {self.shape['points']} points, {self.shape['test_tasks']} test "
+            f"{self.tasks} training tasks of {self.points} points, {self.test_tasks} test "
             f"tasks, lambda t = {self.time:g}"
         )
 

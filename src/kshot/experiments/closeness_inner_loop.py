@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from matplotlib.figure import Figure
@@ -15,9 +15,10 @@ from tqdm import tqdm
 from kshot.errors import ConfigError, check_positive
 from kshot.experiments import plots
 from kshot.experiments.closeness_depth import mean_distance
-from kshot.experiments.findings import Experiment, Findings, Record, experiments, over_seeds
+from kshot.experiments.findings import Findings, Record, experiments, over_seeds
 from kshot.experiments.finite_training import Trained, stable_rate, train_anil, train_mtl
 from kshot.experiments.finite_width import INNER_STEPS
+from kshot.experiments.trained_networks import TrainedNetworks
 from kshot.intervals import mean_interval
 from kshot.theory.infinite_width import kernels
 from kshot.theory.networks import ReLUNetwork
@@ -30,7 +31,8 @@ Measured = Mapping[str, float]
 
 
 @experiments.register("closeness-inner-loop")
-class ClosenessInnerLoop(Experiment):
+@dataclass(kw_only=True, eq=False)
+class ClosenessInnerLoop(TrainedNetworks):
     """MTL and ANIL against the length of the inner loop, lambda tau (W21, Figure 1b).
 
     Three answers: by the formulas of Lemma 1, in which lambda tau cancels; by the formula without the G_tau that it
@@ -60,41 +62,32 @@ class ClosenessInnerLoop(Experiment):
         Learning rate times steps of the test task's head, for the curve with adapted heads.
     tolerance
         Training ends when the residuals after the inner loop are below this share of the targets.
-    max_steps
-        Training ends after so many steps at the latest.
-    seeds
-        Seeds of tasks and initial weights; one repetition each.
     """
 
-    def __init__(
-        self,
-        *,
-        paper_times: Sequence[float] = (0, 0.001, 0.002, 0.003, 0.004, 0.005),
-        paper_depth: int = 10,
-        inner_times: Sequence[float] = (0, 0.0025, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5),
-        width: int = 512,
-        depth: int = 4,
-        tasks: int = 8,
-        points: int = 5,
-        target_scale: float = 0.1,
-        adaptation_time: float = 0.5,
-        tolerance: float = 1e-3,
-        max_steps: int = 2000,
-        seeds: Sequence[int] = (0, 1, 2),
-    ) -> None:
-        check_positive(paper_depth=paper_depth, width=width, depth=depth, tasks=tasks, points=points)
-        check_positive(target_scale=target_scale, tolerance=tolerance, max_steps=max_steps)
-        if not paper_times or not inner_times or not seeds or min(*paper_times, *inner_times) < 0:
+    paper_times: Sequence[float] = (0, 0.001, 0.002, 0.003, 0.004, 0.005)
+    paper_depth: int = 10
+    inner_times: Sequence[float] = (0, 0.0025, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5)
+    width: int = 512
+    depth: int = 4
+    tasks: int = 8
+    points: int = 5
+    target_scale: float = 0.1
+    adaptation_time: float = 0.5
+    tolerance: float = 1e-3
+    max_steps: int = 2000
+    seeds: Sequence[int] = (0, 1, 2)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(paper_depth=self.paper_depth, width=self.width)
+        if (
+            not self.paper_times
+            or not self.inner_times
+            or not self.seeds
+            or min(*self.paper_times, *self.inner_times) < 0
+        ):
             raise ConfigError("paper_times, inner_times and seeds need at least one value each, and no time is below 0")
-        self.paper_times = sorted(paper_times)
-        self.paper_depth = paper_depth
-        self.inner_times = sorted(inner_times)
-        self.width, self.depth = width, depth
-        self.shape = {"tasks": tasks, "points": points, "test_tasks": 10}
-        self.target_scale = target_scale
-        self.adaptation_time = adaptation_time
-        self.tolerance, self.max_steps = tolerance, max_steps
-        self.seeds = seeds
+        self.paper_times, self.inner_times = sorted(self.paper_times), sorted(self.inner_times)
 
     def run(self, *, progress: bool = False) -> Findings:
         """The distance for every curve and time, and the picture."""
@@ -118,7 +111,7 @@ class ClosenessInnerLoop(Experiment):
     def _protocol(self) -> str:
         return (
             f"formula at L = {self.paper_depth} on 20 tasks of 10 points; networks of width {self.width}, "
-            f"L = {self.depth}, {self.shape['tasks']} tasks of {self.shape['points']} points, targets times "
+            f"L = {self.depth}, {self.tasks} tasks of {self.points} points, targets times "
             f"{self.target_scale:g}, {INNER_STEPS} inner steps"
         )
 
@@ -136,7 +129,7 @@ class ClosenessInnerLoop(Experiment):
 
     def _by_training(self, seed: int) -> Iterator[tuple[str, float, Measured]]:
         """Trained networks, and the formula trained as long: (curve, time, what was measured)."""
-        tasks = squared_distance_tasks(seed, **self.shape).scaled(self.target_scale)
+        tasks = self.drawn(seed)
         size = tasks.query.shape[-1]
         network = ReLUNetwork(size, width=self.width, depth=self.depth, seed=seed, dtype=torch.float32)
         kernel = functools.partial(kernels, depth=self.depth)

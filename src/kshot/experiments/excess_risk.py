@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from tqdm import tqdm
@@ -29,6 +30,7 @@ _REDRAWN_TASKS, _DRAWS = 250, 16  # tasks, and sets of samples of each, for the 
 
 
 @experiments.register("excess-risk")
+@dataclass(kw_only=True, eq=False)
 class ExcessRisk(Experiment):
     """The risk of MAML and TSA-MAML against the bounds of Z21, Theorems 1 and 2.
 
@@ -56,35 +58,36 @@ class ExcessRisk(Experiment):
         Each seed gives a mixture, a training of both learners, and tasks; intervals are over seeds.
     """
 
-    def __init__(
-        self,
-        *,
-        steps: Sequence[int] = (0, 1, 2, 3, 5, 7, 10, 15, 20, 30),
-        shots: int = 10,
-        rate: float = 1.0,
-        groups: int = 3,
-        initializations: int = 3,
-        dimension: int = 5,
-        tasks: int = 1000,
-        seeds: Sequence[int] = (0, 1, 2, 3, 4),
-    ) -> None:
-        check_positive(shots=shots, rate=rate, groups=groups, initializations=initializations, tasks=tasks)
-        if min(steps, default=-1) < 0:
-            raise ConfigError(f"steps are {list(steps)}; give at least one, and none below 0")
-        if len(set(seeds)) < 2:
+    steps: Sequence[int] = (0, 1, 2, 3, 5, 7, 10, 15, 20, 30)
+    shots: int = 10
+    rate: float = 1.0
+    groups: int = 3
+    initializations: int = 3
+    dimension: int = 5
+    tasks: int = 1000
+    seeds: Sequence[int] = (0, 1, 2, 3, 4)
+
+    def __post_init__(self) -> None:
+        check_positive(shots=self.shots, rate=self.rate, groups=self.groups, tasks=self.tasks)
+        check_positive(initializations=self.initializations)
+        if min(self.steps, default=-1) < 0:
+            raise ConfigError(f"steps are {list(self.steps)}; give at least one, and none below 0")
+        if len(set(self.seeds)) < 2:
             raise ConfigError(
-                f"seeds are {list(seeds)}, but intervals are over seeds; give at least two different ones"
+                f"seeds are {list(self.seeds)}, but intervals are over seeds; give at least two different ones"
             )
-        if rate > 1:
-            raise ConfigError(f"rate is {rate}, in units of 1 / L_s, but the bounds hold up to 1 only; lower it")
-        if groups > dimension:
+        if self.rate > 1:
+            raise ConfigError(f"rate is {self.rate}, in units of 1 / L_s, but the bounds hold up to 1 only; lower it")
+        if self.groups > self.dimension:
             raise ConfigError(
-                f"the orthogonal centres of {groups} groups do not fit into dimension {dimension}; give fewer groups"
+                f"the orthogonal centres of {self.groups} groups do not fit into dimension {self.dimension}; "
+                "give fewer groups"
             )
-        if initializations > CLUSTERED_TASKS:
-            raise ConfigError(f"k-means cannot find {initializations} groups among {CLUSTERED_TASKS} tasks; give fewer")
-        self.steps, self.shots, self.rate, self.groups = sorted(steps), shots, rate, groups
-        self.initializations, self.dimension, self.tasks, self.seeds = initializations, dimension, tasks, seeds
+        if self.initializations > CLUSTERED_TASKS:
+            raise ConfigError(
+                f"k-means cannot find {self.initializations} groups among {CLUSTERED_TASKS} tasks; give fewer"
+            )
+        self.steps = sorted(self.steps)
 
     def run(self, *, progress: bool = False) -> Findings:
         """Measure on tasks of the mixture, then on the coin."""

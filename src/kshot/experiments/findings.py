@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
+from kshot.errors import ConfigError
 from kshot.files import csv_text
 from kshot.registry import Registry
 
@@ -82,6 +83,15 @@ class Findings:
 def over_seeds(seeds: Sequence[int]) -> str:
     """What the intervals of an experiment are over, for its verdict: ``95% intervals over 2 seeds (0 1)``."""
     return f"95% intervals over {len(seeds)} seeds ({' '.join(map(str, seeds))})"
+
+
+def check_fit(seeds: Sequence[int], **values: Sequence[int]) -> None:
+    """ConfigError unless there are at least three values, such as depths, to fit a power law to, and a seed."""
+    for name, given in values.items():
+        if len(given) < 3 or not seeds:
+            raise ConfigError(
+                f"the fit needs at least three {name} and one seed, not {list(given)} and {list(seeds)}; give more"
+            )
 
 
 def _cell(value: float | int | str) -> str:

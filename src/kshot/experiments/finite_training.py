@@ -136,10 +136,8 @@ def train_anil(
 
     Parameters
     ----------
-    network
-        A network of one output; it is left as it is.
-    tasks
-        Training tasks of equal length, with scalar targets.
+    network, tasks, max_steps
+        As for `train_mtl`.
     rate
         Learning rate of the outer loop, as in `train_mtl`.
     inner_time
@@ -148,17 +146,11 @@ def train_anil(
         Gradient steps of the inner loop.
     tolerance
         Training ends when the norm of the residuals after the inner loop is below this share of that of the targets.
-    max_steps
-        Training ends after so many steps at the latest.
 
     Raises
     ------
-    DivergenceError
-        If the residuals grow to ten times the targets.
-    ConfigError
-        If an option is out of range.
-    DataError
-        If tasks differ in length.
+    DivergenceError, ConfigError, DataError
+        As for `train_mtl`.
     """
     if inner_steps < 1 or not inner_time >= 0:
         raise ConfigError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,16 +12,16 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
-from kshot.errors import ConfigError, check_positive
+from kshot.errors import check_positive
 from kshot.experiments import plots
-from kshot.experiments.findings import Experiment, Findings, Record, experiments, over_seeds
+from kshot.experiments.findings import Findings, Record, check_fit, experiments, over_seeds
 from kshot.experiments.finite_training import stable_rate, train_anil, train_mtl
+from kshot.experiments.trained_networks import TrainedNetworks
 from kshot.intervals import PowerLaw, fit_power_law, mean_interval
 from kshot.theory.empirical import empirical_kernels
 from kshot.theory.infinite_width import Kernels, kernels
 from kshot.theory.networks import ReLUNetwork
 from kshot.theory.predictors import predict_anil, predict_mtl
-from kshot.theory.tasks import squared_distance_tasks
 
 _MEASURES = {
     "mtl": "MTL, trained network against kernel predictor",
@@ -38,7 +39,8 @@ def relative_error(values: Tensor, wanted: Tensor) -> float:
 
 
 @experiments.register("finite-width")
-class FiniteWidth(Experiment):
+@dataclass(kw_only=True, eq=False)
+class FiniteWidth(TrainedNetworks):
     """Trained networks predict what the kernels say, up to an error that falls with width (W21, Lemma 1).
 
     Networks are trained by full-batch gradient descent until they fit the training tasks: MTL with one head per task,
@@ -62,38 +64,23 @@ class FiniteWidth(Experiment):
         them.
     tolerance
         Training ends when the residuals are below this share of the targets.
-    max_steps
-        Training ends after so many steps at the latest.
-    seeds
-        Seeds of tasks and initial weights; one repetition each.
     """
 
-    def __init__(
-        self,
-        *,
-        widths: Sequence[int] = (64, 128, 256, 512, 1024),
-        depth: int = 4,
-        inner_time: float = 0.05,
-        tasks: int = 8,
-        points: int = 5,
-        target_scale: float = 0.1,
-        tolerance: float = 1e-3,
-        max_steps: int = 5000,
-        seeds: Sequence[int] = (0, 1, 2, 3, 4),
-    ) -> None:
-        check_positive(widths=widths, depth=depth, tasks=tasks, points=points, target_scale=target_scale)
-        if len(widths) < 3 or not seeds:
-            raise ConfigError(
-                f"the fit needs at least three widths and one seed, not {list(widths)} and {list(seeds)}; give more"
-            )
-        self.widths = sorted(widths)
-        self.depth = depth
-        self.inner_time = inner_time
-        self.shape = {"tasks": tasks, "points": points, "test_tasks": 10}
-        self.target_scale = target_scale
-        self.tolerance = tolerance
-        self.max_steps = max_steps
-        self.seeds = seeds
+    widths: Sequence[int] = (64, 128, 256, 512, 1024)
+    depth: int = 4
+    inner_time: float = 0.05
+    tasks: int = 8
+    points: int = 5
+    target_scale: float = 0.1
+    tolerance: float = 1e-3
+    max_steps: int = 5000
+    seeds: Sequence[int] = (0, 1, 2, 3, 4)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(widths=self.widths)
+        check_fit(self.seeds, widths=self.widths)
+        self.widths = sorted(self.widths)
 
     def run(self, *, progress: bool = False) -> Findings:
         """The errors for every width, their fitted exponents, and the picture."""
@@ -120,13 +107,13 @@ class FiniteWidth(Experiment):
 
     def _protocol(self) -> str:
         return (
-            f"L = {self.depth}, {self.shape['tasks']} training tasks of {self.shape['points']} points, targets times "
+            f"L = {self.depth}, {self.tasks} training tasks of {self.points} points, targets times "
             f"{self.target_scale:g}, lambda tau = {self.inner_time:g}, widths {self.widths[0]} to {self.widths[-1]}"
         )
 
     def _errors(self, seed: int, width: int) -> Mapping[str, float]:
         """The relative errors of one width, by the names of `_MEASURES`."""
-        tasks = squared_distance_tasks(seed, **self.shape).scaled(self.target_scale)
+        tasks = self.drawn(seed)
         network = ReLUNetwork(tasks.query.shape[-1], width=width, depth=self.depth, seed=seed, dtype=torch.float32)
         closed_form = functools.partial(kernels, depth=self.depth)
         at_start = functools.partial(_kernels_of, network)

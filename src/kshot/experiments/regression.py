@@ -102,7 +102,7 @@ def step_errors(
     tasks
         Number of tasks, at least 2; the intervals shrink with its square root.
     seed
-        Names the set of tasks.
+        As for `evaluate`.
     progress
         Show a bar on the terminal.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
@@ -12,13 +13,14 @@ from tqdm import tqdm
 
 from kshot.errors import ConfigError, check_positive
 from kshot.experiments import plots
-from kshot.experiments.findings import Experiment, Findings, Record, experiments, over_seeds
+from kshot.experiments.findings import Experiment, Findings, Record, check_fit, experiments, over_seeds
 from kshot.intervals import fit_power_law, mean_interval
 from kshot.theory.infinite_width import Network, kernels
 from kshot.theory.tasks import squared_distance_tasks
 
 
 @experiments.register("spectrum")
+@dataclass(kw_only=True, eq=False)
 class Spectrum(Experiment):
     """The matrices that MTL and ANIL invert approach each other like 1/L^2 (W21, proof of Theorem 1).
 
@@ -39,27 +41,19 @@ class Spectrum(Experiment):
         Seeds of the tasks; one repetition each.
     """
 
-    def __init__(
-        self,
-        *,
-        depths: Sequence[int] = (5, 10, 20, 40, 80, 160, 320),
-        networks: Sequence[Network] = ("relu", "residual", "residual-postnorm", "residual-prenorm"),
-        tasks: int = 20,
-        points: int = 10,
-        seeds: Sequence[int] = (0, 1, 2, 3, 4),
-    ) -> None:
-        check_positive(depths=depths, tasks=tasks, points=points)
-        if len(depths) < 3 or not seeds:
-            raise ConfigError(
-                f"the fit needs at least three depths and one seed, not {list(depths)} and {list(seeds)}; give more"
-            )
-        unknown = set(networks) - set(get_args(Network))
-        if unknown or not networks:
-            raise ConfigError(f"networks are {list(networks)}; choose among {', '.join(get_args(Network))}")
-        self.depths = sorted(depths)
-        self.networks = networks
-        self.shape = {"tasks": tasks, "points": points, "test_tasks": 1}
-        self.seeds = seeds
+    depths: Sequence[int] = (5, 10, 20, 40, 80, 160, 320)
+    networks: Sequence[Network] = ("relu", "residual", "residual-postnorm", "residual-prenorm")
+    tasks: int = 20
+    points: int = 10
+    seeds: Sequence[int] = (0, 1, 2, 3, 4)
+
+    def __post_init__(self) -> None:
+        check_positive(depths=self.depths, tasks=self.tasks, points=self.points)
+        check_fit(self.seeds, depths=self.depths)
+        unknown = set(self.networks) - set(get_args(Network))
+        if unknown or not self.networks:
+            raise ConfigError(f"networks are {list(self.networks)}; choose among {', '.join(get_args(Network))}")
+        self.depths = sorted(self.depths)
 
     def run(self, *, progress: bool = False) -> Findings:
         """The norm for every network and depth, the fitted exponents, and the picture."""
@@ -83,13 +77,13 @@ class Spectrum(Experiment):
         )
         verdict = (
             f"exponent of |T^-1 - Phi_MTL^-1| over L = {self.depths[-3:]}, -2 expected: {exponents}; "
-            f"{self.shape['tasks']} training tasks of {self.shape['points']} points, {over_seeds(self.seeds)}"
+            f"{self.tasks} training tasks of {self.points} points, {over_seeds(self.seeds)}"
         )
         return Findings(rows, verdict, lambda figure: self._draw(figure, rows))
 
     def _norm(self, seed: int, depth: int, network: Network) -> float:
         """|T^-1 - Phi_MTL^-1| on the tasks of one seed."""
-        inputs = squared_distance_tasks(seed, **self.shape).inputs
+        inputs = squared_distance_tasks(seed, tasks=self.tasks, points=self.points, test_tasks=1).inputs
         task = torch.arange(len(inputs)).repeat_interleave(len(inputs[0]))
         nngp, ntk = kernels(torch.cat(list(inputs)), depth=depth, network=network)
         mtl = ntk - nngp * (task[:, None] != task)

@@ -118,17 +118,10 @@ def task_map(
 
     Parameters
     ----------
-    learners
-        TSA-MAML, trained, by the names that the picture shows.
-    split
-        The classes that tasks are drawn from; a dataset stands for its test split. Tasks keep to one of its domains
-        (dataset of a mixture, alphabet, superclass).
+    learners, split, ways, shots
+        As for `group_usage`.
     method
         How many dimensions become two: "tsne" keeps neighbours together, "pca" is linear.
-    ways
-        Classes per task.
-    shots
-        Support images per class.
     tasks
         Tasks per domain, at least 2.
     seed
@@ -143,10 +136,8 @@ def task_map(
 
     Raises
     ------
-    ConfigError
-        If an option makes no sense, or a learner is no TSA-MAML or does not fit the images.
-    DataError
-        If the split is too small for the tasks.
+    ConfigError, DataError
+        As for `group_usage`.
     """
     if method not in ("tsne", "pca"):
         raise ConfigError(f"method is {method!r}; choose one of: tsne, pca")

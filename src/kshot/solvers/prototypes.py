@@ -58,19 +58,7 @@ def cosine(features: Tensor, labels: Tensor, ways: int) -> LinearHead:
     A query of another length scales all scores by the same factor, so the predicted class is the same. A feature or
     mean of zeros stays zero and scores 0.
 
-    Parameters
-    ----------
-    features
-        Support features (B, S, D), floating point. Gradients flow back to them.
-    labels
-        Their classes, (B, S) int64 in 0..ways-1; classes may have different numbers of images.
-    ways
-        N, the number of classes.
-
-    Raises
-    ------
-    ConfigError, DataError, DivergenceError
-        As `check_support`.
+    Parameters and errors are those of `nearest_centroid`.
     """
     check_support(features, labels, ways)
     prototypes = normalize(class_means(normalize(features, dim=-1), labels, ways), dim=-1)

@@ -44,7 +44,7 @@ def check_backbone(make: Callable[..., Backbone], *, image_size: int = 16, **opt
     Raises
     ------
     AssertionError
-        A promise is broken; the message says which.
+        As for `check_learner`: which promise is broken.
 
     Examples
     --------

@@ -14,6 +14,7 @@ from kshot.learners.base import Learner
 
 
 def require(condition: bool, message: str) -> None:
+    """AssertionError with this message unless the condition holds."""
     if not condition:
         raise AssertionError(message)
 
@@ -21,11 +22,13 @@ def require(condition: bool, message: str) -> None:
 def require_equal(
     actual: Tensor, expected: Tensor, message: str, exact: bool = False, rtol: float = 1e-6, atol: float = 1e-9
 ) -> None:
+    """AssertionError unless the numbers are close, or the same if they must be exact."""
     rtol, atol = (0.0, 0.0) if exact else (rtol, atol)
     torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol, msg=lambda text: f"{message}\n{text}")
 
 
 def require_equal_gradients(learner: Learner, reference: Learner, message: str, but_for_rounding: bool = False) -> None:
+    """AssertionError unless both learners have the same gradients, but for those that are rounding alone."""
     for (name, expected), actual in zip(reference.named_parameters(), learner.parameters()):
         if not (but_for_rounding and is_taken_out_again(name)):
             text = f"gradients of {name}: {message}"
@@ -40,6 +43,7 @@ def is_taken_out_again(name: str) -> bool:
 
 
 def accuracy_on(learner: Learner, episodes: Episodes) -> float:
+    """The accuracy of a learner on all query images."""
     return (learner.scores(episodes).argmax(-1) == episodes.query_labels).float().mean().item()
 
 

@@ -108,12 +108,12 @@ def predict_mtl(
     DataError
         If a system is singular, or shapes do not fit.
     ConfigError
-        For a negative time.
+        As for `adapt_head`.
 
     Warns
     -----
     ConditionWarning
-        If a condition number is above 1e12.
+        As for `adapt_head`.
     """
     _check_time(training_time=training_time)
     points, columns, task = _joined(tasks)
@@ -145,12 +145,8 @@ def predict_anil(
 
     Parameters
     ----------
-    kernel
-        Kernels of the network.
-    tasks
-        Training tasks, and the test tasks whose query points are predicted.
-    time
-        Learning rate times steps of the test task's head; 0 leaves the head that all tasks started from.
+    kernel, tasks, time
+        As for `predict_mtl`.
     inner_time
         Learning rate times steps of the inner loop, lambda tau.
     training_time
@@ -161,15 +157,13 @@ def predict_anil(
 
     Raises
     ------
-    DataError
-        If a system is singular, or shapes do not fit.
-    ConfigError
-        For a negative time, or for fewer than one inner step.
+    DataError, ConfigError
+        As for `predict_mtl`; a ConfigError for fewer than one inner step, too.
 
     Warns
     -----
     ConditionWarning
-        If a condition number is above 1e12.
+        As for `predict_mtl`.
     """
     _check_time(inner_time=inner_time, training_time=training_time)
     if inner_steps is not None and inner_steps < 1:
