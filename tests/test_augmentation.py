@@ -15,13 +15,13 @@ from torch import Tensor
 
 from kshot.data import augmentation as augmentation_module
 from kshot.data.augmentation import (
-    AugmentationParameters,
     PhotoAugmentation,
     augmentation_for,
     normalize,
     to_float,
 )
 from kshot.data.dataset import Normalization
+from kshot.data.pixels import AugmentationParameters
 from kshot.errors import ConfigError
 
 OPERATIONS = ("brightness", "contrast", "saturation")

@@ -13,7 +13,8 @@ from test_sources import prepare_part
 from kshot import data
 from kshot.data.classes import ClassInfo
 from kshot.data.episodes import EpisodeSampler, TaskShape
-from kshot.data.regression import FAMILIES, RegressionDataset, RegressionSampler
+from kshot.data.regression import FAMILIES, RegressionDataset
+from kshot.data.regression_sampler import RegressionSampler
 from kshot.data.tasks import fitting_shape
 from kshot.data.writing import Contents, write
 from kshot.errors import ConfigError, DataError

@@ -10,7 +10,8 @@ import pytest
 from scipy import stats
 
 from kshot import seeding
-from kshot.data.episodes import EpisodeSampler, ImageSampler, TaskShape, draw_without_replacement
+from kshot.data.episodes import EpisodeSampler, TaskShape, draw_without_replacement
+from kshot.data.image_sampler import ImageSampler
 from kshot.errors import ConfigError, DataError
 
 

@@ -15,11 +15,11 @@ from kshot.data.regression import (
     FAMILIES,
     Family,
     RegressionDataset,
-    RegressionSampler,
     normal,
     point_counters,
     uniform,
 )
+from kshot.data.regression_sampler import RegressionSampler
 from kshot.data.tasks import task_sampler
 from kshot.errors import ConfigError, DataError
 from kshot.evaluation import evaluate

@@ -7,7 +7,8 @@ from typing import overload
 
 from kshot.data.dataset import Dataset, Split
 from kshot.data.episodes import EpisodeSampler, Sampler, TaskShape
-from kshot.data.regression import RegressionDataset, RegressionSampler, RegressionSplit
+from kshot.data.regression import RegressionDataset, RegressionSplit
+from kshot.data.regression_sampler import RegressionSampler
 from kshot.errors import ConfigError
 
 AnySplit = Split | RegressionSplit

@@ -62,6 +62,10 @@ class ClosenessInnerLoop(TrainedNetworks):
         Learning rate times steps of the test task's head, for the curve with adapted heads.
     tolerance
         Training ends when the residuals after the inner loop are below this share of the targets.
+    max_steps
+        Training ends after so many steps at the latest.
+    seeds
+        Seeds of tasks and initial weights; one repetition each.
     """
 
     paper_times: Sequence[float] = (0, 0.001, 0.002, 0.003, 0.004, 0.005)

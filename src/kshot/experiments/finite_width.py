@@ -64,6 +64,10 @@ class FiniteWidth(TrainedNetworks):
         them.
     tolerance
         Training ends when the residuals are below this share of the targets.
+    max_steps
+        Training ends after so many steps at the latest.
+    seeds
+        Seeds of tasks and initial weights; one repetition each.
     """
 
     widths: Sequence[int] = (64, 128, 256, 512, 1024)

@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from kshot.data.dataset import SplitName
 from kshot.data.episodes import Episodes, IntArray, TaskShape
-from kshot.data.regression import RegressionDataset, RegressionSampler
+from kshot.data.regression import RegressionDataset
+from kshot.data.regression_sampler import RegressionSampler
 from kshot.data.tasks import AnyDataset
 from kshot.errors import ConfigError
 from kshot.evaluation.fit import check_images

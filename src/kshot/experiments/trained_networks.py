@@ -10,15 +10,7 @@ from kshot.theory.tasks import RegressionTasks, squared_distance_tasks
 
 
 class TrainedNetworks(Experiment):
-    """An experiment on networks that full-batch gradient descent trains until they fit the training tasks.
-
-    Parameters
-    ----------
-    max_steps
-        Training ends after so many steps at the latest.
-    seeds
-        Seeds of tasks and initial weights; one repetition each.
-    """
+    """An experiment on networks that full-batch gradient descent trains until they fit the training tasks."""
 
     depth: int
     tasks: int

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from kshot.backbones.registry import Backbone
 from kshot.backbones.task_batch import batch_of_tasks
 from kshot.data.dataset import Split
-from kshot.data.episodes import Episodes, ImageSampler, TaskShape
+from kshot.data.episodes import Episodes, TaskShape
+from kshot.data.image_sampler import ImageSampler
 from kshot.data.tasks import AnySplit
 from kshot.errors import check_positive
 from kshot.learners.base import FeatureLearner, learners

@@ -15,7 +15,8 @@ from kshot.backbones.film import Modulations, modulated, modulated_layers
 from kshot.backbones.registry import Backbone
 from kshot.backbones.task_batch import batch_of_tasks
 from kshot.data.dataset import Split
-from kshot.data.episodes import Episodes, ImageSampler, IntArray, Sampler, TaskShape
+from kshot.data.episodes import Episodes, IntArray, Sampler, TaskShape
+from kshot.data.image_sampler import ImageSampler
 from kshot.data.tasks import AnySplit
 from kshot.errors import check_not_negative, check_positive
 from kshot.learners.base import Learner, accuracy, learners, task_losses
