@@ -71,7 +71,7 @@ def test_cached_features_give_what_the_images_give(learner, toy_data, adaptation
 
 def test_a_task_does_not_depend_on_how_many_are_asked_for(learner, toy_data, monkeypatch):
     many = evaluate(learner, toy_data.test, ways=4, shots=2, queries=5, tasks=30, seed=1)
-    monkeypatch.setattr("kshot.evaluation.protocol._CHUNK_BYTES", 1)
+    monkeypatch.setattr("kshot.evaluation.answering._CHUNK_BYTES", 1)
     few = evaluate(learner, toy_data.test, ways=4, shots=2, queries=5, tasks=7, seed=1)
     np.testing.assert_array_equal(many.accuracies[:7], few.accuracies)
 

@@ -22,7 +22,8 @@ from kshot.evaluation.fit import check_images
 from kshot.evaluation.protocol import evaluate, plan_evaluation, shared_features
 from kshot.experiments.adaptation_curves import accuracy_by_groups, adaptation_steps
 from kshot.experiments.regression import step_errors, task_fits
-from kshot.experiments.task_domains import group_usage, task_map
+from kshot.experiments.task_domains import group_usage
+from kshot.experiments.task_maps import task_map
 from kshot.learners import MAML, ProtoNet, learners
 from kshot.measures import ACCURACY, SQUARED_ERROR
 

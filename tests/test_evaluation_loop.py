@@ -18,9 +18,9 @@ import kshot
 from kshot.data.augmentation import prepare_images
 from kshot.data.episodes import Episodes, EpisodeSampler, TaskShape
 from kshot.errors import DivergenceError
-from kshot.evaluation import features, protocol, results, task_loop
+from kshot.evaluation import answering, features, protocol, results, task_loop
 from kshot.evaluation.task_loop import for_tasks
-from kshot.experiments import adaptation_curves, regression, task_domains
+from kshot.experiments import adaptation_curves, regression, task_domains, task_maps
 from kshot.tsa import clustering, solutions
 
 NUMBERS = np.asarray([7, 3, 9, 0, 12])
@@ -102,7 +102,19 @@ def test_no_measurement_prepares_tasks_by_itself() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    [features, protocol, results, task_loop, adaptation_curves, task_domains, regression, clustering, solutions],
+    [
+        answering,
+        features,
+        protocol,
+        results,
+        task_loop,
+        adaptation_curves,
+        task_domains,
+        task_maps,
+        regression,
+        clustering,
+        solutions,
+    ],
     ids=lambda module: module.__name__,
 )
 def test_options_are_given_by_name(module: ModuleType) -> None:

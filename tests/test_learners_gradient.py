@@ -14,12 +14,10 @@ from gradient_toys import (
     Weights,
     check_equals_loss,
     check_finite_differences,
-    check_gradients,
     draw_tasks,
     loss,
     mean_over_tasks,
     smooth,
-    weights_of,
 )
 from torch import Tensor
 

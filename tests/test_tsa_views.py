@@ -23,7 +23,8 @@ from kshot.data.episodes import EpisodeSampler, TaskShape
 from kshot.errors import ConfigError
 from kshot.evaluation.protocol import evaluate
 from kshot.experiments.findings import Findings
-from kshot.experiments.task_domains import neighbours_of_domain, tasks_of_domains, two_dimensions
+from kshot.experiments.task_domains import tasks_of_domains
+from kshot.experiments.task_maps import neighbours_of_domain, two_dimensions
 from kshot.intervals import mean_interval
 from kshot.learners import ProtoNet
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import pydoc
 import re
 import sys
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any, get_type_hints
 
 from docstring_parser import DocstringStyle
@@ -25,7 +27,7 @@ def parameter_texts(function: Callable[..., Any]) -> dict[str, str]:
     """What the sections "Parameters" and "Attributes" of numpydoc docstrings say about each parameter.
 
     A class takes from its bases what its own docstring leaves out, and a text such as "As for `evaluate`." is that of
-    the function or class with this name in the same file.
+    the function or class with this name, in the same file unless the name is dotted.
     """
     known = set(inspect.signature(function).parameters)
     documented = reversed(function.__mro__) if inspect.isclass(function) else [function]
@@ -34,8 +36,13 @@ def parameter_texts(function: Callable[..., Any]) -> dict[str, str]:
         for entry in parse_docstring(part.__doc__ or "", DocstringStyle.NUMPYDOC).params:
             names = set(entry.arg_name.split(", ")) & known
             text = " ".join((entry.description or "").split())
-            reference = re.fullmatch(r"As for `(\w+)`\.", text)
-            place = getattr(sys.modules[part.__module__], reference[1], None) if reference else None
+            reference = re.fullmatch(r"As for `([\w.]+)`\.", text)
+            place = _named(reference[1], sys.modules[part.__module__]) if reference else None
             there = {} if place is None else parameter_texts(place)
             texts |= {name: there.get(name, text) for name in names}
     return texts
+
+
+def _named(name: str, module: ModuleType) -> Any:
+    """What has this name in a module, or what has this dotted name; None for neither."""
+    return pydoc.locate(name) if "." in name else getattr(module, name, None)

@@ -17,7 +17,8 @@ from kshot.data.dataset import Dataset, SplitName
 from kshot.errors import CheckpointError, ConfigError
 from kshot.experiments.adaptation_curves import accuracy_by_groups, adaptation_steps
 from kshot.experiments.findings import Findings
-from kshot.experiments.task_domains import group_usage, task_map
+from kshot.experiments.task_domains import group_usage
+from kshot.experiments.task_maps import task_map
 from kshot.learners import TSAMAML, Learner
 from kshot.runs.config import build_learner
 from kshot.runs.run import Run

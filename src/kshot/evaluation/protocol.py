@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import functools
-import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kshot.data.dataset import Normalization, Split
+from kshot.data.dataset import Split
 from kshot.data.episodes import Episodes, EpisodeSampler, IntArray, Sampler, TaskShape
 from kshot.data.tasks import AnyDataset, AnySplit, split_of, task_sampler
 from kshot.errors import ConfigError
-from kshot.evaluation.features import FeatureSampler, check_mode, extract_features
+from kshot.evaluation.answering import answering_of
+from kshot.evaluation.features import check_mode, extract_features
 from kshot.evaluation.fit import check_images
 from kshot.evaluation.results import Evaluation, Protocol
-from kshot.evaluation.task_loop import TASKS_AT_ONCE, for_tasks
+from kshot.evaluation.task_loop import for_tasks
 from kshot.learners.base import FeatureLearner, Learner, learners, task_losses
 from kshot.learners.initialization import InitializationLearner
 from kshot.learners.training_split import check_observed
 from kshot.measures import Statistics
 from kshot.solvers.adaptation import Adaptation, HeadAdaptation, adaptations
 
-_CHUNK_BYTES = 1 << 27  # features or images that one chunk of tasks may gather: keeps memory flat, stays in fast caches
 _FEATURE_BYTES = 1 << 32  # of a split; above it each task computes its own: R2-D2's at 84 px are 200 kB per image
 
 
@@ -117,7 +112,7 @@ def evaluate(
         features = shared_features(learner, split, adaptation=chosen, precision=precision, progress=progress)
     else:
         _check_features(features, split)
-    answering = _answering(learner, sampler, shape, split, chosen, features)
+    answering = answering_of(learner, sampler, shape, split, chosen, features)
     values, classes = zip(
         *for_tasks(
             learner,
@@ -250,55 +245,6 @@ def _check_features(features: Tensor, split: AnySplit) -> None:
             f"{len(features)} features were given, but {split.dataset}/{split.name} has {images} images; "
             f"give what extract_features returns for this split"
         )
-
-
-@dataclass(frozen=True)
-class _Answering:
-    """How tasks are answered: drawn by a sampler, normalised, so many at once, and scored (B, T, N)."""
-
-    sampler: Sampler
-    normalization: Normalization | None
-    scores: Callable[[Episodes], Tensor]
-    at_once: int
-
-
-def _answering(
-    learner: Learner,
-    sampler: Sampler,
-    shape: TaskShape,
-    split: AnySplit,
-    adaptation: Adaptation | None,
-    features: Tensor | None,
-) -> _Answering:
-    """Answer tasks from features if a head is all that adapts, or else from their images or vectors."""
-    chunk = _CHUNK_BYTES // (4 * shape.ways * (shape.shots + shape.queries))  # of values per image
-    if (
-        isinstance(sampler, EpisodeSampler)
-        and isinstance(learner, FeatureLearner)
-        and isinstance(adaptation, HeadAdaptation)
-    ):
-        source = FeatureSampler(learner, sampler, features)
-        return _Answering(source, None, _head_scores(adaptation), max(1, chunk // learner.backbone.feature_size))
-    at_once = max(1, chunk // math.prod(split.image_shape))
-    if isinstance(sampler, EpisodeSampler):
-        at_once = min(at_once, TASKS_AT_ONCE)
-    if isinstance(learner, FeatureLearner) and adaptation is not None:
-        return _Answering(sampler, split.normalization, lambda episodes: adaptation.scores(learner, episodes), at_once)
-    if isinstance(learner, InitializationLearner) and isinstance(adaptation, HeadAdaptation):
-        by_head = functools.partial(learner.scores_of_head, adaptation)
-        return _Answering(sampler, split.normalization, by_head, at_once)
-    return _Answering(sampler, split.normalization, learner.scores, at_once)
-
-
-def _head_scores(adaptation: HeadAdaptation) -> Callable[[Episodes], Tensor]:
-    """Scores (B, T, N) of tasks that hold features."""
-
-    @torch.no_grad()
-    def scores(episodes: Episodes) -> Tensor:
-        head = adaptation.head(episodes.support, episodes.support_labels, episodes.ways)
-        return head.scores(episodes.query)
-
-    return scores
 
 
 def _values(scores: Tensor, labels: Tensor) -> NDArray[np.float64]:

@@ -1,0 +1,167 @@
+"""Maps of tasks by their features and by their adapted parameters (Z21 fig. 1)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from torch import Tensor
+
+from kshot.backbones.task_weights import forward_per_task
+from kshot.data.dataset import Dataset, Split
+from kshot.data.episodes import Episodes, EpisodeSampler, TaskShape
+from kshot.data.tasks import split_of
+from kshot.errors import ConfigError
+from kshot.evaluation.protocol import check_tasks
+from kshot.experiments.findings import Findings
+from kshot.experiments.plots import STYLES
+from kshot.experiments.task_domains import Record, checked, over_tasks, tasks_of_domains
+from kshot.intervals import mean_interval
+from kshot.learners import TSAMAML, Learner
+from kshot.report.tables import percent
+
+_DIMENSIONS = 50  # of the largest variance, which t-SNE starts from, as is usual
+
+
+def task_map(
+    learners: Mapping[str, Learner],
+    split: Split | Dataset,
+    *,
+    method: Literal["tsne", "pca"] = "tsne",
+    ways: int = 5,
+    shots: int = 5,
+    tasks: int = 200,
+    seed: int = 0,
+    progress: bool = False,
+) -> Findings:
+    """Two maps of tasks, by their features and by their adapted parameters, coloured by domain.
+
+    A task's feature is the mean over its support images under theta*, and its parameters are where gradient descent
+    takes it from theta*. The title of each map says the share of tasks whose nearest neighbour, in all dimensions, is
+    from the same domain.
+
+    Parameters
+    ----------
+    learners, split, ways, shots
+        As for `kshot.experiments.task_domains.group_usage`.
+    method
+        How many dimensions become two: "tsne" keeps neighbours together, "pca" is linear.
+    tasks
+        Tasks per domain, at least 2.
+    seed
+        Names the set of tasks, and the random numbers of t-SNE.
+    progress
+        Show bars on the terminal.
+
+    Returns
+    -------
+    Findings
+        One line per learner and task: its places on both maps, and whether its neighbours are from its domain.
+
+    Raises
+    ------
+    ConfigError, DataError
+        As for `group_usage`.
+    """
+    if method not in ("tsne", "pca"):
+        raise ConfigError(f"method is {method!r}; choose one of: tsne, pca")
+    check_tasks(tasks)
+    split = split_of(split)
+    sampler = EpisodeSampler(split, TaskShape(ways, shots, 0), seed=seed, within_domain=True)
+    numbers = tasks_of_domains(sampler, tasks)
+    every, domains = np.concatenate(list(numbers.values())), np.repeat(list(numbers), tasks)
+    rows: list[Record] = []
+    for name, learner in learners.items():
+        tsa_maml = checked(name, learner, split, ways)
+        seen: dict[str, Any] = {}
+        for kind, function in (("feature", _features(tsa_maml)), ("parameters", tsa_maml.task_vectors)):
+            points = over_tasks(tsa_maml, sampler, every, function, f"{name}, {kind}" if progress else None)
+            seen[kind] = two_dimensions(points, method, seed), neighbours_of_domain(points, domains)
+        for place, (task, domain) in enumerate(zip(every.tolist(), domains.tolist())):
+            row: Record = {"run": name, "task": task, "domain": domain}
+            for kind, (plane, neighbours) in seen.items():
+                x, y = plane[place].tolist()
+                row |= {f"{kind}_x": x, f"{kind}_y": y, f"{kind}_neighbour_of_domain": int(neighbours[place])}
+            row |= {"method": method, "dataset": split.dataset, "split": split.name, "ways": ways, "shots": shots}
+            rows.append(row | {"tasks": tasks, "seed": seed})
+    protocol = f"{ways}-way {shots}-shot, {tasks} tasks of each domain of {split.dataset}/{split.name}, seed {seed}"
+    size = (9.5, 0.9 + 3.9 * len(learners))
+    return Findings(rows, _map_verdict(rows, protocol), lambda figure: _draw_map(figure, rows, protocol), size)
+
+
+def two_dimensions(points: NDArray[Any], method: Literal["tsne", "pca"], seed: int) -> NDArray[np.float64]:
+    """Points (M, D) in the plane, (M, 2)."""
+    state = seed % 2**32
+    kept = 2 if method == "pca" else min(_DIMENSIONS, *points.shape)
+    reduced = PCA(kept, random_state=state).fit_transform(points.astype(np.float64))
+    if method == "tsne":
+        perplexity = min(30.0, (len(points) - 1) / 3)
+        reduced = TSNE(2, perplexity=perplexity, init="pca", random_state=state).fit_transform(reduced)
+    return reduced.astype(np.float64)
+
+
+def neighbours_of_domain(points: NDArray[Any], domains: NDArray[Any]) -> NDArray[np.bool_]:
+    """Whether the nearest other point is from the same domain, (M,), for points (M, D)."""
+    rows = torch.from_numpy(points).double()
+    distances = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
+    return domains[distances.fill_diagonal_(torch.inf).argmin(1).numpy()] == domains
+
+
+def _features(learner: TSAMAML) -> Any:
+    """The mean feature (B, D) of each task's support images under theta*."""
+
+    def features(episodes: Episodes) -> Tensor:
+        weights = learner.initial(episodes.tasks).items()
+        prefix = "backbone."
+        of_backbone = {name.removeprefix(prefix): weight for name, weight in weights if name.startswith(prefix)}
+        return forward_per_task(learner.backbone, of_backbone, episodes.support).mean(1)
+
+    return features
+
+
+def _map_verdict(rows: Sequence[Record], protocol: str) -> str:
+    rows_of_one = [row for row in rows if row["run"] == rows[0]["run"]]
+    sizes = Counter(row["domain"] for row in rows_of_one)
+    chance = sum(size * (size - 1) for size in sizes.values()) / (len(rows_of_one) * (len(rows_of_one) - 1))
+    parts = []
+    for name in dict.fromkeys(row["run"] for row in rows):
+        shares = [f"by {kind} {_share(rows, name, kind)} %" for kind in ("feature", "parameters")]
+        parts.append(f"{name} {' and '.join(shares)}")
+    return (
+        f"Tasks whose nearest neighbour is from the same domain: {'; '.join(parts)} "
+        f"({100 * chance:.1f} % by chance; {protocol}; 95% intervals over tasks)."
+    )
+
+
+def _share(rows: Sequence[Record], name: Any, kind: str) -> str:
+    hits = np.asarray([row[f"{kind}_neighbour_of_domain"] for row in rows if row["run"] == name], np.float64)
+    return percent(*mean_interval(hits))
+
+
+def _draw_map(figure: Figure, rows: Sequence[Record], protocol: str) -> None:
+    figure.suptitle(f"{protocol}; in brackets: nearest neighbour from the same domain, 95% interval", fontsize=8.5)
+    runs = list(dict.fromkeys(row["run"] for row in rows))
+    for line, name in zip(figure.subplots(len(runs), 2, squeeze=False), runs):
+        of_run = [row for row in rows if row["run"] == name]
+        for axes, kind in zip(line, ("feature", "parameters")):
+            for style, domain in enumerate(dict.fromkeys(row["domain"] for row in of_run)):
+                points = [(row[f"{kind}_x"], row[f"{kind}_y"]) for row in of_run if row["domain"] == domain]
+                look = STYLES[style % len(STYLES)]
+                # markers go on changing when colours begin again
+                marker = "os^Dv<>PX*"[(style + style // len(STYLES)) % 10]
+                axes.scatter(
+                    *zip(*points), s=16, alpha=0.75, lw=0, color=look["color"], marker=marker, label=str(domain)
+                )
+            axes.set_title(
+                f"{name}: {kind}, {of_run[0]['method']} ({_share(rows, name, kind)} %)", loc="left", fontsize=9
+            )
+            axes.set(xticks=[], yticks=[])
+    handles, labels = line[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)), frameon=False, fontsize=8)
