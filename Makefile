@@ -25,8 +25,9 @@ $(VENV)/.docs: $(VENV)/.demo
 demo: $(VENV)/.demo  ## train three learners on glyphs, compare them on unseen scripts, write a picture
 	@$(BIN)/kshot demo
 
+# one worker per core, and one thread per worker: threads that wait for each other on shared cores take several times as long
 test: $(VENV)/.test  ## the tests, in minutes
-	@$(BIN)/python -m pytest -m "not slow"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto -m "not slow"
 
 test-all: $(VENV)/.test  ## the slow tests, too
 	@$(BIN)/python -m pytest

@@ -48,7 +48,14 @@ def cells() -> list[str]:
 def recipe_of(dataset: str, row: dict[str, str]) -> str:
     """The file of the recipe of a cell, named from the top of the repository."""
     shots, statistics = int(row["shots"]), row["statistics"] or "running"
-    wanted = recipes.published(row["dataset"], int(row["ways"]), shots, row["learner"], row["backbone"], statistics)
+    wanted = recipes.published(
+        row["dataset"],
+        ways=int(row["ways"]),
+        shots=shots,
+        learner=row["learner"],
+        backbone=row["backbone"],
+        statistics=statistics,
+    )
     for name in recipes.names():
         recipe = recipes.load(name)
         if recipe.options["data"]["name"] != dataset:

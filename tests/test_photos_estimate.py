@@ -45,7 +45,7 @@ def test_estimate_is_unbiased_within_its_interval(sizes, share):
     """Unbiased for heads that know one example less of each class, as those do that are asked for left-out examples."""
     generator = np.random.default_rng(0)
     errors, covered, held = [], [], []
-    for _ in range(25):
+    for _ in range(60):
         examples, labels, new, truth = made(generator, sizes, noise=0.9)
         classifier = FewShotClassifier().fit(examples, labels)
         estimate, accuracy = classifier.estimate(), classifier.score(new, truth)

@@ -46,8 +46,8 @@ def run(arguments: Sequence[str]) -> None:
     options.add("--device", str, "auto", 'where a run computes: "auto" for a GPU if there is one, "cpu", "cuda:1"')
     given = options.parse(arguments)
     paths = images_at(given.images)  # a name that does not exist is said before any work
-    class_folders(given.examples)
     network = _network(given)
+    class_folders(given.examples)
     print(f"features by {network.trained_on}")
     classifier = FewShotClassifier(network).fit(given.examples, progress=True)
     recognised = classifier.recognise(paths, progress=True)
