@@ -22,6 +22,8 @@ class Conv4(Backbone):
 
     Parameters
     ----------
+    in_channels
+        Channels of the images.
     width
         Channels of every block; 64 in ProtoNet, 32 in MAML.
     image_size

@@ -24,6 +24,8 @@ class R2D2Network(Backbone):
 
     Parameters
     ----------
+    in_channels
+        Channels of the images.
     image_size
         Side of the images in pixels, at least 16.
     drop_rates

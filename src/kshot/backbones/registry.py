@@ -21,11 +21,6 @@ class Backbone(nn.Module):
     from the data; ``kshot.testing.check_backbone`` checks what is promised here. `kshot.backbone` makes a backbone of
     any other module.
 
-    Parameters
-    ----------
-    in_channels
-        Channels of the images.
-
     Attributes
     ----------
     feature_size

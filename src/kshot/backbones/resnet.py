@@ -18,6 +18,8 @@ class ResNet(Backbone):
 
     Parameters
     ----------
+    in_channels
+        Channels of the images.
     widths
         Channels of the four stages; (64, 128, 256, 512) is the narrow variant.
     image_size

@@ -23,6 +23,8 @@ class Timm(Backbone):
 
     Parameters
     ----------
+    in_channels
+        Channels of the images.
     model
         timm's name of the model, such as "resnet18" or "vit_tiny_patch16_224".
     image_size

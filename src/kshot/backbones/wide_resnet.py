@@ -19,6 +19,8 @@ class WideResNet(Backbone):
 
     Parameters
     ----------
+    in_channels
+        Channels of the images.
     image_size
         Side of the images in pixels, at least 4.
     drop_rate
