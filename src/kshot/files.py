@@ -55,7 +55,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def is_running(process: int) -> bool:
-    """Whether a process of this number runs on this machine; True where the system does not tell."""
+    """Whether a process of this number runs on this machine; True if the system does not tell."""
     if os.name != "posix":  # elsewhere the question itself would end the process
         return True
     try:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import html
-import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +12,7 @@ from tabulate import tabulate
 
 from kshot.errors import ConfigError
 from kshot.evaluation.results import Difference, compare, over_seeds
+from kshot.files import csv_text
 from kshot.measures import ACCURACY, Measure
 from kshot.report.names import display_names, printable, shortened
 from kshot.report.notes import notes
@@ -51,11 +50,8 @@ class Table:
 
     def csv(self) -> str:
         """One line per number, with everything about it; accuracies are fractions."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, self.records[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({name: _in_spreadsheet(value) for name, value in row.items()} for row in self.records)
-        return text.getvalue().rstrip("\n")
+        rows = [{name: _in_spreadsheet(value) for name, value in row.items()} for row in self.records]
+        return csv_text(rows).rstrip("\n")
 
     def latex(self) -> str:
         """A ``tabular`` for LaTeX with booktabs, and the notes as comments below it."""

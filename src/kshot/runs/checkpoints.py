@@ -37,7 +37,7 @@ _DAMAGE = (
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
-    """Write a checkpoint atomically; CheckpointError where the disk refuses, and the previous one is then untouched."""
+    """Write a checkpoint atomically; CheckpointError if the disk refuses, which leaves the previous one untouched."""
     stamped = {"format": FORMAT, "kshot": kshot.__version__} | content
     try:
         write_atomically(path, lambda file: torch.save(stamped, file))
@@ -113,7 +113,7 @@ def _check_sums(content: bytes) -> None:
 
 
 def load_weights(module: torch.nn.Module, weights: dict[str, Any], path: Path) -> None:
-    """Put a checkpoint's weights into a learner; CheckpointError where their names or shapes do not fit."""
+    """Put a checkpoint's weights into a learner; CheckpointError if their names or shapes do not fit."""
     try:
         module.load_state_dict(weights)
     except (RuntimeError, TypeError, AttributeError) as error:

@@ -79,9 +79,9 @@ def _plain(value: Any) -> Any:
 
 
 def build_learner(config: Mapping[str, Any], download: bool = True) -> Learner:
-    """A new learner from the sections "learner" and "backbone" of a config; ConfigError where that cannot be.
+    """A new learner from the sections "learner" and "backbone" of a config; ConfigError if that cannot be.
 
-    download: fetch a backbone's pretrained weights; False where a checkpoint will replace them anyhow.
+    download: fetch a backbone's pretrained weights; False if a checkpoint will replace them anyhow.
     """
     if "unregistered" in config["backbone"]:
         raise ConfigError(
@@ -137,7 +137,7 @@ def _digest(text: str) -> str:
 
 
 def read_config(run: Path | str) -> dict[str, Any]:
-    """The sections of a run's config.yaml; CheckpointError where there is none, or it is damaged or incomplete."""
+    """The sections of a run's config.yaml; CheckpointError if it is missing, damaged or incomplete."""
     path = Path(run) / "config.yaml"
     try:
         text = read_text(path, limit=_LARGEST)

@@ -36,7 +36,7 @@ def describe_environment() -> dict[str, Any]:
 
 
 def _git_commit() -> str | None:
-    """The commit of the source tree that kshot runs from, or None where it is installed without one."""
+    """The commit of the source tree that kshot runs from, or None if it is installed without one."""
     package = Path(__file__).resolve().parents[1]
     if not (package.parent / ".git").exists():
         return None
