@@ -16,7 +16,7 @@ import torch
 from kshot.data.augmentation import prepare_images
 from kshot.data.dataset import Dataset
 from kshot.data.episodes import EpisodeSampler, TaskShape
-from kshot.evaluation.features import device_of, evaluating, extract_features
+from kshot.evaluation.features import device_of, evaluating
 from kshot.evaluation.protocol import evaluate
 from kshot.files import write_text
 from kshot.learners.base import FeatureLearner
@@ -24,6 +24,7 @@ from kshot.learners.create import create_learner
 from kshot.report import pictures
 from kshot.report.rows import Row
 from kshot.report.tables import table
+from kshot.runs.run import Run
 from kshot.training import train
 
 DATASET = "glyphs"
@@ -74,8 +75,7 @@ def contestants(data: Dataset, out: Path, *, seed: int, epochs: int) -> Iterator
         measured = run.evaluate(shots=SHOTS, tasks=TASKS, seed=seed)
         yield Contestant(learner, Row(name, measured, seconds=run.result.seconds))
     learner = _new("mtl", data, seed)
-    features = extract_features(learner, data.test)
-    measured = [evaluate(learner, data.test, shots=shots, tasks=TASKS, seed=seed, features=features) for shots in SHOTS]
+    measured = Run.of(learner, data, {}).evaluate(shots=SHOTS, tasks=TASKS, seed=seed)
     yield Contestant(learner, Row("untrained", measured))
 
 
