@@ -75,9 +75,14 @@ class HSML(MAML):
         tasks_at_once: int | None = None,
     ) -> None:
         super().__init__(
-            backbone, ways=ways, inner_rate=inner_rate, inner_steps=inner_steps, test_inner_steps=test_inner_steps,
-            first_order=first_order, tasks_at_once=tasks_at_once,
-        )  # fmt: skip
+            backbone,
+            ways=ways,
+            inner_rate=inner_rate,
+            inner_steps=inner_steps,
+            test_inner_steps=test_inner_steps,
+            first_order=first_order,
+            tasks_at_once=tasks_at_once,
+        )
         check_positive(hidden=hidden)
         if not clusters or clusters[-1] != 1 or min(clusters) < 1:
             raise ConfigError(f"clusters is {list(clusters)}, but must be numbers above 0 that end in the root, 1")

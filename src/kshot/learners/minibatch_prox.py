@@ -53,10 +53,16 @@ class MinibatchProx(Reptile):
         tasks_at_once: int | None = None,
     ) -> None:
         super().__init__(
-            backbone, ways=ways, inner_rate=inner_rate, inner_steps=inner_steps, inner_batch=inner_batch,
-            test_inner_steps=test_inner_steps, test_inner_batch=test_inner_batch, inner_optimizer=inner_optimizer,
+            backbone,
+            ways=ways,
+            inner_rate=inner_rate,
+            inner_steps=inner_steps,
+            inner_batch=inner_batch,
+            test_inner_steps=test_inner_steps,
+            test_inner_batch=test_inner_batch,
+            inner_optimizer=inner_optimizer,
             tasks_at_once=tasks_at_once,
-        )  # fmt: skip
+        )
         if not l2 > 0:
             raise ConfigError(f"l2 is {l2}, but must be above 0; without it, this is the learner reptile")
         self.l2 = l2

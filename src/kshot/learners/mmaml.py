@@ -67,9 +67,14 @@ class MMAML(MAML):
         tasks_at_once: int | None = None,
     ) -> None:
         super().__init__(
-            backbone, ways=ways, inner_rate=inner_rate, inner_steps=inner_steps, test_inner_steps=test_inner_steps,
-            first_order=first_order, tasks_at_once=tasks_at_once,
-        )  # fmt: skip
+            backbone,
+            ways=ways,
+            inner_rate=inner_rate,
+            inner_steps=inner_steps,
+            test_inner_steps=test_inner_steps,
+            first_order=first_order,
+            tasks_at_once=tasks_at_once,
+        )
         check_positive(embedding_size=embedding_size)
         check_positive(inner_clip=inner_clip)
         self.inner_clip = inner_clip

@@ -87,9 +87,16 @@ class TSAMAML(MAML):
         tasks_at_once: int | None = None,
     ) -> None:
         super().__init__(
-            backbone, ways=ways, inner_rate=inner_rate, inner_steps=inner_steps, test_inner_steps=test_inner_steps,
-            first_order=first_order, layers=layers, learn_rates=learn_rates, tasks_at_once=tasks_at_once,
-        )  # fmt: skip
+            backbone,
+            ways=ways,
+            inner_rate=inner_rate,
+            inner_steps=inner_steps,
+            test_inner_steps=test_inner_steps,
+            first_order=first_order,
+            layers=layers,
+            learn_rates=learn_rates,
+            tasks_at_once=tasks_at_once,
+        )
         check_positive(groups=groups)
         check_positive(assignment_steps=assignment_steps)
         check_choice("assignment", assignment, ("current", "initial"))
