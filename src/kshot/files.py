@@ -11,7 +11,8 @@ import os
 import socket
 import stat
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -109,8 +110,17 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[s
     write_text(path, csv_text(rows, columns))
 
 
+@contextmanager
+def open_regular(path: Path) -> Iterator[BinaryIO]:
+    """A regular file, open for reading; OSError for anything else, such as a pipe, whose end may never come."""
+    with open(path, "rb", opener=_open_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        yield file
+
+
 def read_bytes(path: Path, *, limit: int | None = None) -> bytes:
-    """The content of a regular file; OSError for anything else, such as a pipe, whose end may never come.
+    """The content of a regular file; OSError for anything else.
 
     Parameters
     ----------
@@ -119,12 +129,10 @@ def read_bytes(path: Path, *, limit: int | None = None) -> bytes:
     limit
         The most bytes that it may have; None for any number.
     """
-    with open(path, "rb", opener=_open_without_waiting) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
-        if limit is not None and status.st_size > limit:
-            raise OSError(errno.EFBIG, f"it has {status.st_size} bytes, and {limit} are the most", str(path))
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if limit is not None and size > limit:
+            raise OSError(errno.EFBIG, f"it has {size} bytes, and {limit} are the most", str(path))
         return file.read()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import platform
+from functools import cache
 
 import torch
 
@@ -18,11 +19,22 @@ def keep_freed_memory() -> bool:
     with this call, and 2090 with MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_ set before the process started.
     Other C libraries are left as they are.
     """
-    if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
+    if not _has_glibc():
         return False
     mallopt = ctypes.CDLL(None).mallopt
     largest = 2**31 - 1  # mallopt takes an int
     return all([mallopt(_M_MMAP_THRESHOLD, largest), mallopt(_M_TRIM_THRESHOLD, largest)])
+
+
+def return_freed_memory() -> None:
+    """Return to the system what was freed: glibc keeps up to 64 MiB per block, and that for each thread on its own."""
+    if _has_glibc():
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+@cache
+def _has_glibc() -> bool:
+    return platform.system() == "Linux" and platform.libc_ver()[0] == "glibc"
 
 
 def peak_memory(device: torch.device) -> float:

@@ -7,9 +7,8 @@ import os
 import re
 from pathlib import Path
 
-from PIL import Image
-
 from kshot.data.classes import Part
+from kshot.data.opening import image_suffixes
 from kshot.errors import DataError
 
 _SPLIT_WORDS: dict[str, Part] = {
@@ -43,8 +42,7 @@ def subfolders(folder: Path) -> list[Path]:
 
 def image_files(folder: Path) -> list[Path]:
     """All files below a folder with the suffix of an image format, sorted, without hidden ones."""
-    suffixes = Image.registered_extensions()
-    return [path for path in visible(folder) if path.is_file() and path.suffix.lower() in suffixes]
+    return [path for path in visible(folder) if path.is_file() and path.suffix.lower() in image_suffixes()]
 
 
 def visible(folder: Path) -> list[Path]:

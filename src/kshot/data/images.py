@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from io import BytesIO
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from kshot.data.classes import SHOWN
+from kshot.data.opening import mode_and_size, open_image
 from kshot.errors import ConfigError, DataError
 
 T = TypeVar("T")
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels from the image's upper left corner
 ValueRange = tuple[float, float]  # the values that become black and white
 
+_PIXELS_AT_ONCE = 1 << 20  # of images of more than 8 bits
 _BLACK = 16  # of 255; the 12 bits of a camera or a scanner that are read as 16 stay below it
 
 
@@ -171,9 +172,8 @@ def decode(
     resize
         As for `read_images`.
     """
-    with Image.open(BytesIO(content) if isinstance(content, bytes) else content) as image:
-        within = size if resize is None else resize
-        image.draft(None, (2 * within, 2 * within))  # large JPEGs are decoded at a lower resolution
+    within = size if resize is None else resize
+    with open_image(content, enough=(2 * within, 2 * within)) as image:
         upright = ImageOps.exif_transpose(image)
         return shown_at(upright, size, channels=channels, value_range=value_range, resize=resize)
 
@@ -204,15 +204,15 @@ def decode_part(path: Path, size: int, *, box: Box | None = None) -> NDArray[np.
     A box is cut at the image's border. It refers to the image as stored; without one, the image is turned as its camera
     says (EXIF). Raises ValueError for a box that lies outside, and what Pillow raises for a damaged image.
     """
-    with Image.open(path) as image:
-        if box is None:
-            image.draft(None, (2 * size, 2 * size))
+    if box is None:
+        with open_image(path, enough=(2 * size, 2 * size)) as image:
             return np.asarray(_stretched(ImageOps.exif_transpose(image), size))
-        width, height = image.size
-        left, top, right, bottom = max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height)
-        if left >= right or top >= bottom:
-            raise ValueError(f"the box {box} shows nothing of its {width} x {height} pixels")
-        image.draft(None, (int(2 * size * width / (right - left)), int(2 * size * height / (bottom - top))))
+    _, (width, height) = mode_and_size(path)
+    left, top, right, bottom = max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height)
+    if left >= right or top >= bottom:
+        raise ValueError(f"the box {box} shows nothing of its {width} x {height} pixels")
+    enough = int(2 * size * width / (right - left)), int(2 * size * height / (bottom - top))
+    with open_image(path, enough=enough) as image:
         across, down = image.width / width, image.height / height
         # cropped before it is resized, which would otherwise mix in what lies around the box
         left, top = int(left * across), int(top * down)
@@ -248,31 +248,44 @@ def _attempt(path: Path | str, read: Callable[[], NDArray[np.uint8]]) -> NDArray
 def _value_range_of(path: Path | str) -> ValueRange | None:
     """Lowest and highest finite value of an image of more than 8 bits; None for any other file."""
     try:
-        with Image.open(path) as image:
-            return _extremes(np.asarray(image)) if _is_deep(image) else None
+        if not _is_deep(mode_and_size(Path(path))[0]):
+            return None
+        with open_image(Path(path)) as image:
+            return _extremes(np.asarray(image))
     except Exception:  # see `_attempt`
         return None
 
 
-def _is_deep(image: Image.Image) -> bool:
-    """Whether an image has more than 8 bits per channel, which Pillow's own conversion clips at 255."""
-    return image.mode.startswith("I") or image.mode == "F"
+def _is_deep(mode: str) -> bool:
+    """Whether an image of this mode has more than 8 bits per channel, which Pillow's own conversion clips at 255."""
+    return mode.startswith("I") or mode == "F"
 
 
 def _extremes(values: NDArray[np.generic]) -> ValueRange | None:
-    finite = values[np.isfinite(values)]
-    return (float(finite.min()), float(finite.max())) if finite.size else None
+    found = [(band.min(), band.max()) for rows in _bands(values) if (band := rows[np.isfinite(rows)]).size]
+    return (float(min(low for low, _ in found)), float(max(high for _, high in found))) if found else None
+
+
+def _bands(values: NDArray[np.generic]) -> Iterator[NDArray[Any]]:
+    """The rows of an image, some at a time: what is computed of all at once takes several times the image's memory."""
+    at_once = max(1, _PIXELS_AT_ONCE // max(1, values.shape[1]))
+    return (values[first : first + at_once] for first in range(0, len(values), at_once))
 
 
 def _plain(image: Image.Image, mode: str, value_range: ValueRange | None = None) -> Image.Image:
     """Eight bits per channel, no transparency, `mode` RGB or L."""
-    if _is_deep(image):
-        values = np.asarray(image).astype(np.float64)
+    if _is_deep(image.mode):
+        values = np.asarray(image)
         low, high = value_range or _extremes(values) or (0.0, 0.0)
-        levels = (np.nan_to_num(values, nan=low) - low) / (max(high - low, 1e-12) / 255)
-        image = Image.fromarray(levels.clip(0, 255).round().astype(np.uint8))
+        image = Image.fromarray(np.concatenate([_levels(rows, low, high) for rows in _bands(values)]))
     elif image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
         # Dropping the alpha channel of an opaque image changes no colour.
     return image.convert(mode)
+
+
+def _levels(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
+    """Values mapped linearly, `low` to 0 and `high` to 255, and clipped."""
+    levels = (np.nan_to_num(values.astype(np.float64), nan=low) - low) / (max(high - low, 1e-12) / 255)
+    return levels.clip(0, 255).round().astype(np.uint8)
