@@ -12,6 +12,7 @@ from scipy import stats
 from kshot.photos import FewShotClassifier, expected_calibration_error
 from kshot.photos.calibration import fitted_temperature
 from kshot.photos.estimate import LeftOut, left_out_scores, stratified_rounds, wilson
+from kshot.photos.examples import Examples
 from kshot.photos.heads import balanced_head
 from kshot.solvers import Cosine, LogisticRegression, NearestCentroid, Ridge, SupportVectorMachine
 
@@ -32,6 +33,11 @@ def made(generator, sizes, *, noise=1.2, dimension=64):
     return *sample(sizes), *sample([QUERIES] * len(sizes))
 
 
+def alone(labels):
+    """Every example a series of its own."""
+    return np.arange(len(labels))
+
+
 def without(rows, examples, labels, new, truth):
     """The accuracy on new ones of what is learnt without these rows of the examples."""
     return FewShotClassifier().fit(np.delete(examples, rows, 0), np.delete(labels, rows)).score(new, truth)
@@ -50,7 +56,9 @@ def test_estimate_is_unbiased_within_its_interval(sizes, share):
         classifier = FewShotClassifier().fit(examples, labels)
         estimate, accuracy = classifier.estimate(), classifier.score(new, truth)
         assert estimate.tried == sum(sizes)
-        with_fewer = np.mean([without(rows, examples, labels, new, truth) for rows in stratified_rounds(labels, 9)[:4]])
+        with_fewer = np.mean(
+            [without(rows, examples, labels, new, truth) for rows in stratified_rounds(labels, alone(labels), 9)[:4]]
+        )
         errors.append(estimate.accuracy - with_fewer)
         covered.append(estimate.low <= with_fewer <= estimate.high)
         held.append(estimate.low <= accuracy)
@@ -96,27 +104,39 @@ def test_logistic_scores_are_those_of_equally_likely_classes():
 
 def test_rounds_leave_out_one_of_each_class():
     labels = np.repeat([0, 1, 2], [3, 1, 5])
-    rounds = stratified_rounds(labels, seed=0)
+    rounds = np.stack(stratified_rounds(labels, alone(labels), seed=0))
     assert (labels[rounds] == [0, 2]).all(), "one of each class, and never the only one"
     assert set(rounds.ravel()) == {0, 1, 2, 4, 5, 6, 7, 8}
     assert len(rounds) == 25, "five draws of the five rounds that the largest class takes"
-    np.testing.assert_array_equal(rounds, stratified_rounds(labels, seed=0))
-    assert (rounds != stratified_rounds(labels, seed=1)).any()
-    assert len(stratified_rounds(np.arange(4), seed=0)) == 0
+    np.testing.assert_array_equal(rounds, np.stack(stratified_rounds(labels, alone(labels), seed=0)))
+    assert (rounds != np.stack(stratified_rounds(labels, alone(labels), seed=1))).any()
+    assert stratified_rounds(np.arange(4), np.arange(4), seed=0) == []
+
+
+def test_rounds_leave_out_whole_series():
+    """Series {0, 1}, {2} of class 0; one series of class 1, whose examples are left out one by one; one of class 2."""
+    labels, series = np.repeat([0, 1, 2], [3, 2, 1]), np.array([5, 5, 7, 2, 2, 9])
+    rounds = {tuple(rows) for rows in stratified_rounds(labels, series, seed=0)}
+    assert rounds == {(*first, second) for first in ((0, 1), (2,)) for second in (3, 4)}
 
 
 def test_left_out_scores_equal_one_by_one():
-    examples, labels, _, _ = made(np.random.default_rng(0), (1, 2, 4))
-    features, of = torch.from_numpy(examples), torch.from_numpy(labels)
+    features, labels, _, _ = made(np.random.default_rng(0), (1, 2, 4))
+    series = np.array([0, 1, 2, 3, 3, 4, 5])
+    examples = Examples(*map(torch.from_numpy, (features, labels, series)), list("abcdefg"))
     head = LogisticRegression(c=10)
-    found = left_out_scores(head, features, of, 3, seed=3)
-    expected = []
-    for some in stratified_rounds(labels, 3):
+    found = left_out_scores(head, examples, 3, seed=3)
+    expected = {}
+    for some in stratified_rounds(labels, series, 3):
         rest = np.setdiff1d(np.arange(len(labels)), some)
-        fitted = balanced_head(head, features[None, rest], of[None, rest], 3)
-        expected.append(fitted.scores(features[None, some])[0])
-    torch.testing.assert_close(found.scores, torch.cat(expected), atol=1e-5, rtol=0)
-    assert torch.equal(found.labels, of[found.examples])
+        fitted = balanced_head(head, examples.features[None, rest], examples.labels[None, rest], 3)
+        for row, scores in zip(some, fitted.scores(examples.features[None, some])[0]):
+            expected.setdefault(row, []).append(scores)
+    assert len(found.scores) == sum(map(len, expected.values()))
+    for row, scores in expected.items():
+        answers = found.scores[found.examples == row]
+        torch.testing.assert_close(answers.sort(0).values, torch.stack(scores).sort(0).values, atol=1e-5, rtol=0)
+    assert torch.equal(found.labels, examples.labels[found.examples])
 
 
 def test_interval_is_wilsons():
@@ -139,7 +159,7 @@ def test_temperature_is_found():
     generator = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(4000, 4, generator=generator, dtype=torch.float64)
     labels = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
-    found = fitted_temperature(LeftOut(2 * logits, torch.arange(4000), labels, rounds=1))
+    found = fitted_temperature(LeftOut(2 * logits, torch.zeros(4000), torch.arange(4000), labels, rounds=1))
     assert found == pytest.approx(2, rel=0.08)
 
 

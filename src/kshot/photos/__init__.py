@@ -3,18 +3,27 @@
 from kshot.photos.calibration import expected_calibration_error
 from kshot.photos.classifier import FewShotClassifier
 from kshot.photos.estimate import ClassEstimate, Estimate
+from kshot.photos.evaluation import ClassResult, Evaluation, Mistake
 from kshot.photos.files import Predictions, Recognised, images_at
+from kshot.photos.learning_curve import CurvePoint, ShotsNeeded
 from kshot.photos.network import LearnerNetwork, PhotoNetwork, PretrainedNetwork, photo_features
+from kshot.photos.verdicts import ExampleVerdict
 
 __all__ = [
     "ClassEstimate",
+    "ClassResult",
+    "CurvePoint",
     "Estimate",
+    "Evaluation",
+    "ExampleVerdict",
     "FewShotClassifier",
     "LearnerNetwork",
+    "Mistake",
     "PhotoNetwork",
     "Predictions",
     "PretrainedNetwork",
     "Recognised",
+    "ShotsNeeded",
     "expected_calibration_error",
     "images_at",
     "photo_features",

@@ -3,44 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.exceptions import NotFittedError
 from sklearn.metrics import accuracy_score
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, validate_data
 from torch import Tensor
 
 from kshot.data.images import find_value_range
-from kshot.errors import ConfigError, DataError
-from kshot.photos.calibration import fitted_temperature
-from kshot.photos.estimate import Estimate, LeftOut, estimated, left_out_scores
+from kshot.errors import ConfigError
+from kshot.photos.evidence import Evidence
+from kshot.photos.examples import Examples, series_of, warn_of_copies
 from kshot.photos.files import Predictions, Recognised, class_folders, images_at
 from kshot.photos.heads import balanced_head
-from kshot.photos.network import LearnerNetwork, PhotoNetwork, PretrainedNetwork, photo_features
+from kshot.photos.inputs import (
+    ClassesError,
+    adaptation_of,
+    are_photographs,
+    names_of,
+    network_of,
+)
+from kshot.photos.network import PhotoNetwork, photo_features
+from kshot.photos.rejection import familiarity, sets_of
+from kshot.photos.trust import TrustedAnswers
 from kshot.runs.run import Run
-from kshot.solvers import HeadAdaptation, LogisticRegression
-from kshot.solvers.adaptation import adaptations
-
-_C = 10.0  # best or within half a point of it for 1 to 10 photographs per class, on features of unit length
+from kshot.solvers import HeadAdaptation
 
 
-class ClassesError(DataError, ValueError):
-    """The examples are not of two or more classes, or say no classes at all."""
-
-
-class NotYetFittedError(ConfigError, NotFittedError):
-    """The classifier is asked before it has learnt anything."""
-
-
-class FewShotClassifier(ClassifierMixin, BaseEstimator):
+class FewShotClassifier(TrustedAnswers, ClassifierMixin, BaseEstimator):
     """Learns classes from a few photographs of each, or from a few rows of features, by a head on frozen features.
 
     Classes may differ in how many examples they have; all are taken for equally likely. Probabilities are calibrated on
@@ -71,6 +66,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     >>> classifier.predict("new_photos/")
     >>> print(classifier.estimate())
     """
+
+    _fitted_to_photographs: bool
 
     def __init__(
         self,
@@ -103,54 +100,125 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         ConfigError
             If the backbone or the head cannot be used.
         """
+        return self._learn(X, y, None, progress)
+
+    def partial_fit(self, X: Any, y: Any = None, *, classes: Any = None, progress: bool = False) -> FewShotClassifier:
+        """Learn further examples, of known or of new classes, as if they had been there from the start.
+
+        Parameters
+        ----------
+        X, y, progress
+            As for `fit`; the earlier photographs are not needed again.
+        classes
+            All classes that may ever come, as scikit-learn's tools say them; another one is an error. None for any.
+
+        Raises
+        ------
+        DataError, ConfigError
+            As for `fit`.
+        """
+        if not hasattr(self, "classes_"):
+            return self._learn(X, y, classes, progress)
+        return self._learn(X, y, classes, progress, earlier=self._evidence.examples)
+
+    def _learn(
+        self, X: Any, y: Any, allowed: Any, progress: bool, earlier: Examples | None = None
+    ) -> FewShotClassifier:
         if isinstance(X, (str, Path)):
             if y is not None:
                 raise ClassesError(f"the folders in {X} say the classes; leave out y, or give a list of image files")
-            X, y = class_folders(X)
+            X, y = class_folders(X, least=2 if earlier is None else 1)
         elif y is None:
             raise ClassesError("requires y to be passed, but the target y is None; give the class of each example")
-        if _are_photographs(X):
+        photographs = are_photographs(X)
+        if earlier is not None and photographs != self._fitted_to_photographs:
+            raise ConfigError("the earlier examples were photographs, or features, and the new ones are not; fit anew")
+        seen = None
+        if photographs:
             check_consistent_length(X, y)
             if not len(X):
                 raise ClassesError("there are no examples; give at least one of each of two classes")
             y = np.asarray(y)
-            # new images are read as the examples are
-            self._value_range = find_value_range(X) if isinstance(X[0], (str, Path)) else None
-            features, self._fitted_to_photographs = self._features(X, progress)[0], True
+            if earlier is None:  # new images are read as the first examples are
+                self._value_range = find_value_range(X) if isinstance(X[0], (str, Path)) else None
+            features, seen = self._features(X, progress)
         else:
-            X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
-            features, self._fitted_to_photographs = torch.from_numpy(np.array(X)), False
+            X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], reset=earlier is None)
+            features = torch.from_numpy(np.array(X))
         check_classification_targets(y)
-        self.classes_, labels = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
+        if allowed is not None and (unknown := sorted({str(name) for name in np.setdiff1d(y, allowed)})):
+            raise ClassesError(f"examples are of {', '.join(unknown)}, which `classes` does not name; add them there")
+        names = names_of(X, 0 if earlier is None else len(earlier))
+        if earlier is not None:
+            features = torch.cat([earlier.features, features.to(earlier.features.dtype)])
+            y = np.concatenate([self.classes_[earlier.labels.numpy()], y])
+            names = [*earlier.names, *names]
+        classes, numbers = np.unique(y, return_inverse=True)
+        if len(classes) < 2:
             raise ClassesError("the examples are of one class, and there is nothing to tell apart; give a second class")
-        self._examples, self._labels = features, torch.from_numpy(labels.astype(np.int64))
-        self._head = balanced_head(self._adaptation(), features[None], self._labels[None], len(self.classes_))
-        self._known: dict[str, Any] = {}  # what is computed when it is first asked for
+        labels = torch.from_numpy(numbers.astype(np.int64))
+        if seen is not None:
+            warn_of_copies(seen, labels[-len(seen) :], names[-len(seen) :], list(classes))
+        self._fitted_to_photographs, self.classes_ = photographs, classes
+        adaptation = self._adaptation()
+        examples = Examples(features, labels, series_of(features, labels), names)
+        self._head = balanced_head(adaptation, features[None], labels[None], len(classes))
+        self._evidence = Evidence(adaptation, examples, list(classes), self.seed)
         return self
 
-    def predict(self, X: Any) -> NDArray[Any]:
-        """The class of each image, (M,).
+    def predict(self, X: Any, *, reject: float | None = None) -> NDArray[Any]:
+        """The class of each image, (M,); None, in an array of objects, for images that show none of the classes.
 
         Parameters
         ----------
         X
             Image files, folders of them, or a single one of these; images as for `fit`; or features (M, D), if it was
             fitted to features.
+        reject
+            Refuse images that resemble no class, so that about this share, such as 0.05, of images that do show one is
+            refused, as examples tell that were left out. None refuses nothing.
 
         Raises
         ------
         ConfigError
-            If no classes were learnt yet.
+            If no classes were learnt yet, or `reject` is given and every class has a single example.
         DataError
             If there is no image, a place does not exist, or a file is no image.
         """
-        best = self._scores(X).argmax(1)
-        return self.classes_[best]
+        features = self._asked(X)
+        answers: NDArray[Any] = self.classes_[self._scored(features).argmax(1)]
+        if reject is None:
+            return answers
+        refused = self._familiarity(features) < self._evidence.lowest_familiarity(reject)
+        answers = answers.astype(object)
+        answers[refused] = None
+        return answers
+
+    def predict_set(self, X: Any, *, coverage: float = 0.9) -> list[list[Any]]:
+        """The classes that each image may show, the most probable first: never none, several if it is unsure.
+
+        Parameters
+        ----------
+        X
+            As for `predict`.
+        coverage
+            The share of images whose true class is to be in their set, as examples tell that were left out (Vovk et
+            al. 2005, Sadinle et al. 2019).
+
+        Raises
+        ------
+        ConfigError, DataError
+            As for `predict`.
+        """
+        probabilities = self.predict_proba(X)
+        inside = sets_of(probabilities, self._evidence.largest_rank(coverage))
+        order = (-probabilities).argsort(1, kind="stable")
+        return [[self.classes_[way] for way in ways if members[way]] for ways, members in zip(order, inside)]
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """The calibrated probability of each class for each image, (M, N); parameters and errors as for `predict`."""
-        return self._probabilities(self._scores(X))
+        scores = self._scores(X)
+        return self._evidence.probabilities(scores)
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
         """Scores (M, N), or of the second class less the first, (M,), if there are two; otherwise as `predict`."""
@@ -172,100 +240,38 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     def calibrated(self, recognised: Recognised) -> Predictions:
         """The calibrated probabilities that go with the scores of `recognise`; the first call leaves examples out."""
-        probabilities = self._probabilities(recognised.scores)
+        probabilities = self._evidence.probabilities(recognised.scores)
         return Predictions(recognised.paths, recognised.class_names, probabilities, recognised.images)
-
-    def estimate(self, *, progress: bool = False) -> Estimate | None:
-        """The accuracy to expect on new photographs; None if no class has two examples.
-
-        Heads are fitted to all but one example of EACH class, in rounds, and recognise those. Photographs of one shoot
-        resemble each other, and the estimate holds for photographs that resemble the examples as these do each other:
-        it is too high if the new ones come from another place or day.
-        """
-        left_out = self._scores_of_left_out(progress)
-        return None if left_out is None else estimated(left_out, list(self.classes_))
-
-    @property
-    def temperature(self) -> float:
-        """What scores are divided by so that probabilities are calibrated; 1 if no class has two examples."""
-        left_out = self._scores_of_left_out(progress=False)
-        if "temperature" not in self._known:
-            self._known["temperature"] = 1.0 if left_out is None else fitted_temperature(left_out)
-        return self._known["temperature"]
-
-    def _scores_of_left_out(self, progress: bool) -> LeftOut | None:
-        self._check_fitted()
-        if "left out" not in self._known:
-            examples, labels, ways = self._examples, self._labels, len(self.classes_)
-            self._known["left out"] = left_out_scores(
-                self._adaptation(), examples, labels, ways, seed=self.seed, progress=progress
-            )
-        return self._known["left out"]
-
-    def _probabilities(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        return torch.from_numpy(scores / self.temperature).softmax(1).numpy()
 
     def _scores(self, X: Any) -> NDArray[np.float64]:
         """Scores (M, N) of whatever `predict` takes."""
+        return self._scored(self._asked(X))
+
+    def _asked(self, X: Any) -> Tensor:
+        """Features (M, D) of whatever `predict` takes."""
         self._check_fitted()
         if isinstance(X, (str, Path)):
             X = [X]
-        if _are_photographs(X):
+        if are_photographs(X):
             if not self._fitted_to_photographs:
                 raise ConfigError("this classifier was fitted to features, and can recognise features only")
             X = images_at(X) if not len(X) or isinstance(X[0], (str, Path)) else X
-            return self._scored(self._features(X, progress=False)[0])
+            return self._features(X, progress=False)[0]
         if self._fitted_to_photographs:
             raise ConfigError("this classifier was fitted to photographs, and can recognise photographs only")
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        return self._scored(torch.from_numpy(np.array(X)).to(self._examples.dtype))
+        return torch.from_numpy(np.array(X)).to(self._evidence.examples.features.dtype)
 
     def _scored(self, features: Tensor) -> NDArray[np.float64]:
         return self._head.scores(features[None])[0].detach().double().numpy()
 
+    def _familiarity(self, features: Tensor) -> NDArray[np.float64]:
+        examples = self._evidence.examples
+        return familiarity(features[None], examples.features[None], examples.labels[None])[0].double().numpy()
+
     def _features(self, images: Sequence[Any], progress: bool) -> tuple[Tensor, NDArray[np.uint8]]:
-        return photo_features(_network(self.backbone), images, value_range=self._value_range, progress=progress)
+        return photo_features(network_of(self.backbone), images, value_range=self._value_range, progress=progress)
 
     def _adaptation(self) -> HeadAdaptation:
-        """What fits heads; ConfigError for one that changes the network."""
-        adaptation: Any = self.head
-        if adaptation is None:
-            needs_own = getattr(self, "_fitted_to_photographs", False) and not isinstance(self.backbone, str)
-            own = getattr(_network(self.backbone), "adaptation", None) if needs_own else None
-            return LogisticRegression(c=_C) if own is None else own
-        if isinstance(adaptation, str):
-            adaptation = adaptations[adaptation]()
-        if not isinstance(adaptation, HeadAdaptation):
-            raise ConfigError(f"the head is {adaptation!r}; choose one that leaves the network as it is, like logistic")
-        return adaptation
-
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "classes_"):
-            raise NotYetFittedError(
-                f"this {type(self).__name__} is not fitted: it has learnt no classes yet; call fit with a folder of "
-                "examples first"
-            )
-
-
-def _are_photographs(X: Any) -> bool:
-    """Whether X holds files, Pillow's images or arrays of pixels, and not rows of features."""
-    if isinstance(X, np.ndarray):
-        return X.ndim == 4 and X.dtype == np.uint8
-    if not isinstance(X, (list, tuple)):
-        return False
-    return not len(X) or isinstance(X[0], (str, Path, Image.Image))
-
-
-def _network(backbone: Any) -> PhotoNetwork:
-    if isinstance(backbone, str):
-        return _pretrained(backbone)
-    return _of_run(backbone) if isinstance(backbone, Run) else backbone
-
-
-@lru_cache(maxsize=2)
-def _pretrained(name: str) -> PretrainedNetwork:
-    return PretrainedNetwork(name)
-
-
-def _of_run(run: Run) -> LearnerNetwork:
-    return LearnerNetwork(run.learner, run.image_form)
+        own = self._fitted_to_photographs and not isinstance(self.backbone, str)
+        return adaptation_of(self.head, network_of(self.backbone) if own else None)

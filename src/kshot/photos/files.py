@@ -76,20 +76,28 @@ class Predictions:
         write_text(Path(path), text.getvalue())
 
 
-def class_folders(examples: Path | str) -> tuple[list[Path], list[str]]:
+def class_folders(examples: Path | str, *, least: int = 2) -> tuple[list[Path], list[str]]:
     """The image files of a folder that holds one folder per class, and the class of each.
+
+    Parameters
+    ----------
+    examples
+        The folder.
+    least
+        How many classes there have to be.
 
     Raises
     ------
     DataError
-        If there are fewer than two classes, or a class is empty.
+        If there are fewer classes, or a class is empty.
     """
     files = {folder.name: image_files(folder) for folder in subfolders(Path(examples))}
     empty = [name for name, paths in files.items() if not paths]
-    if len(files) < 2 or empty:
+    if len(files) < least or empty:
         what = f"{', '.join(empty)} hold no images" if empty else f"there are {len(files)} of them"
+        needed = "two folders" if least > 1 else "one folder"
         raise DataError(
-            f"{examples} should hold at least two folders, each with photographs of one class, but {what}; "
+            f"{examples} should hold at least {needed}, each with photographs of one class, but {what}; "
             f"for instance {examples}/cat/1.jpg and {examples}/dog/1.jpg"
         )
     return [path for paths in files.values() for path in paths], [name for name, paths in files.items() for _ in paths]

@@ -24,6 +24,7 @@ from kshot.report.names import in_picture, printable
 RIGHT, WRONG, GREY = "#0072B2", "#D55E00", "#666666"
 _GAP = 0.12  # between images, in sides of an image
 _INCHES = 0.55  # side of an image
+_NAMED = 60  # classes whose names and counts fit into a confusion matrix
 
 Image = NDArray[np.uint8]
 
@@ -99,6 +100,35 @@ def predictions_picture(
         x, y = position % columns * step_x + 0.2, position // columns * step_y
         _show(axes, images[position], x, y, side=2.2)
         axes.text(x + 1.1, y + 2.28, in_picture(captions[position], 26), ha="center", va="top", fontsize=8)
+    return figure
+
+
+def confusion_picture(confusion: NDArray[np.int64], class_names: Sequence[str]) -> Figure:
+    """Counts (N, N): a row per true class, a column per predicted one, darker for a larger share of the row.
+
+    Parameters
+    ----------
+    confusion
+        How many images of the class of a row were taken for the class of a column.
+    class_names
+        The N classes; their names stand at the axes if there are at most 60.
+    """
+    ways = len(class_names)
+    side = min(30.0, 2.6 + 0.28 * ways)
+    figure = Figure(figsize=(side + 0.8, side), facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="predicted", ylabel="true class")
+    if ways > _NAMED:
+        return figure
+    labels = [in_picture(printable(name), 24) for name in class_names]
+    axes.set_xticks(range(ways), labels, rotation=90, fontsize=7)
+    axes.set_yticks(range(ways), labels, fontsize=7)
+    for row, column in zip(*confusion.nonzero()):
+        colour = "white" if shares[row, column] > 0.5 else WRONG if row != column else "black"
+        axes.text(column, row, str(confusion[row, column]), ha="center", va="center", fontsize=7, color=colour)
     return figure
 
 

@@ -1,0 +1,115 @@
+"""Features of the photographs that the measurements of `photo_answers.py` are made on, computed once and kept.
+
+    python benchmarks/photo_features.py CACHE --groceries DIR --cifar-fs ROOT [--groups DIR]
+
+The groceries (Klasson et al. 2019) are folders `train` and `test` with one folder per class; CIFAR-FS is kshot's
+prepared dataset in ROOT; the groups are folders `butterflies`, `cards` and `dogs` with one folder per class. Each
+becomes `CACHE/<set>.npz`: `view_<name>` (M, D) features of unit length by EfficientNet-Lite0, `pixels`
+(M, 48 * 48 * 3) and `labels` (M,).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+
+import kshot
+from kshot.data.augmentation import normalize
+from kshot.data.dataset import Normalization
+from kshot.data.images import shown_at
+from kshot.photos import PretrainedNetwork
+
+# side of the shorter edge before the crop of 224, and whether mirrored: "plain" is the weights' own form
+VIEWS = {
+    "plain": (256, False),
+    "mirror": (256, True),
+    "wide": (224, False),
+    "tight": (288, False),
+    "close": (352, False),
+}
+_PER_CLASS = {"groceries": 12, "cifar_val": 80, "cifar_test": 150, "group": 24}
+_AT_ONCE = 16
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cache", type=Path)
+    parser.add_argument("--groceries", type=Path, help="folder with train and test")
+    parser.add_argument("--cifar-fs", type=Path, help="root of kshot's prepared datasets")
+    parser.add_argument("--groups", type=Path, help="folder with butterflies, cards and dogs")
+    options = parser.parse_args()
+    options.cache.mkdir(parents=True, exist_ok=True)
+    for name, classes, views in _sets(options):
+        target = options.cache / f"{name}.npz"
+        if not target.exists():
+            print(f"{name}: {sum(map(len, classes))} images of {len(classes)} classes", flush=True)
+            np.savez(target, **_computed(classes, views))
+
+
+def _sets(options: argparse.Namespace) -> Iterator[tuple[str, list[Sequence[Image.Image | Path]], Sequence[str]]]:
+    """Name, the images of each class, and the views that are wanted of each set."""
+    if options.groceries:
+        for part in ("train", "test"):
+            views = list(VIEWS) if part == "train" else ["plain"]
+            yield f"groceries_{part}", _files(options.groceries / part, _PER_CLASS["groceries"]), views
+    if options.cifar_fs:
+        data = kshot.load("cifar-fs", root=options.cifar_fs)
+        for part in ("val", "test"):
+            split = data.split(part)
+            count = _PER_CLASS[f"cifar_{part}"]
+            starts = np.cumsum(split.counts) - split.counts
+            classes = [
+                [Image.fromarray(np.asarray(each)) for each in split.images[row : row + count]] for row in starts
+            ]
+            yield f"cifar_{part}", classes, ["plain"]
+            if part == "val":
+                yield "cifar_val_views", [images[:20] for images in classes], list(VIEWS)
+    if options.groups:
+        for name in ("butterflies", "cards", "dogs"):
+            classes = _files(options.groups / name, _PER_CLASS["group"])
+            yield name, classes, ["plain"]
+            yield f"{name}_views", [images[:10] for images in classes], list(VIEWS)
+
+
+def _files(folder: Path, count: int) -> list[Sequence[Path]]:
+    generator = np.random.default_rng(0)
+    folders = sorted(path for path in folder.iterdir() if path.is_dir())
+    return [list(generator.permutation(sorted(each.iterdir()))[:count]) for each in folders]
+
+
+def _computed(classes: Sequence[Sequence[Image.Image | Path]], views: Sequence[str]) -> dict[str, NDArray]:
+    network = PretrainedNetwork("efficientnet-lite0")
+    images = [image for own in classes for image in own]
+    rows: dict[str, list[Tensor]] = {view: [] for view in views}
+    pixels = []
+    for start in range(0, len(images), _AT_ONCE):
+        opened = [_opened(image) for image in images[start : start + _AT_ONCE]]
+        pixels += [shown_at(image, 48, resize=55).ravel() for image in opened]
+        for view in views:
+            rows[view].append(network(_batch(opened, network, *VIEWS[view])))
+    labels = np.repeat(np.arange(len(classes)), [len(own) for own in classes])
+    features = {f"view_{view}": torch.cat(own).numpy() for view, own in rows.items()}
+    return {**features, "pixels": np.stack(pixels), "labels": labels}
+
+
+def _opened(image: Image.Image | Path) -> Image.Image:
+    return image if isinstance(image, Image.Image) else ImageOps.exif_transpose(Image.open(image))
+
+
+def _batch(images: Sequence[Image.Image], network: PretrainedNetwork, resize: int, mirrored: bool) -> Tensor:
+    shown = [
+        shown_at(ImageOps.mirror(image) if mirrored else image, network.form.image_size, resize=resize)
+        for image in images
+    ]
+    return normalize(torch.from_numpy(np.stack(shown)), Normalization(network.form.mean, network.form.std))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""How many photographs per class are needed: the accuracy that fewer examples gave, extrapolated to more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import expit, logit, xlogy
+
+from kshot.errors import ConfigError
+from kshot.photos.estimate import stratified_rounds, wilson
+from kshot.photos.examples import Examples
+from kshot.photos.heads import balanced_head
+from kshot.solvers import HeadAdaptation
+
+_DRAWS = 20
+_SHOTS = 1, 2, 3, 4, 5, 7, 10, 14, 20, 28, 40
+_MOST = 1000  # photographs per class to which the curve is extrapolated
+# Slope of the log odds of being right over the log of shots; see benchmarks/photo_answers.py curve
+_SLOPE, _SLOPE_DEVIATION = 0.75, 0.3
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """The accuracy that was seen with so many examples per class, 0..1, and its 95% Wilson interval."""
+
+    shots: int
+    accuracy: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class ShotsNeeded:
+    """How many photographs per class give an accuracy.
+
+    Attributes
+    ----------
+    target
+        The accuracy, 0..1.
+    shots
+        The median of what the examples let expect; None if it is more than 1000.
+    low, high
+        The 95% interval; None likewise.
+    curve
+        The accuracy seen with fewer examples.
+    """
+
+    target: float
+    shots: int | None
+    low: int | None
+    high: int | None
+    curve: Sequence[CurvePoint]
+
+    def __str__(self) -> str:
+        return (
+            f"{100 * self.target:.0f} % need {_said(self.shots)} photographs per class "
+            f"(95% interval {_said(self.low)} to {_said(self.high)})"
+        )
+
+
+def _said(shots: int | None) -> str:
+    return f"more than {_MOST}" if shots is None else str(shots)
+
+
+def check_target(target: float, ways: int) -> None:
+    """ConfigError unless an accuracy can be aimed at."""
+    if not 1 / ways < target < 1:
+        raise ConfigError(
+            f"target is {target}, but with {ways} classes an accuracy is above {1 / ways:.2g} by chance, and below 1: "
+            "give one between, such as 0.95"
+        )
+
+
+@torch.no_grad()
+def accuracy_curve(
+    adaptation: HeadAdaptation, examples: Examples, ways: int, *, seed: int, draws: int = _DRAWS
+) -> list[CurvePoint]:
+    """The accuracy with 1, 2, 3, ... examples per class, as far as half of the classes have that many to learn from.
+
+    In each draw, one series per class is left out and asked for (one example, of a class with a single series), and
+    the head sees `shots` of the other examples, or as many as there are.
+
+    Parameters
+    ----------
+    adaptation
+        Fits the heads.
+    examples
+        The examples of all classes.
+    ways
+        N, the number of classes.
+    seed
+        Names the draws.
+    draws
+        Heads per point.
+
+    Returns
+    -------
+    list of CurvePoint
+        Empty if no class has two examples.
+    """
+    labels, series = examples.labels.numpy(), examples.series.numpy()
+    rounds = stratified_rounds(labels, series, seed, draws=draws)[:draws]
+    if not rounds:
+        return []
+    generator = np.random.default_rng(seed)
+    left = np.median([np.bincount(np.delete(labels, rows), minlength=ways) for rows in rounds])
+    points = []
+    for shots in (shots for shots in _SHOTS if shots <= max(left, 1)):
+        right: dict[int, list[float]] = {}
+        for rows in rounds:
+            some = torch.from_numpy(_drawn(labels, rows, shots, generator))
+            asked = torch.from_numpy(rows)
+            head = balanced_head(adaptation, examples.features[None, some], examples.labels[None, some], ways)
+            best = head.scores(examples.features[None, asked])[0].argmax(1)
+            for label, hit in zip(labels[rows], (best == examples.labels[asked]).tolist()):
+                right.setdefault(label, []).append(hit)
+        accuracy = float(np.mean([np.mean(hits) for hits in right.values()]))
+        tried = len(np.unique(series[np.isin(labels, list(right))]))
+        points.append(CurvePoint(shots, accuracy, *wilson(accuracy, tried)))
+    return points
+
+
+def _drawn(
+    labels: NDArray[np.int64], without: NDArray[np.int64], shots: int, generator: np.random.Generator
+) -> NDArray[np.int64]:
+    """At most `shots` rows per class, none of them in `without`."""
+    order = generator.permutation(np.setdiff1d(np.arange(len(labels)), without))
+    place = np.empty(len(order), np.int64)  # of each row among those of its class
+    by_class = labels[order].argsort(kind="stable")
+    starts = np.searchsorted(labels[order][by_class], labels[order][by_class])
+    place[by_class] = np.arange(len(order)) - starts
+    return np.sort(order[place < shots])
+
+
+def needed(curve: Sequence[CurvePoint], examples: int, target: float, ways: int) -> ShotsNeeded:
+    """How many shots reach `target`, if the log odds of being right grow linearly with the logarithm of shots.
+
+    The odds are those above chance. The slope has a prior from other data, since a few examples say little about it;
+    the posterior is summed over a grid of both coefficients.
+
+    Parameters
+    ----------
+    curve
+        What `accuracy_curve` found.
+    examples
+        How many different examples were tried.
+    target
+        The accuracy, above 1/N and below 1.
+    ways
+        N, the number of classes.
+    """
+    level, slope = np.meshgrid(np.linspace(-5, 9, 281), np.linspace(0.05, 2.5, 99), indexing="ij")
+    log_posterior = -((slope - _SLOPE) ** 2) / (2 * _SLOPE_DEVIATION**2)
+    chance = 1 / ways
+    for point in curve:
+        share = chance + (1 - chance) * expit(level + slope * np.log(point.shots))
+        trials = examples / len(curve)  # every point tells of the same examples
+        log_posterior += trials * (xlogy(point.accuracy, share) + xlogy(1 - point.accuracy, 1 - share))
+    posterior = np.exp(log_posterior - log_posterior.max()).ravel()
+    log_shots = ((logit((target - chance) / (1 - chance)) - level) / slope).ravel()
+    order = log_shots.argsort()
+    reached = posterior[order].cumsum() / posterior.sum()
+    quantiles = [float(log_shots[order][np.searchsorted(reached, share)]) for share in (0.025, 0.5, 0.975)]
+    low, middle, high = (
+        None if value > np.log(_MOST) else max(1, int(np.ceil(np.exp(value) - 1e-9))) for value in quantiles
+    )
+    return ShotsNeeded(target, middle, low, high, curve)
