@@ -29,17 +29,24 @@ class MultiTask(FeatureLearner):
         test task: w = argmin over w of  1/2 |w|^2 + C * sum of cross-entropies of h(S; theta) w^T,  C = 3
                                                                              (fine-tuning, eqs. 6-7)
 
-    There is no bias and no temperature in training, and training does not tell support from query. A test task is
-    learnt by logistic regression on L2-normalised features.
+    There is no bias in training, in the paper's form no temperature either, and training does not tell support from
+    query. A test task is learnt by logistic regression on L2-normalised features.
+
+    The paper's form starts slowly: on features of unit length the first scores are all noise or nearly equal, as the
+    numbers of classes and features have it. `initial_scale` and `scale` mend that; they change training alone.
 
     Parameters
     ----------
     num_classes
         Rows of the matrix W, the number of training classes.
     ways
-        N, for the scale of the initial matrix: sqrt(num_classes / N) times Kaiming-uniform.
+        N, for the size of the initial matrix: sqrt(num_classes / N) times Kaiming-uniform.
     normalize_features
         L2-normalise features in training, too (W21: all datasets but FC100).
+    initial_scale
+        What the initial matrix is multiplied by; 1 in the paper.
+    scale
+        The initial value of a factor on the scores, which is learnt; None, as in the paper, for no factor.
     """
 
     tells_support_from_query = False
@@ -52,12 +59,16 @@ class MultiTask(FeatureLearner):
         num_classes: int,
         ways: int = 5,
         normalize_features: bool = True,
+        initial_scale: float = 1.0,
+        scale: float | None = None,
         normalize_over: Literal["task", "batch"] = "task",
     ) -> None:
-        check_positive(num_classes=num_classes)
-        check_positive(ways=ways)
+        check_positive(num_classes=num_classes, ways=ways, initial_scale=initial_scale)
+        if scale is not None:
+            check_positive(scale=scale)
         super().__init__(backbone, adaptation=LogisticRegression(c=3.0), normalize_over=normalize_over)
-        self.weight = _class_weights(num_classes, backbone.feature_size, ways)
+        self.weight = _class_weights(num_classes, backbone.feature_size, initial_scale * math.sqrt(num_classes / ways))
+        self.scale = None if scale is None else nn.Parameter(torch.tensor(float(scale)))
         self.normalize_features = normalize_features
 
     def training_scores(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
@@ -67,15 +78,16 @@ class MultiTask(FeatureLearner):
             features = super().features(images.flatten(0, 1)).unflatten(0, images.shape[:2])
         if self.normalize_features:
             features = F.normalize(features, dim=-1)
-        return features @ self.weight[episodes.classes].mT, episodes.labels()
+        scores = features @ self.weight[episodes.classes].mT
+        return (scores if self.scale is None else self.scale * scores), episodes.labels()
 
     def features(self, images: Tensor) -> Tensor:
         """L2-normalised features (M, D) of images (M, C, H, W), as a task is learnt on."""
         return F.normalize(super().features(images), dim=-1)
 
 
-def _class_weights(num_classes: int, feature_size: int, ways: int) -> nn.Parameter:
-    """W21's shared matrix (num_classes, feature_size): Kaiming-uniform, a=sqrt(5), times sqrt(num_classes / ways)."""
+def _class_weights(num_classes: int, feature_size: int, factor: float) -> nn.Parameter:
+    """A matrix (num_classes, feature_size): `factor` times Kaiming-uniform with a=sqrt(5)."""
     weight = torch.empty(num_classes, feature_size)
     nn.init.kaiming_uniform_(weight, a=5**0.5)
-    return nn.Parameter(weight * math.sqrt(num_classes / ways))
+    return nn.Parameter(weight * factor)
