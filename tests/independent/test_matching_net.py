@@ -28,9 +28,9 @@ def unequal_tasks() -> Episodes:
     return replace(tasks, support=tasks.support[:, places], support_labels=tasks.support_labels[:, places])
 
 
-def probabilities(support: Tensor, labels: Tensor, query: Tensor) -> Tensor:
-    """(N,) of one query (D,): eq. 1, with weights divided by the size of their class."""
-    weights = [(query @ image / (query.norm() * image.norm())).exp() for image in support]
+def probabilities(support: Tensor, labels: Tensor, query: Tensor, scale: Tensor | float = 1) -> Tensor:
+    """(N,) of one query (D,): eq. 1, with weights divided by the size of their class, and the cosines times `scale`."""
+    weights = [(scale * (query @ image) / (query.norm() * image.norm())).exp() for image in support]
     of_class = [sum(w / SIZES[way] for w, label in zip(weights, labels) if label == way) for way in range(WAYS)]
     return torch.stack(of_class) / sum(of_class)
 
@@ -74,16 +74,17 @@ def task_probabilities(weights: Weights, tasks: Episodes, task: int, steps: int,
     if steps:
         support = support_in_context(weights, support)
         asked = [query_in_context(weights, support, image, steps) for image in query]
-    return torch.stack([probabilities(support, tasks.support_labels[task].tolist(), image) for image in asked])
+    labels, scale = tasks.support_labels[task].tolist(), weights.get("adaptation.scale", 1)
+    return torch.stack([probabilities(support, labels, image, scale) for image in asked])
 
 
-def learner_that_reads(steps: int) -> MatchingNet:
-    return build(MatchingNet, full_context=steps > 0, **({"reading_steps": steps} if steps else {}))
+def learner_that_reads(steps: int, scale: float | None = None) -> MatchingNet:
+    return build(MatchingNet, full_context=steps > 0, scale=scale, **({"reading_steps": steps} if steps else {}))
 
 
-@pytest.mark.parametrize("steps", [0, 1, 3])
-def test_training_minimises_the_negative_logarithm_of_the_probability(steps: int) -> None:
-    learner, tasks = learner_that_reads(steps), unequal_tasks()
+@pytest.mark.parametrize(("steps", "scale"), [(0, None), (0, 4.0), (1, None), (3, None)])
+def test_training_minimises_the_negative_logarithm_of_the_probability(steps: int, scale: float | None) -> None:
+    learner, tasks = learner_that_reads(steps, scale), unequal_tasks()
     boundary = tasks.support.shape[1]
 
     def objective(weights: Weights, task: int) -> Tensor:
@@ -97,9 +98,9 @@ def test_training_minimises_the_negative_logarithm_of_the_probability(steps: int
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("steps", [0, 3])
-def test_a_test_image_gets_these_probabilities(steps: int) -> None:
-    learner, tasks = learner_that_reads(steps).eval(), unequal_tasks()
+@pytest.mark.parametrize(("steps", "scale"), [(0, None), (0, 100.0), (3, None)])
+def test_a_test_image_gets_these_probabilities(steps: int, scale: float | None) -> None:
+    learner, tasks = learner_that_reads(steps, scale).eval(), unequal_tasks()
     weights = weights_of(learner)
     for task, actual in enumerate(learner.scores(tasks)):
         support, query = (features(weights, part[task], running=True) for part in (tasks.support, tasks.query))

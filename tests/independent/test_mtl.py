@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 from linear import logistic_regression
@@ -15,14 +16,15 @@ def unit(vectors: Tensor) -> Tensor:
     return vectors / vectors.norm(dim=1, keepdim=True)
 
 
-def test_training_minimises_the_cross_entropy_of_all_images_by_the_rows_of_their_classes() -> None:
-    learner, tasks = build(MultiTask, num_classes=CLASSES), draw_tasks()
+@pytest.mark.parametrize("scale", [None, 10.0])
+def test_training_minimises_the_cross_entropy_of_all_images_by_the_rows_of_their_classes(scale: float | None) -> None:
+    learner, tasks = build(MultiTask, num_classes=CLASSES, scale=scale), draw_tasks()
 
     def objective(weights: Weights, task: int) -> Tensor:
         images = torch.cat([tasks.support[task], tasks.query[task]])
         labels = torch.cat([tasks.support_labels[task], tasks.query_labels[task]])
         heads = torch.stack([weights["weight"][number] for number in tasks.classes[task]])
-        return F.cross_entropy(unit(features(weights, images)) @ heads.T, labels)
+        return F.cross_entropy(weights.get("scale", 1) * unit(features(weights, images)) @ heads.T, labels)
 
     check_training(learner, tasks, objective)
 

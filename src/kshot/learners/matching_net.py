@@ -28,7 +28,8 @@ class MatchingNet(FeatureLearner):
     If classes have unequal numbers of support images, their weights are divided by the size of their class, which eq. 1
     does not do: by it, the largest class would nearly always win.
 
-    The softmax has no temperature. With full-context embeddings, the support images are read one after the other,
+    The paper's softmax has no temperature, so that a class of a 5-way task has at most e / (e + 4) = 0.4 of the
+    attention if features are not negative, and there is little to learn from; `scale` mends that. With full-context embeddings, the support images are read one after the other,
     forwards and backwards, and a query reads from all of them several times. Scores then depend on the order of the
     support images, which the paper leaves open: here it is that of the episode, and sampled ones hold one class after
     the other.
@@ -39,6 +40,8 @@ class MatchingNet(FeatureLearner):
         Embed images in the context of the support set, instead of each by itself.
     reading_steps
         How often a query reads from the support set in full-context embeddings.
+    scale
+        The initial value of a factor on the cosines, which is learnt; None, as in the paper, for no factor.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class MatchingNet(FeatureLearner):
         *,
         full_context: bool = False,
         reading_steps: int = _READING_STEPS,
+        scale: float | None = None,
         normalize_over: Literal["task", "batch"] = "task",
     ) -> None:
         check_positive(reading_steps=reading_steps)
@@ -55,6 +59,8 @@ class MatchingNet(FeatureLearner):
                 f"reading_steps is {reading_steps}, but queries read from the support set in full-context embeddings "
                 f"alone; choose full_context=true, or leave out reading_steps"
             )
+        if scale is not None:
+            check_positive(scale=scale)
         context = FullContext(backbone.feature_size, steps=reading_steps) if full_context else None
-        super().__init__(backbone, adaptation=Attention(context), normalize_over=normalize_over)
+        super().__init__(backbone, adaptation=Attention(context, scale=scale), normalize_over=normalize_over)
         self.ignores_support_order = not full_context

@@ -23,11 +23,14 @@ class Attention(nn.Module, HeadAdaptation):
     ----------
     context
         Embeds features in the context of the support set; None leaves them as they are.
+    scale
+        The initial value of a factor on the cosines, which is learnt; None, as in the paper, for no factor.
     """
 
-    def __init__(self, context: FullContext | None = None) -> None:
+    def __init__(self, context: FullContext | None = None, *, scale: float | None = None) -> None:
         super().__init__()
         self.context = context
+        self.scale = None if scale is None else nn.Parameter(torch.tensor(float(scale)))
 
     @property
     def description(self) -> str:
@@ -39,27 +42,32 @@ class Attention(nn.Module, HeadAdaptation):
         check_support(features, labels, ways)
         support = features if self.context is None else self.context.embed_support(features)
         members = one_hot(labels, ways, features.dtype)
-        return AttentionHead(support, members / members.sum(1, keepdim=True), self.context)
+        return AttentionHead(support, members / members.sum(1, keepdim=True), self.context, self.scale)
 
 
 @dataclass(frozen=True)
 class AttentionHead:
-    """Support features (B, S, D), their shares (B, S, N) in the classes, and the context, if any."""
+    """Support features (B, S, D), their shares (B, S, N) in the classes, the context and the scale, if any."""
 
     support: Tensor
     shares: Tensor
     context: FullContext | None
+    scale: Tensor | None = None
 
     def scores(self, features: Tensor) -> Tensor:
         """Scores (B, T, N) of features (B, T, D), whose softmax is P(y | x, S).
 
         With a(x, x_i) = exp(cos_i) / sum_j exp(cos_j) (section 2.1.1), P(y | x, S) = sum_{i of class y} a(x, x_i)
         (eq. 1). The score is the logarithm of this without the denominator, which all classes share, and divided by the
-        number of images of the class.
+        number of images of the class. A scale multiplies the cosines.
         """
         query = features if self.context is None else self.context.embed_query(features, self.support)
         cosines = F.normalize(query, dim=-1) @ F.normalize(self.support, dim=-1).mT
-        return (cosines.exp() @ self.shares).log()
+        scaled = cosines if self.scale is None else self.scale * cosines
+        # P(y | x, S) does not depend on a common factor: without the largest exponential none of them overflows.
+        largest = scaled.amax(-1, keepdim=True).detach()
+        of_class = (scaled - largest).exp() @ self.shares
+        return of_class.clamp_min(torch.finfo(of_class.dtype).tiny).log() + largest
 
 
 class FullContext(nn.Module):
