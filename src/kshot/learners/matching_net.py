@@ -29,10 +29,10 @@ class MatchingNet(FeatureLearner):
     does not do: by it, the largest class would nearly always win.
 
     The paper's softmax has no temperature, so that a class of a 5-way task has at most e / (e + 4) = 0.4 of the
-    attention if features are not negative, and there is little to learn from; `scale` mends that. With full-context embeddings, the support images are read one after the other,
-    forwards and backwards, and a query reads from all of them several times. Scores then depend on the order of the
-    support images, which the paper leaves open: here it is that of the episode, and sampled ones hold one class after
-    the other.
+    attention if features are not negative, and there is little to learn from; `scale` mends that. With full-context
+    embeddings, the support images are read one after the other, forwards and backwards, and a query reads from all
+    of them several times. Scores then depend on the order of the support images, which the paper leaves open: here
+    it is that of the episode, and sampled ones hold one class after the other.
 
     Parameters
     ----------
