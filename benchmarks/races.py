@@ -1,4 +1,4 @@
-"""Variants of a training at an equal number of images, each judged on the validation classes; test classes play no part.
+"""Variants of a training at equal numbers of images, judged on the validation classes; test classes play no part.
 
     python benchmarks/races.py mtl-glyphs --root DATA [--seeds 0 1] [--only NAME] [--out runs/races]
 
