@@ -6,6 +6,7 @@ import csv
 import errno
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -222,12 +223,36 @@ def test_damaged_solutions_are_told(pretrained: Path, tmp_path: Path, monkeypatc
     file, progress = run / "solutions" / "solutions.npy", run / "solutions" / "progress.json"
     content, record = file.read_bytes(), progress.read_text()
     file.write_bytes(content[:-1])
-    with pytest.raises(CheckpointError, match="are fewer than the 16 that were written; delete the folder"):
+    with pytest.raises(CheckpointError, match=r"are fewer than the 16 that were written\); delete the folder"):
+        run_stages(run, resume=True, pretrained=pretrained)
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(CheckpointError, match="are not those that were written; delete the folder"):
         run_stages(run, resume=True, pretrained=pretrained)
     file.write_bytes(content)
-    progress.write_text(record[:20])
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        run_stages(run, resume=True, pretrained=pretrained)
+    for damaged in (record[:20], "[]", record.replace("16", "-16", 1), record.replace("16", '"16"', 1)):
+        progress.write_text(damaged)
+        with pytest.raises(CheckpointError, match="cannot be read"):
+            run_stages(run, resume=True, pretrained=pretrained)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("solutions: 20", "solutions: 21", "its checksum differs"),
+        ("solutions: 20", "solutions: -1", "stages.solutions is -1"),
+        ("stages:", "steps:", "it lacks stages"),
+        ("clustering: kmeans", "clustering: k", "stages.clustering is"),
+        ("pretrained:", "untrained:", "the options in stages are not pretrained"),
+    ],
+)
+def test_a_damaged_stages_file_is_told(finished: Path, tmp_path: Path, old: str, new: str, expected: str) -> None:
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    changed = (run / "stages.yaml").read_text().replace(old, new)
+    if "checksum" not in expected:
+        changed = changed[: changed.index("# checksum")]
+    (run / "stages.yaml").write_text(changed)
+    with pytest.raises(CheckpointError, match=expected):
+        run_stages(run, resume=True)
 
 
 def test_a_full_disk_keeps_the_earlier_solutions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

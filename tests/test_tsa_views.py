@@ -239,4 +239,7 @@ def test_the_command_says_what_there_is(say: Any) -> None:
     assert code == 2
     assert "kshot tsa has no command 'plot'; choose one of: train, steps, usage, groups, map" in err
     assert "kshot tsa train trains tsa-maml; for mtl run kshot train" in say("tsa", "train", "--learner", "mtl")[2]
-    assert "is no folder of a TSA-MAML training" in say("tsa", "train", "--resume", "nowhere")[2]
+    assert (
+        "nowhere is no folder of a TSA-MAML training: it has no stages.yaml"
+        in say("tsa", "train", "--resume", "nowhere")[2]
+    )

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from torch import nn
 
 from kshot.backbones import backbones
 from kshot.data.regression import RegressionDataset
 from kshot.data.tasks import AnyDataset
 from kshot.errors import CheckpointError, ConfigError
-from kshot.files import read_text, write_text
 from kshot.learners.base import Learner, learners
-from kshot.runs import lock
+from kshot.runs import checked_yaml, lock
 
 _SECTIONS = ("data", "backbone", "learner", "training")
-_ADVICE = "put the file back as training wrote it, or train the run again"
-_LARGEST = 1 << 20  # bytes
-_CHECKSUM = re.compile(r"# checksum ([0-9a-f]{64}) .*\n\Z")
 # what may change between the start of a run and its continuation without changing a number of what was done
 _FREE_ON_RESUME = ("device", "loggers", "max_epochs", "patience", "progress", "time_limit")
 
@@ -93,7 +86,7 @@ def build_learner(config: Mapping[str, Any], download: bool = True) -> Learner:
     except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError, AttributeError) as error:
         described = {section: config[section] for section in ("learner", "backbone")}
         raise ConfigError(
-            f"no learner can be built from {described}: {' '.join(str(error).split())}; {_ADVICE}"
+            f"no learner can be built from {described}: {' '.join(str(error).split())}; {checked_yaml.ADVICE}"
         ) from error
 
 
@@ -110,87 +103,26 @@ def _built(config: Mapping[str, Any], download: bool) -> Learner:
     return learner_class(backbone, **options["learner"])
 
 
-class _PlainDumper(yaml.SafeDumper):
-    """Writes a list that occurs twice twice, and not as a reference to it."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """Refuses references, a few lines of which can stand for more values than memory holds."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("it holds references, which kshot does not write")
-        return super().compose_node(parent, index)
-
-
 def write_config(path: Path, config: Mapping[str, Any]) -> None:
     """Write config.yaml, with its own checksum in the last line; OSError if that fails."""
-    text = yaml.dump(dict(config), Dumper=_PlainDumper, sort_keys=False)
-    write_text(path, f"{text}# checksum {_digest(text)} of the lines above; remove it if you change them on purpose\n")
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    checked_yaml.write(path, config)
 
 
 def read_config(run: Path | str) -> dict[str, Any]:
     """The sections of a run's config.yaml; CheckpointError if it is missing, damaged or incomplete."""
     path = Path(run) / "config.yaml"
-    try:
-        text = read_text(path, limit=_LARGEST)
-        config = yaml.load(text, Loader=_PlainLoader)
-    except (FileNotFoundError, NotADirectoryError):
-        raise CheckpointError(f"{run} is no run folder: it has no config.yaml; check the path") from None
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror}); check the path and its permissions") from None
-    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged ({' '.join(str(error).split())}); {_ADVICE}") from error
-    written = _CHECKSUM.search(text)  # an earlier version of kshot wrote none
-    if written is None and "# checksum" in text:
-        raise CheckpointError(f"{path} is damaged: the line with its checksum is not whole; {_ADVICE}")
-    if written is not None and written[1] != _digest(text[: written.start()]):
-        raise CheckpointError(
-            f"{path} is not as training wrote it: its checksum differs; put it back, train the run again, or remove "
-            f"the last line of the file if you changed it on purpose"
-        )
-    faults = list(_faults(config if isinstance(config, dict) else {}))
-    if faults:
-        raise CheckpointError(f"{path} is incomplete: {'; '.join(faults)}; {_ADVICE}")
+    config = checked_yaml.read(path, _SECTIONS, kind="run folder")
+    checked_yaml.refuse(path, _faults(config))
     return config
 
 
 def _faults(config: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with the content of config.yaml."""
-    missing = [name for name in _SECTIONS if not isinstance(config.get(name), dict)]
-    missing += [f"{name}.name" for name in ("data", "learner") if name not in missing and "name" not in config[name]]
-    if missing:
-        yield f"it lacks {', '.join(missing)}"
-        return
-    for section in _SECTIONS:
-        for name, value in config[section].items():
-            if not isinstance(name, str) or not _is_plain(value) or (name == "name" and not isinstance(value, str)):
-                yield f"{section}.{name} is {value!r:.60}"
-    if config["backbone"] and not {"name", "unregistered"} & config["backbone"].keys():
-        yield "it lacks backbone.name"
+    """What is wrong with the values of config.yaml."""
     training = config["training"]
     if type(training.get("seed")) is not int or not isinstance(training.get("schedule"), str):
         yield "training.seed is no whole number, or training.schedule no text"
     if "normalization" in config["data"] and not _is_form(config["data"]):
         yield "data.image_shape or data.normalization is not the form of images"
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether this is what `_plain` makes, and finite."""
-    if isinstance(value, list):
-        return all(map(_is_plain, value))
-    if isinstance(value, dict):
-        return all(isinstance(name, str) and _is_plain(part) for name, part in value.items())
-    if isinstance(value, float):
-        return not math.isnan(value)
-    return value is None or isinstance(value, (bool, int, str))
 
 
 def _is_form(data: Mapping[str, Any]) -> bool:
@@ -228,7 +160,7 @@ def folder_for(folder: Path, config: Mapping[str, Any]) -> Path:
 
 
 def _hashed(folder: Path, config: Mapping[str, Any]) -> Path:
-    return folder.with_name(f"{folder.name}-{_digest(_identity(config))[:6]}")
+    return folder.with_name(f"{folder.name}-{checked_yaml.digest(_identity(config))[:6]}")
 
 
 def _identity(config: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,15 @@ from kshot.data.dataset import Dataset
 from kshot.data.episodes import Episodes
 from kshot.errors import CheckpointError
 from kshot.evaluation.task_loop import for_tasks
-from kshot.files import write_json
+from kshot.files import read_json, write_json
 from kshot.learners import TSAMAML
 from kshot.training.distributed import resolve_device
 from kshot.training.interrupts import StopSignals, TrainingInterrupted
 from kshot.training.options import ResolvedOptions
 
 FloatArray = NDArray[np.float32]
+
+_LARGEST = 1 << 20  # bytes of progress.json
 
 
 def solve_tasks(learner: TSAMAML, data: Dataset, *, options: ResolvedOptions, folder: Path, count: int) -> FloatArray:
@@ -97,8 +100,9 @@ def _origin(learner: TSAMAML, data: Dataset, options: ResolvedOptions) -> dict[s
 class SolutionFile:
     """``solutions.npy`` (tasks, size) float32 in a folder, of which the first `done` rows are written.
 
-    ``progress.json`` in the same folder says how many these are and, in `origin`, what they were computed from. It is
-    replaced only after the rows have reached the disk, so that a process that goes on never trusts half a row.
+    ``progress.json`` in the same folder says how many these are, their checksum and, in `origin`, what they come
+    from. It is replaced only after the rows have reached the disk, so that a process that goes on never trusts half a
+    row.
 
     Parameters
     ----------
@@ -119,6 +123,7 @@ class SolutionFile:
         self.path, self.progress = folder / "solutions.npy", folder / "progress.json"
         self.shape, self._row_bytes = (tasks, size), 4 * size
         self.origin = json.loads(json.dumps(dict(origin) | {"tasks": tasks, "size": size}))  # as it is read back
+        self._checksum = 0  # of the rows so far
         self.done = self._written()
 
     @property
@@ -128,21 +133,23 @@ class SolutionFile:
 
     def append(self, rows: FloatArray) -> None:
         """Write the next rows (R, size); CheckpointError if the disk refuses, which keeps the earlier ones."""
+        written = np.ascontiguousarray(rows, np.float32).tobytes()
         try:
             if self.done == 0:
                 self._begin()
             with open(self.path, "r+b") as file:
                 file.seek(self._header_bytes(file) + self.done * self._row_bytes)
-                file.write(np.ascontiguousarray(rows, np.float32).tobytes())
+                file.write(written)
                 file.flush()
                 os.fsync(file.fileno())
-            write_json(self.progress, {"done": self.done + len(rows), "origin": self.origin})
+            checksum = zlib.crc32(written, self._checksum)
+            write_json(self.progress, {"done": self.done + len(rows), "origin": self.origin, "checksum": checksum})
         except OSError as error:
             raise CheckpointError(
                 f"{self.path} could not be written ({error}); its first {self.done} rows are kept: free some space "
                 f"({self.shape[0] * self._row_bytes / 1e9:.1f} GB in all) and resume the run"
             ) from error
-        self.done += len(rows)
+        self.done, self._checksum = self.done + len(rows), checksum
 
     def read(self) -> FloatArray:
         """All rows (tasks, size), memory-mapped; they must be complete."""
@@ -164,21 +171,38 @@ class SolutionFile:
         if not self.progress.exists():
             return 0
         try:
-            content = json.loads(self.progress.read_text())
-            done, origin = int(content["done"]), content["origin"]
-            with open(self.path, "rb") as file:
-                short = self.path.stat().st_size < self._header_bytes(file) + done * self._row_bytes
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            content = read_json(self.progress, limit=_LARGEST)
+            done, origin, checksum = (content[name] for name in ("done", "origin", "checksum"))
+            if not isinstance(origin, dict) or type(done) is not int or not 0 <= done <= self.shape[0]:
+                raise ValueError(f"{self.progress.name} is not what training writes")
+            differing = [
+                name for name in self.origin.keys() | origin.keys() if origin.get(name) != self.origin.get(name)
+            ]
+            if differing:
+                raise CheckpointError(
+                    f"{self._damaged} were computed from something else (it differs in "
+                    f"{', '.join(sorted(differing))}); {self._advice}"
+                )
+            self._checksum = self._checksum_of(done)
+        except (OSError, ValueError, LookupError, TypeError) as error:
             raise CheckpointError(f"{self._damaged} cannot be read ({error}); {self._advice}") from error
-        differing = [name for name in self.origin.keys() | origin.keys() if origin.get(name) != self.origin.get(name)]
-        if differing:
-            raise CheckpointError(
-                f"{self._damaged} were computed from something else (it differs in {', '.join(sorted(differing))}); "
-                f"{self._advice}"
-            )
-        if short:
-            raise CheckpointError(f"{self._damaged} are fewer than the {done} that were written; {self._advice}")
+        if self._checksum != checksum:
+            raise CheckpointError(f"{self._damaged} are not those that were written; {self._advice}")
         return done
+
+    def _checksum_of(self, done: int) -> int:
+        """The CRC of the first rows; ValueError if there are fewer, or rows of another form."""
+        checksum, left = 0, done * self._row_bytes
+        with open(self.path, "rb") as file:
+            np.lib.format.read_magic(file)
+            if np.lib.format.read_array_header_1_0(file) != (self.shape, False, np.dtype("<f4")):
+                raise ValueError(f"{self.path.name} holds rows of another form")
+            while left > 0:
+                piece = file.read(min(left, 1 << 20))
+                if not piece:
+                    raise ValueError(f"they are fewer than the {done} that were written")
+                checksum, left = zlib.crc32(piece, checksum), left - len(piece)
+        return checksum
 
     @property
     def _damaged(self) -> str:

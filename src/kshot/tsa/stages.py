@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-import yaml
+from torch import Tensor
 
 from kshot.errors import CheckpointError, ConfigError
-from kshot.files import write_text
+from kshot.runs import checked_yaml, checkpoints
 from kshot.runs.run import Run
 from kshot.tsa.clustering import Clustering
+
+_SECTIONS = ("data", "backbone", "learner", "stages", "training")
 
 
 @dataclass(frozen=True)
@@ -84,21 +86,25 @@ class StageFolder:
         return f"continue with resume=True (kshot tsa train --resume {self.path})"
 
     def read_options(self) -> dict[str, Any]:
-        """What `stages.yaml` holds; CheckpointError if it cannot be read."""
-        try:
-            return yaml.safe_load(self.options.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
-            raise CheckpointError(
-                f"{self.path} is no folder of a TSA-MAML training: {self.options.name} cannot be read ({error}); "
-                f"check the path"
-            ) from error
+        """The sections of `stages.yaml`; CheckpointError if it is missing, damaged, or not what a training writes."""
+        content = checked_yaml.read(self.options, _SECTIONS, kind="folder of a TSA-MAML training")
+        checked_yaml.refuse(self.options, _faults(content["stages"]))
+        return content
+
+    def read_clusters(self, config: dict[str, Any]) -> dict[str, Any]:
+        """What `clusters.pt` holds for the learner of a config; CheckpointError if it is damaged or of another one."""
+        content = checkpoints.load(self.clusters, config)
+        kinds = {"learner": dict, "centroids": Tensor, "sizes": Tensor}
+        if not all(isinstance(content.get(name), kind) for name, kind in kinds.items()):
+            raise CheckpointError(f"{self.clusters} holds no clusters; delete the file and resume the run")
+        return content
 
     def take_into_use(self, config: Mapping[str, Any], resume: bool) -> None:
         """Write the options; ConfigError if another run would be overwritten, or continued with other options."""
         if self.groups.last.exists() and not self.options.exists():
             raise ConfigError(f"{self.path} holds a trained run of another kind; choose another folder")
         if not self.started:  # options that were refused before any work may be replaced by better ones
-            write_text(self.options, yaml.safe_dump(dict(config), sort_keys=False))
+            checked_yaml.write(self.options, config)
             return
         if not resume:
             raise ConfigError(
@@ -116,3 +122,18 @@ class StageFolder:
             raise ConfigError(
                 f"{self.path} cannot be resumed with other options: {'; '.join(differing)}; choose another folder"
             )
+
+
+def _faults(stages: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with the section "stages" of stages.yaml."""
+    names = [field.name for field in fields(Stages)]
+    if sorted(stages) != sorted(names):
+        yield f"the options in stages are not {', '.join(names)}"
+        return
+    if not isinstance(stages["pretrained"], (str, type(None))):
+        yield f"stages.pretrained is {stages['pretrained']!r:.60}"
+    for name, kinds in (("pretraining_epochs", (int, type(None))), ("solutions", (int,))):
+        if type(stages[name]) not in kinds or (stages[name] is not None and stages[name] < 1):
+            yield f"stages.{name} is {stages[name]!r:.60}"
+    if stages["clustering"] not in get_args(Clustering):
+        yield f"stages.clustering is {stages['clustering']!r:.60}"

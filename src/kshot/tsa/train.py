@@ -16,6 +16,7 @@ from kshot.files import write_csv
 from kshot.learners import TSAMAML, InitializationLearner, learners
 from kshot.runs import checkpoints
 from kshot.runs.config import describe_data, describe_learner
+from kshot.runs.content import check_weights
 from kshot.runs.run import Run
 from kshot.training.interrupts import TrainingInterrupted
 from kshot.training.loop import train
@@ -140,7 +141,7 @@ def train_tsa_maml(
     with _naming_stage("the training of the groups", folder):
         trained = train(learner, data, run=folder.path, resume=resume, **options.plain())
     epoch = options.tasks_per_epoch or learner.tasks_per_epoch(data.split(options.train_on))
-    groups = _groups(learner, checkpoints.load(folder.clusters)["sizes"], epoch)
+    groups = _groups(learner, folder.read_clusters(describe_learner(learner))["sizes"], epoch)
     write_csv(folder.path / "groups.csv", [asdict(group) for group in groups])
     return GroupTraining(trained, groups)
 
@@ -192,6 +193,7 @@ def load_pretrained(learner: TSAMAML, run: Path) -> None:
     """Take theta* from the best checkpoint of a run; CheckpointError if that has another architecture."""
     path = Run(run).best
     content = checkpoints.load(path)
+    check_weights(content, path)
     saved, here = content["config"], describe_learner(learner)
     name = saved["learner"]["name"]
     if not issubclass(learners[name], InitializationLearner):
@@ -212,7 +214,7 @@ def load_pretrained(learner: TSAMAML, run: Path) -> None:
 
 def _start(learner: TSAMAML, folder: StageFolder) -> None:
     """Start theta* and the groups from what the earlier stages left."""
-    clusters = checkpoints.load(folder.clusters, describe_learner(learner))
+    clusters = folder.read_clusters(describe_learner(learner))
     checkpoints.load_weights(learner, clusters["learner"], folder.clusters)
     learner.start_groups(clusters["centroids"].to(learner.centroids.device))
 
