@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from kshot.backbones import EfficientNetLite0
-from kshot.photos.network import by_onnx_runtime, folded_batch_norm
+from kshot.photos.fast import by_onnx_runtime, folded_batch_norm
 from kshot.solvers import logistic_regression
 
 

@@ -159,3 +159,10 @@ def say(
         return code, out, err
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def own_feature_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Features of photographs are remembered within one test, and not in the cache of whoever runs the tests."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setattr("kshot.photos.cache.DEFAULT", folder / "photo-features.sqlite")

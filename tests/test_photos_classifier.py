@@ -21,7 +21,7 @@ from kshot.data.images import InputForm, read_images, shown_at
 from kshot.errors import ConfigError, DataError
 from kshot.learners import MAML, MultiTask
 from kshot.photos import FewShotClassifier, LearnerNetwork, PretrainedNetwork, photo_features
-from kshot.photos.network import by_onnx_runtime, fast_on_cpu, folded_batch_norm
+from kshot.photos.fast import by_onnx_runtime, fast_on_cpu, folded_batch_norm
 from kshot.solvers import LogisticRegression
 
 CLASSES = {"cat": 3, "dog": 5, "owl": 4}
@@ -85,7 +85,7 @@ def test_it_works_in_scikit_learns_tools():
     fitted = FewShotClassifier(head="cosine", seed=3).fit(X, y)
     again = pickle.loads(pickle.dumps(fitted))
     np.testing.assert_array_equal(again.predict_proba(X), fitted.predict_proba(X))
-    assert clone(fitted).get_params() == {"backbone": "efficientnet-lite0", "head": "cosine", "seed": 3}
+    assert clone(fitted).get_params() == {"backbone": "efficientnet-lite0", "cache": True, "head": "cosine", "seed": 3}
 
 
 def test_what_cannot_be_used_is_refused(photos):
@@ -100,7 +100,7 @@ def test_what_cannot_be_used_is_refused(photos):
         classifier.fit(np.eye(4), [0, 0, 0, 0])
     with pytest.raises(ConfigError, match="leaves the network as it is"):
         FewShotClassifier(head="tune-all").fit(np.eye(4), [0, 0, 1, 1])
-    with pytest.raises(ConfigError, match="'conv4' has no weights to start from; choose one of: efficientnet-lite0"):
+    with pytest.raises(ConfigError, match="'conv4' has no weights to start from; choose one of efficientnet-lite0"):
         FewShotClassifier("conv4").fit(photos / "examples")
     with pytest.raises(ConfigError, match="there is no backbone 'efficientnet-lite9'"):
         FewShotClassifier("efficientnet-lite9").fit(photos / "examples")
@@ -197,7 +197,7 @@ def test_photographs_have_the_form_of_the_weights(tmp_path):
     form = InputForm.from_pixels(224)
     normalised = (np.array([0, 127, 255]) / 255 - form.mean[0]) / form.std[0]
     np.testing.assert_allclose(normalised, [-127 / 128, 0, 1], atol=1e-9)
-    features, images = photo_features(Colours(), [tmp_path / "a.png"] * 3)
+    features, images, *_ = photo_features(Colours(), [tmp_path / "a.png"] * 3)
     assert features.shape == (3, 12)
     assert images.shape == (3, 16, 16, 3)
 

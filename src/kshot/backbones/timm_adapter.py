@@ -44,7 +44,7 @@ class Timm(Backbone):
 
     def __init__(self, model: str, *, in_channels: int = 3, image_size: int = 84, pretrained: bool = False) -> None:
         super().__init__()
-        timm = _import_timm()
+        timm = import_timm()
         if not timm.is_model(model):
             raise ConfigError(f"timm has no model {model!r}; timm.list_models('*part of the name*') lists them")
         fixed_size = getattr(timm.get_pretrained_cfg(model), "fixed_input_size", False)
@@ -59,7 +59,8 @@ class Timm(Backbone):
         return self.network(images)
 
 
-def _import_timm() -> ModuleType:
+def import_timm() -> ModuleType:
+    """The timm library; ConfigError if it is missing or broken, with the command that mends it."""
     try:
         return importlib.import_module("timm")
     except ModuleNotFoundError as error:

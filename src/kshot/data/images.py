@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from kshot.data.classes import SHOWN
+from kshot.data.eight_bits import ValueRange, extremes, is_deep, plain
 from kshot.data.opening import mode_and_size, open_image
 from kshot.errors import ConfigError, DataError
 
 T = TypeVar("T")
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels from the image's upper left corner
-ValueRange = tuple[float, float]  # the values that become black and white
+Interpolation = Literal["bilinear", "bicubic"]
 
-_PIXELS_AT_ONCE = 1 << 20  # of images of more than 8 bits
+_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _BLACK = 16  # of 255; the 12 bits of a camera or a scanner that are read as 16 stay below it
 
 
@@ -38,12 +39,15 @@ class InputForm:
         Of each channel, on the 0..1 scale; there are as many channels as means.
     resize
         What the shorter side of an image is resized to before the centre is cropped, in pixels; at least `image_size`.
+    interpolation
+        How it is resized.
     """
 
     image_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     resize: int
+    interpolation: Interpolation = "bilinear"
 
     @classmethod
     def from_pixels(cls, image_size: int) -> InputForm:
@@ -128,6 +132,21 @@ def try_images(
     return _attempt_all(paths, [partial(read, Path(path)) for path in paths])
 
 
+def read_each(
+    paths: Sequence[Path], form: InputForm, *, value_range: ValueRange | None = None
+) -> list[NDArray[np.uint8] | str]:
+    """Each image in the form that a network takes, (H, W, C) uint8, or a line that says why it cannot be read."""
+    read = partial(
+        decode,
+        size=form.image_size,
+        channels=len(form.mean),
+        value_range=value_range,
+        resize=form.resize,
+        interpolation=form.interpolation,
+    )
+    return _attempts(paths, [partial(read, path) for path in paths])
+
+
 def try_parts(
     paths: Sequence[Path], boxes: Sequence[Box | None], *, size: int
 ) -> tuple[list[NDArray[np.uint8]], list[str]]:
@@ -154,6 +173,7 @@ def decode(
     channels: int = 3,
     value_range: ValueRange | None = None,
     resize: int | None = None,
+    interpolation: Interpolation = "bilinear",
 ) -> NDArray[np.uint8]:
     """One image, from a file or from its bytes, as `read_images` treats it: (size, size, channels) uint8.
 
@@ -169,13 +189,15 @@ def decode(
         3 (red, green, blue) or 1 (grey).
     value_range
         The values that become 0 and 255, for an image of more than 8 bits; None for those of this image alone.
-    resize
-        As for `read_images`.
+    resize, interpolation
+        As for `read_images`, and how it is resized.
     """
     within = size if resize is None else resize
     with open_image(content, enough=(2 * within, 2 * within)) as image:
         upright = ImageOps.exif_transpose(image)
-        return shown_at(upright, size, channels=channels, value_range=value_range, resize=resize)
+        return shown_at(
+            upright, size, channels=channels, value_range=value_range, resize=resize, interpolation=interpolation
+        )
 
 
 def shown_at(
@@ -185,17 +207,18 @@ def shown_at(
     channels: int = 3,
     value_range: ValueRange | None = None,
     resize: int | None = None,
+    interpolation: Interpolation = "bilinear",
 ) -> NDArray[np.uint8]:
     """An open image as `decode` treats files, (size, size, channels) uint8; as it stands, without regard to EXIF."""
-    plain = _plain(image, "RGB" if channels == 3 else "L", value_range)
+    shown = plain(image, "RGB" if channels == 3 else "L", value_range)
     if resize is not None and resize != size:
         # one resampling of the part that is left of an image whose shorter side were `resize`
-        side = min(plain.size) * size / resize
-        left, top = ((length - side) / 2 for length in plain.size)
-        plain = plain.resize((size, size), Image.Resampling.BILINEAR, (left, top, left + side, top + side))
-    elif plain.size != (size, size):
-        plain = ImageOps.fit(plain, (size, size), Image.Resampling.BILINEAR)
-    return np.asarray(plain).reshape(size, size, channels)
+        side = min(shown.size) * size / resize
+        left, top = ((length - side) / 2 for length in shown.size)
+        shown = shown.resize((size, size), _RESAMPLING[interpolation], (left, top, left + side, top + side))
+    elif shown.size != (size, size):
+        shown = ImageOps.fit(shown, (size, size), _RESAMPLING[interpolation])
+    return np.asarray(shown).reshape(size, size, channels)
 
 
 def decode_part(path: Path, size: int, *, box: Box | None = None) -> NDArray[np.uint8]:
@@ -221,15 +244,21 @@ def decode_part(path: Path, size: int, *, box: Box | None = None) -> NDArray[np.
 
 
 def _stretched(image: Image.Image, size: int) -> Image.Image:
-    return _plain(image, "RGB").resize((size, size), Image.Resampling.BILINEAR)
+    return plain(image, "RGB").resize((size, size), Image.Resampling.BILINEAR)
 
 
 def _attempt_all(
     paths: Sequence[Path | str], readers: Sequence[Callable[[], NDArray[np.uint8]]]
 ) -> tuple[list[NDArray[np.uint8]], list[str]]:
-    results = _map(lambda attempt: _attempt(*attempt), list(zip(paths, readers)))
+    results = _attempts(paths, readers)
     arrays = [result for result in results if not isinstance(result, str)]
     return arrays, [result for result in results if isinstance(result, str)]
+
+
+def _attempts(
+    paths: Sequence[Path | str], readers: Sequence[Callable[[], NDArray[np.uint8]]]
+) -> list[NDArray[np.uint8] | str]:
+    return _map(lambda attempt: _attempt(*attempt), list(zip(paths, readers)))
 
 
 def _map(function: Callable[..., T], arguments: Iterable[object]) -> list[T]:
@@ -248,44 +277,9 @@ def _attempt(path: Path | str, read: Callable[[], NDArray[np.uint8]]) -> NDArray
 def _value_range_of(path: Path | str) -> ValueRange | None:
     """Lowest and highest finite value of an image of more than 8 bits; None for any other file."""
     try:
-        if not _is_deep(mode_and_size(Path(path))[0]):
+        if not is_deep(mode_and_size(Path(path))[0]):
             return None
         with open_image(Path(path)) as image:
-            return _extremes(np.asarray(image))
+            return extremes(np.asarray(image))
     except Exception:  # see `_attempt`
         return None
-
-
-def _is_deep(mode: str) -> bool:
-    """Whether an image of this mode has more than 8 bits per channel, which Pillow's own conversion clips at 255."""
-    return mode.startswith("I") or mode == "F"
-
-
-def _extremes(values: NDArray[np.generic]) -> ValueRange | None:
-    found = [(band.min(), band.max()) for rows in _bands(values) if (band := rows[np.isfinite(rows)]).size]
-    return (float(min(low for low, _ in found)), float(max(high for _, high in found))) if found else None
-
-
-def _bands(values: NDArray[np.generic]) -> Iterator[NDArray[Any]]:
-    """The rows of an image, some at a time: what is computed of all at once takes several times the image's memory."""
-    at_once = max(1, _PIXELS_AT_ONCE // max(1, values.shape[1]))
-    return (values[first : first + at_once] for first in range(0, len(values), at_once))
-
-
-def _plain(image: Image.Image, mode: str, value_range: ValueRange | None = None) -> Image.Image:
-    """Eight bits per channel, no transparency, `mode` RGB or L."""
-    if _is_deep(image.mode):
-        values = np.asarray(image)
-        low, high = value_range or _extremes(values) or (0.0, 0.0)
-        image = Image.fromarray(np.concatenate([_levels(rows, low, high) for rows in _bands(values)]))
-    elif image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-        # Dropping the alpha channel of an opaque image changes no colour.
-    return image.convert(mode)
-
-
-def _levels(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
-    """Values mapped linearly, `low` to 0 and `high` to 255, and clipped."""
-    levels = (np.nan_to_num(values.astype(np.float64), nan=low) - low) / (max(high - low, 1e-12) / 255)
-    return levels.clip(0, 255).round().astype(np.uint8)

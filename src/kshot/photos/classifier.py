@@ -17,9 +17,11 @@ from torch import Tensor
 
 from kshot.data.images import find_value_range
 from kshot.errors import ConfigError
+from kshot.photos.cache import FeatureCache
 from kshot.photos.evidence import Evidence
-from kshot.photos.examples import Examples, series_of, warn_of_copies
-from kshot.photos.files import Predictions, Recognised, class_folders, images_at
+from kshot.photos.examples import Examples, joined, series_of, warn_of_copies
+from kshot.photos.features import PhotoFeatures, photo_features
+from kshot.photos.files import Predictions, Recognised, class_folders, images_at, warn_of_skipped
 from kshot.photos.heads import balanced_head
 from kshot.photos.inputs import (
     ClassesError,
@@ -28,14 +30,15 @@ from kshot.photos.inputs import (
     names_of,
     network_of,
 )
-from kshot.photos.network import PhotoNetwork, photo_features
+from kshot.photos.kept import KeptClassifier
+from kshot.photos.network import PhotoNetwork
 from kshot.photos.rejection import familiarity, sets_of
 from kshot.photos.trust import TrustedAnswers
 from kshot.runs.run import Run
 from kshot.solvers import HeadAdaptation
 
 
-class FewShotClassifier(TrustedAnswers, ClassifierMixin, BaseEstimator):
+class FewShotClassifier(TrustedAnswers, KeptClassifier, ClassifierMixin, BaseEstimator):
     """Learns classes from a few photographs of each, or from a few rows of features, by a head on frozen features.
 
     Classes may differ in how many examples they have; all are taken for equally likely. Probabilities are calibrated on
@@ -52,6 +55,9 @@ class FewShotClassifier(TrustedAnswers, ClassifierMixin, BaseEstimator):
         ``LogisticRegression(c=3)``. None for a run's own, and for ``LogisticRegression(c=10)`` otherwise.
     seed
         Names the order in which examples are left out.
+    cache
+        Keep the features and thumbnails of image files in the cache folder of this platform, so that a file of the same
+        content need not be read again.
 
     Attributes
     ----------
@@ -68,6 +74,7 @@ class FewShotClassifier(TrustedAnswers, ClassifierMixin, BaseEstimator):
     """
 
     _fitted_to_photographs: bool
+    _thumbnails: NDArray[np.uint8] | None
 
     def __init__(
         self,
@@ -75,12 +82,14 @@ class FewShotClassifier(TrustedAnswers, ClassifierMixin, BaseEstimator):
         *,
         head: str | HeadAdaptation | None = None,
         seed: int = 0,
+        cache: bool = True,
     ) -> None:
         self.backbone = backbone
         self.head = head
         self.seed = seed
+        self.cache = cache
 
-    def fit(self, X: Any, y: Any = None, *, progress: bool = False) -> FewShotClassifier:
+    def fit(self, X: Any, y: Any = None, *, skip_broken: bool = False, progress: bool = False) -> FewShotClassifier:
         """Learn the classes of examples.
 
         Parameters
@@ -90,6 +99,8 @@ class FewShotClassifier(TrustedAnswers, ClassifierMixin, BaseEstimator):
             list of Pillow's images, images (M, H, W, C) uint8, or features (M, D), which are taken as they are.
         y
             The class of each example, (M,).
+        skip_broken
+            Leave out files that cannot be read, with a warning that names them.
         progress
             Show a bar on the terminal.
 
@@ -100,14 +111,16 @@ class FewShotClassifier(TrustedAnswers, ClassifierMixin, BaseEstimator):
         ConfigError
             If the backbone or the head cannot be used.
         """
-        return self._learn(X, y, None, progress)
+        return self._learn(X, y, None, skip_broken, progress)
 
-    def partial_fit(self, X: Any, y: Any = None, *, classes: Any = None, progress: bool = False) -> FewShotClassifier:
+    def partial_fit(
+        self, X: Any, y: Any = None, *, classes: Any = None, skip_broken: bool = False, progress: bool = False
+    ) -> FewShotClassifier:
         """Learn further examples, of known or of new classes, as if they had been there from the start.
 
         Parameters
         ----------
-        X, y, progress
+        X, y, skip_broken, progress
             As for `fit`; the earlier photographs are not needed again.
         classes
             All classes that may ever come, as scikit-learn's tools say them; another one is an error. None for any.
@@ -118,11 +131,11 @@ class FewShotClassifier(TrustedAnswers, ClassifierMixin, BaseEstimator):
             As for `fit`.
         """
         if not hasattr(self, "classes_"):
-            return self._learn(X, y, classes, progress)
-        return self._learn(X, y, classes, progress, earlier=self._evidence.examples)
+            return self._learn(X, y, classes, skip_broken, progress)
+        return self._learn(X, y, classes, skip_broken, progress, earlier=self._evidence.examples)
 
     def _learn(
-        self, X: Any, y: Any, allowed: Any, progress: bool, earlier: Examples | None = None
+        self, X: Any, y: Any, allowed: Any, skip_broken: bool, progress: bool, earlier: Examples | None = None
     ) -> FewShotClassifier:
         if isinstance(X, (str, Path)):
             if y is not None:
@@ -141,10 +154,12 @@ class FewShotClassifier(TrustedAnswers, ClassifierMixin, BaseEstimator):
             y = np.asarray(y)
             if earlier is None:  # new images are read as the first examples are
                 self._value_range = find_value_range(X) if isinstance(X[0], (str, Path)) else None
-            features, seen = self._features(X, progress)
+            read = self._features(X, skip_broken=skip_broken, progress=progress)
+            warn_of_skipped(read.broken, without=set(y) - set(y[read.places]))
+            features, seen, X, y = read.features, read.thumbnails, [X[place] for place in read.places], y[read.places]
         else:
             X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], reset=earlier is None)
-            features = torch.from_numpy(np.array(X))
+            features, self._value_range = torch.from_numpy(np.array(X)), None
         check_classification_targets(y)
         if allowed is not None and (unknown := sorted({str(name) for name in np.setdiff1d(y, allowed)})):
             raise ClassesError(f"examples are of {', '.join(unknown)}, which `classes` does not name; add them there")
@@ -159,6 +174,7 @@ class FewShotClassifier(TrustedAnswers, ClassifierMixin, BaseEstimator):
         labels = torch.from_numpy(numbers.astype(np.int64))
         if seen is not None:
             warn_of_copies(seen, labels[-len(seen) :], names[-len(seen) :], list(classes))
+        self._thumbnails = joined(None if earlier is None else self._thumbnails, seen, earlier is None)
         self._fitted_to_photographs, self.classes_ = photographs, classes
         adaptation = self._adaptation()
         examples = Examples(features, labels, series_of(features, labels), names)
@@ -231,12 +247,25 @@ class FewShotClassifier(TrustedAnswers, ClassifierMixin, BaseEstimator):
             X, y = class_folders(X)
         return float(accuracy_score(y, self.predict(X), sample_weight=sample_weight))
 
-    def recognise(self, images: Path | str | Sequence[Path | str], *, progress: bool = False) -> Recognised:
-        """Scores and pixels of image files, or of those in folders; parameters and errors as for `predict`."""
+    def recognise(
+        self, images: Path | str | Sequence[Path | str], *, skip_broken: bool = False, progress: bool = False
+    ) -> Recognised:
+        """Scores and thumbnails of image files, or of those in folders; errors as for `predict`.
+
+        Parameters
+        ----------
+        images
+            Image files, folders of them, or a single one of these.
+        skip_broken
+            Leave out files that cannot be read; the answer names them.
+        progress
+            Show a bar on the terminal.
+        """
         self._check_fitted()
         paths = images_at([images] if isinstance(images, (str, Path)) else images)
-        features, pixels = self._features(paths, progress)
-        return Recognised(paths, [str(name) for name in self.classes_], self._scored(features), pixels)
+        read = self._features(paths, skip_broken=skip_broken, progress=progress)
+        names, kept = [str(name) for name in self.classes_], [paths[place] for place in read.places]
+        return Recognised(kept, names, self._scored(read.features), read.thumbnails, read.broken)
 
     def calibrated(self, recognised: Recognised) -> Predictions:
         """The calibrated probabilities that go with the scores of `recognise`; the first call leaves examples out."""
@@ -256,7 +285,7 @@ class FewShotClassifier(TrustedAnswers, ClassifierMixin, BaseEstimator):
             if not self._fitted_to_photographs:
                 raise ConfigError("this classifier was fitted to features, and can recognise features only")
             X = images_at(X) if not len(X) or isinstance(X[0], (str, Path)) else X
-            return self._features(X, progress=False)[0]
+            return self._features(X).features
         if self._fitted_to_photographs:
             raise ConfigError("this classifier was fitted to photographs, and can recognise photographs only")
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
@@ -269,9 +298,19 @@ class FewShotClassifier(TrustedAnswers, ClassifierMixin, BaseEstimator):
         examples = self._evidence.examples
         return familiarity(features[None], examples.features[None], examples.labels[None])[0].double().numpy()
 
-    def _features(self, images: Sequence[Any], progress: bool) -> tuple[Tensor, NDArray[np.uint8]]:
-        return photo_features(network_of(self.backbone), images, value_range=self._value_range, progress=progress)
+    def _features(self, images: Sequence[Any], *, skip_broken: bool = False, progress: bool = False) -> PhotoFeatures:
+        return photo_features(
+            self._network(),
+            images,
+            value_range=self._value_range,
+            skip_broken=skip_broken,
+            cache=FeatureCache() if self.cache else None,
+            progress=progress,
+        )
+
+    def _network(self) -> PhotoNetwork:
+        return network_of(self.backbone)
 
     def _adaptation(self) -> HeadAdaptation:
         own = self._fitted_to_photographs and not isinstance(self.backbone, str)
-        return adaptation_of(self.head, network_of(self.backbone) if own else None)
+        return adaptation_of(self.head, self._network() if own else None)

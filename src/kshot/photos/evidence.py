@@ -32,11 +32,20 @@ class Evidence:
         The N classes.
     seed
         Names the order in which examples are left out.
+    temperature
+        What scores are divided by, if it is known already.
     """
 
-    def __init__(self, adaptation: HeadAdaptation, examples: Examples, classes: Sequence[Any], seed: int) -> None:
+    def __init__(
+        self,
+        adaptation: HeadAdaptation,
+        examples: Examples,
+        classes: Sequence[Any],
+        seed: int,
+        temperature: float | None = None,
+    ) -> None:
         self.adaptation, self.examples, self.classes, self.seed = adaptation, examples, classes, seed
-        self._known: dict[str, Any] = {}
+        self._known: dict[str, Any] = {} if temperature is None else {"temperature": temperature}
 
     def left_out(self, *, progress: bool = False) -> LeftOut | None:
         """What left-out examples got; None if no class has two examples."""

@@ -64,6 +64,21 @@ def series_of(features: Tensor, labels: Tensor, *, cosine: float = SAME_SERIES) 
     return torch.from_numpy(connected_components(graph, directed=False)[1].astype(np.int64))
 
 
+def joined(earlier: NDArray[np.uint8] | None, new: NDArray[np.uint8] | None, first: bool) -> NDArray[np.uint8] | None:
+    """Thumbnails of all examples, (S, H, W, C); None if those of some are not known.
+
+    Parameters
+    ----------
+    earlier, new
+        Of the earlier examples and of the new ones; None if they are not known.
+    first
+        Whether there are no earlier examples.
+    """
+    if first or new is None:
+        return new
+    return None if earlier is None else np.concatenate([earlier, new])
+
+
 def warn_of_copies(images: NDArray[np.uint8], labels: Tensor, names: Sequence[str], classes: Sequence[object]) -> None:
     """Say which photographs are in two classes: those whose pixels have the same hash."""
     seen: dict[bytes, int] = {}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+import warnings
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,12 +27,15 @@ class Recognised:
         As for `Predictions`.
     scores
         (M, N), the largest of a row being that of the predicted class.
+    broken
+        One line per file that was skipped: its name, and why.
     """
 
     paths: Sequence[Path]
     class_names: Sequence[str]
     scores: NDArray[np.float64]
     images: NDArray[np.uint8]
+    broken: Sequence[str] = ()
 
     @property
     def first_two(self) -> list[tuple[str, str]]:
@@ -53,7 +57,7 @@ class Predictions:
     probabilities
         Probabilities (M, N), each row with the sum 1.
     images
-        The images as the network saw them, (M, H, W, C) uint8.
+        Thumbnails of the images as the network saw them, (M, H, W, C) uint8.
     """
 
     paths: Sequence[Path]
@@ -101,6 +105,18 @@ def class_folders(examples: Path | str, *, least: int = 2) -> tuple[list[Path], 
             f"for instance {examples}/cat/1.jpg and {examples}/dog/1.jpg"
         )
     return [path for paths in files.values() for path in paths], [name for name, paths in files.items() for _ in paths]
+
+
+def warn_of_skipped(broken: Sequence[str], *, without: Collection[object] = ()) -> None:
+    """Name the files that were skipped, in a warning; DataError if that leaves classes without any photograph."""
+    if without:
+        raise DataError(
+            f"no photograph of {', '.join(sorted(map(str, without)))} can be read; add some, or remove the class:\n  "
+            + "\n  ".join(broken)
+        )
+    if broken:
+        what = "1 file" if len(broken) == 1 else f"{len(broken)} files"
+        warnings.warn(f"skipped {what} that cannot be read:\n  " + "\n  ".join(broken), stacklevel=3)
 
 
 def images_at(places: Sequence[Path | str]) -> list[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from PIL import Image
 from sklearn.exceptions import NotFittedError
 
 from kshot.errors import ConfigError, DataError
-from kshot.photos.network import LearnerNetwork, PhotoNetwork, PretrainedNetwork
+from kshot.photos.network import LearnerNetwork, PhotoNetwork, pretrained
 from kshot.runs.run import Run
 from kshot.solvers import HeadAdaptation, LogisticRegression
 from kshot.solvers.adaptation import adaptations
@@ -39,13 +38,8 @@ def are_photographs(X: Any) -> bool:
 def network_of(backbone: Any) -> PhotoNetwork:
     """The network that a backbone's name, a run or a network itself stands for."""
     if isinstance(backbone, str):
-        return _pretrained(backbone)
+        return pretrained(backbone)
     return LearnerNetwork(backbone.learner, backbone.image_form) if isinstance(backbone, Run) else backbone
-
-
-@lru_cache(maxsize=2)
-def _pretrained(name: str) -> PretrainedNetwork:
-    return PretrainedNetwork(name)
 
 
 def adaptation_of(head: str | HeadAdaptation | None, network: PhotoNetwork | None) -> HeadAdaptation:
