@@ -22,6 +22,7 @@ ROOMS = [
     "runs",
     "training",
     "tsa",
+    "studies",
     "photos",
     "experiments",
     "theory",

@@ -8,6 +8,7 @@ from kshot import recipes as recipes
 from kshot import report as report
 from kshot import runs as runs
 from kshot import solvers as solvers
+from kshot import studies as studies
 from kshot import testing as testing
 from kshot import theory as theory
 from kshot import training as training
@@ -36,6 +37,7 @@ from kshot.runs import Run as Run
 from kshot.runs import TrainingResult as TrainingResult
 from kshot.runs import table as table
 from kshot.solvers import adaptations as adaptations
+from kshot.studies import Study as Study
 from kshot.training import TrainingOptions as TrainingOptions
 from kshot.training import train as train
 from kshot.tsa import Stages as Stages

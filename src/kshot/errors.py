@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+# what torch says if an allocation fails, on a CPU and on a GPU
+NO_MEMORY = ("can't allocate memory", "out of memory", "not enough memory", "Storage size calculation overflowed")
+
 
 class KshotError(Exception):
     """Base of every error that kshot raises on purpose; the command line prints it without a traceback."""

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from kshot.errors import ConfigError, KshotError
+from kshot.errors import NO_MEMORY, ConfigError, KshotError
 
 COMMANDS = {
     "demo": "train three learners on glyphs, compare them on unseen scripts (about two minutes on two cores)",
@@ -18,6 +18,7 @@ COMMANDS = {
     "evaluate": "measure runs on the tasks of a split, with 95% intervals",
     "compare": "measure runs on the same tasks, with paired differences",
     "report": "one self-contained HTML page about runs",
+    "study": "a paper's table by one command: plan, run, status, report",
     "classify": "recognise your own classes from a few photographs of each",
     "tsa": "train TSA-MAML in its stages, and see what its groups of tasks are and gain",
     "regression": "measure and draw what gradient steps make of functions, as of sinusoids",
@@ -41,9 +42,6 @@ examples:
 `kshot COMMAND --help` explains the options of a command; `kshot --version` says which version this is.
 """
 
-# what torch says if an allocation fails, on a CPU and on a GPU
-_NO_MEMORY = ("can't allocate memory", "out of memory", "not enough memory", "Storage size calculation overflowed")
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 after an error that the user can act on, 130 after Ctrl-C."""
@@ -63,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {place}; check the path, its permissions and the free space", file=sys.stderr)
         return 2
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not any(text in str(error) for text in _NO_MEMORY):
+        if not isinstance(error, MemoryError) and not any(text in str(error) for text in NO_MEMORY):
             raise
         print("error: there is not enough memory for these options; choose smaller ones", file=sys.stderr)
         return 2

@@ -43,6 +43,7 @@ __all__ = [
     "load",
     "names",
     "published",
+    "published_in",
     "published_rows",
 ]
 

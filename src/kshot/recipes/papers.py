@@ -7,7 +7,7 @@ column ``table`` has the number of a table, or "text" for a number that stands i
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -62,7 +62,14 @@ def published_rows() -> tuple[dict[str, str], ...]:
 
 
 def published(
-    dataset: str, *, ways: int, shots: int, learner: str, backbone: str, statistics: str = "running"
+    dataset: str,
+    *,
+    ways: int,
+    shots: int,
+    learner: str,
+    backbone: str,
+    statistics: str = "running",
+    tables: Collection[str] = (),
 ) -> Published | None:
     """The published accuracy of a learner with a backbone such as "resnet12" or "conv4-32", or None.
 
@@ -77,9 +84,12 @@ def published(
     statistics
         Where BatchNorm statistics come from at test. A row that names none counts as "running", and as "transductive"
         if no other row names these.
+    tables
+        The tables that count, such as "Z21 table 2"; empty for all.
     """
     wanted = (dataset, str(ways), str(shots), learner, backbone)
     rows = [row for row in published_rows() if _cell(row) == wanted]
+    rows = [row for row in rows if not tables or _value(row).source in tables]
     named = [row for row in rows if row["statistics"] == statistics]
     unnamed = [row for row in rows if not row["statistics"] and statistics in _UNNAMED]
     return _value([*named, *unnamed][0]) if named or unnamed else None

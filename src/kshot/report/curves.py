@@ -11,7 +11,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
+from numpy.typing import NDArray
 
 from kshot.measures import ACCURACY, SQUARED_ERROR
 from kshot.report.content import Columns
@@ -72,6 +73,24 @@ def race_picture(paces: Sequence[Pace]) -> Figure:
     legend = figure.legend(lines, [""] * len(paces), loc="outside lower center", ncols=1, frameon=False, fontsize=8.5)
     for text, pace in zip(legend.get_texts(), paces):
         text.set_text(in_picture(pace.name, 80))  # older versions leave out a label that begins with an underscore
+    return figure
+
+
+def progress_picture(curves: Sequence[tuple[str, NDArray[np.float64], NDArray[np.float64]]]) -> Figure:
+    """Validation accuracy, in percent, against the images seen in training, one line per (name, images, accuracy)."""
+    figure, axes = _axes(_HEIGHT + _LEGEND_LINE * ((len(curves) + 1) // 2))
+    lines = []
+    for number, (_, images, accuracy) in enumerate(curves):
+        style = _STYLES[number // 10 % len(_STYLES)]  # ten colours
+        lines += axes.plot(images, accuracy, style, marker="o", ms=3)
+    axes.set(xscale="log", xlabel="images seen in training", ylabel="validation accuracy, %")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.grid(color="#e4e4e4", lw=0.7)
+    legend = figure.legend(lines, [""] * len(curves), loc="outside lower center", ncols=2, frameon=False, fontsize=8.5)
+    for text, (name, _, _) in zip(legend.get_texts(), curves):
+        text.set_text(in_picture(name, 40))
     return figure
 
 

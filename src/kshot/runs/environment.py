@@ -37,10 +37,10 @@ def describe_environment() -> dict[str, Any]:
 
 def _git_commit() -> str | None:
     """The commit of the source tree that kshot runs from, or None if it is installed without one."""
-    package = Path(__file__).resolve().parents[1]
-    if not (package.parent / ".git").exists():
+    repository = Path(__file__).resolve().parents[3]  # above src/kshot/runs
+    if not (repository / ".git").exists():
         return None
-    command = ["git", "-C", str(package), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    command = ["git", "-C", str(repository), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):

@@ -1,0 +1,180 @@
+"""`kshot study`: a paper's table by one command: plan, run, status, report."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from jsonargparse import Namespace
+from tabulate import tabulate
+
+from kshot.cli.options import ROOT_TEXT, Options
+from kshot.errors import ConfigError, did_you_mean
+from kshot.studies import EngineOptions, Status, Study, study_file
+from kshot.studies.cells import cells_of
+
+_HELP = """usage: kshot study list|plan|run|status|report [NAME] [options]
+
+A study is a grid of trainings, by a paper's table for instance: a name that kshot ships, or a YAML file.
+
+commands:
+  list            the studies that kshot ships
+  plan NAME       its cells, which data is missing, what each costs; nothing is run but short trials
+  run NAME        run what is not done yet; what was begun goes on where it stopped
+  status NAME     which cells are done, running with time left, or failed
+  report NAME     write one page with the table, and the table as Markdown, CSV and LaTeX
+
+examples:
+  kshot study plan w21-table3 --data cifar-fs
+  kshot study run all-learners --data glyphs --budget 10min-per-cell
+  kshot study status all-learners --watch true
+  kshot study report all-learners
+
+`kshot study run --help` (plan, status, report) explains the options.
+"""
+_SECONDS_BETWEEN_LOOKS = 5.0
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Dispatch to list, plan, run, status or report."""
+    actions = {"list": _list, "plan": _plan, "run": _run, "status": _status, "report": _report}
+    action = arguments[0] if arguments else "--help"
+    if action in ("-h", "--help"):
+        print(_HELP, end="")
+    elif action in actions:
+        actions[action](arguments[1:])
+    else:
+        near = did_you_mean(action, actions)
+        raise ConfigError(f"kshot study has no command {action!r}{near}; choose one of: {', '.join(actions)}")
+
+
+def _options(command: str, description: str, examples: list[str]) -> Options:
+    options = Options(f"kshot study {command}", description, examples, positional="NAME")
+    options.add("study", str, None, "a name of kshot study list, or a YAML file")
+    options.add("--out", Path | None, None, "folder of the study; null for studies/NAME", metavar="FOLDER")
+    options.add("--data", list[str] | None, None, "the datasets whose cells are wanted; null for all")
+    options.add("--seeds", list[int] | None, None, "training seeds; null for those of the study")
+    text = (
+        "what each cell may cost: full, as the recipes say, or a time such as 10min-per-cell; null for the study's own"
+    )
+    options.add("--budget", str | None, None, text)
+    options.add("--root", Path | None, None, ROOT_TEXT)
+    return options
+
+
+def _study(given: Namespace) -> Study:
+    return Study(
+        given.study, folder=given.out, root=given.root, budget=given.budget, seeds=given.seeds, data=given.data
+    )
+
+
+def _list(arguments: Sequence[str]) -> None:
+    Options("kshot study list", "List the studies that kshot ships.", ["kshot study list"]).parse(arguments)
+    rows = []
+    for name in study_file.names():
+        study = study_file.load(name)
+        cells = cells_of(study)
+        rows.append([name, len(cells), ", ".join(dict.fromkeys(cell.dataset for cell in cells)), study.title])
+    print(tabulate(rows, headers=["study", "cells", "data", "what it is"], maxcolwidths=[None, None, 40, 60]))
+
+
+def _plan(arguments: Sequence[str]) -> None:
+    options = _options(
+        "plan",
+        "Say what a study costs: its cells, which data is missing and where it can be had, and time, memory and disk\n"
+        "from a short trial of each training on this machine. Nothing else is run.",
+        ["kshot study plan w21-table3", "kshot study plan z21-table3 --simulate true --workers 64"],
+    )
+    options.add("--cells", str | None, None, "a pattern of cells' names, such as maml-*; null for all")
+    options.add("--trial-seconds", float, 4.0, "how long each trial trains, about; 0 for no trials and no costs")
+    options.add("--threads", int, 1, "threads of each cell")
+    options.add("--simulate", bool, False, "say what a schedule on the workers would take")
+    options.add("--workers", int, 1, "for the simulation: cells at once")
+    given = options.parse(arguments)
+    study = _study(given)
+    plan = study.plan(cells=given.cells, trial_seconds=given.trial_seconds, threads=given.threads, say=_to_errors)
+    print(plan)
+    if given.simulate:
+        print(f"\n{study.simulate(plan, workers=given.workers)}")
+
+
+def _run(arguments: Sequence[str]) -> None:
+    options = _options(
+        "run",
+        "Run what is not done yet. What was begun goes on where it stopped, bit for bit; Ctrl-C leaves everything so\n"
+        "that the same command goes on. Several runners may share a study: each cell has one at a time.",
+        [
+            "kshot study run w21-table3 --budget 10min-per-cell --data cifar-fs",
+            "kshot study run all-learners --cells maml-* --workers 2",
+            "kshot study run z21-table2 --engine ray --address auto --workers 64",
+        ],
+    )
+    options.add("--cells", str | None, None, "a pattern of cells' names, such as maml-*; null for all")
+    options.add("--engine", str, "local", "local, ray or slurm")
+    options.add_signature(EngineOptions, "engine")
+    options.add("--retries", int, 1, "how often a cell is tried again that was killed, or lost its machine")
+    options.add("--retry-failed", bool, False, "try cells again that failed in a way that would repeat itself")
+    options.add("--trial-seconds", float, 4.0, "how long the trial of each training lasts, about")
+    given = options.parse(arguments)
+    study = _study(given)
+    engine_options = EngineOptions(**{name: given[name] for name in EngineOptions.__dataclass_fields__})
+    outcome = study.run(
+        cells=given.cells,
+        engine=given.engine,
+        options=engine_options,
+        retries=given.retries,
+        retry_failed=given.retry_failed,
+        trial_seconds=given.trial_seconds,
+        say=_say,
+        tick=_progress_line() if sys.stderr.isatty() else None,
+    )
+    print(f"\n{study.status().summary}")
+    for place, why in outcome.refused.items():
+        print(f"refused  {place}: {why}")
+    print(f"next     kshot study report {given.study}{f' --out {given.out}' if given.out else ''}")
+
+
+def _status(arguments: Sequence[str]) -> None:
+    options = _options("status", "Show how far each cell is.", ["kshot study status all-learners --watch true"])
+    options.add("--watch", bool, False, "show it again every few seconds, until all is done")
+    given = options.parse(arguments)
+    study = _study(given)
+    status = study.status()
+    print(status)
+    while given.watch and not status.complete:
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+        status = study.status()
+        print(f"\n{status}", flush=True)
+
+
+def _report(arguments: Sequence[str]) -> None:
+    options = _options(
+        "report",
+        "Write one self-contained page: the table with published and measured values and their intervals, costs,\n"
+        "paired comparisons, curves, the plan; and the table as Markdown, CSV and LaTeX, in the study's folder.",
+        ["kshot study report all-learners"],
+    )
+    study = _study(options.parse(arguments))
+    print(f"wrote {study.report()}, and beside it table.md, table.csv, table.tex and paired.csv")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _to_errors(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _progress_line() -> Callable[[Status], None]:
+    """Shows the summary on a line of the terminal, at most every few seconds."""
+    shown = [0.0]
+
+    def tick(status: Status) -> None:
+        if time.monotonic() - shown[0] > _SECONDS_BETWEEN_LOOKS:
+            shown[0] = time.monotonic()
+            print(f"\r{status.summary}\033[K", end="", file=sys.stderr, flush=True)
+
+    return tick

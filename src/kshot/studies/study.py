@@ -1,0 +1,338 @@
+"""A study: a grid of cells, a folder of runs, one page."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tabulate import tabulate
+
+from kshot.errors import ConfigError, DataError, check_positive
+from kshot.files import read_json, read_text, write_json, write_text
+from kshot.studies import study_file
+from kshot.studies.budget import Budget
+from kshot.studies.cell import version
+from kshot.studies.cell_folder import CellFolder, Progress
+from kshot.studies.cells import Cell, cells_of
+from kshot.studies.engines import EngineOptions, Job, create_engine
+from kshot.studies.pages import write_pages
+from kshot.studies.plan import Plan, duration, make_plan, missing_data
+from kshot.studies.scheduler import Outcome, run_jobs
+from kshot.studies.simulation import Simulation, simulate
+
+
+@dataclass(frozen=True, repr=False)
+class Status:
+    """How far each cell of a study is.
+
+    Attributes
+    ----------
+    cells
+        By name, in the order of the study.
+    """
+
+    name: str
+    cells: dict[str, Progress]
+
+    def count(self, state: str) -> int:
+        """How many cells are in a state."""
+        return sum(progress.state == state for progress in self.cells.values())
+
+    @property
+    def complete(self) -> bool:
+        """Whether every cell is done."""
+        return self.count("done") == len(self.cells)
+
+    @property
+    def summary(self) -> str:
+        """One line: how many cells are done, running, failed."""
+        counted = [(self.count(state), state) for state in ("done", "running", "failed", "begun", "waiting")]
+        return f"{len(self.cells)} cells: " + ", ".join(f"{count} {state}" for count, state in counted if count)
+
+    def __str__(self) -> str:
+        rows = []
+        for name, progress in self.cells.items():
+            left = progress.seconds_left
+            time_left = f"{duration(left)} left" if progress.state == "running" and left is not None else ""
+            share = f"{100 * progress.share:.0f} %" if progress.share else ""
+            rows.append([name, progress.state, share, time_left or progress.message[:90]])
+        return f"{tabulate(rows, ['cell', 'state', 'trained', ''], disable_numparse=True)}\n\n{self.summary}"
+
+    __repr__ = __str__
+
+
+class Study:
+    """A study by its name or file, and its folder.
+
+    Parameters
+    ----------
+    study
+        The name of a study that kshot ships (`kshot.studies.names`), or a YAML file, see `kshot.studies.study_file`.
+    folder
+        Where trials, runs and pages go; None for ``studies/NAME``.
+    root
+        The folder of prepared datasets, see `kshot.load`.
+    budget
+        What each cell may cost: "full" for what the recipes say, or a time such as "10min-per-cell"; None for what the
+        study says.
+    seeds
+        Training seeds; None for those of the study.
+    data
+        The datasets whose cells are wanted; None for all.
+
+    Attributes
+    ----------
+    typed
+        The study as commands take it.
+    file
+        What its file says.
+    cells
+        All cells.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such study, or its file says something that no study can.
+    """
+
+    def __init__(
+        self,
+        study: str | Path,
+        *,
+        folder: Path | str | None = None,
+        root: Path | str | None = None,
+        budget: str | None = None,
+        seeds: Sequence[int] | None = None,
+        data: Sequence[str] | None = None,
+    ) -> None:
+        self.typed = str(study)
+        self.file = study_file.load(study)
+        self.folder = Path("studies") / self.file.name if folder is None else Path(folder)
+        self.root = Path(root).absolute() if root is not None else None
+        self.budget_text = budget or self.file.budget
+        self.budget = Budget.parse(self.budget_text)
+        self.cells = cells_of(self.file, seeds=seeds, data=data)
+
+    def __repr__(self) -> str:
+        datasets = ", ".join(dict.fromkeys(cell.dataset for cell in self.cells))
+        return f"Study({self.file.name!r}): {len(self.cells)} cells on {datasets}, budget {self.budget_text}"
+
+    @property
+    def name(self) -> str:
+        """That of its file."""
+        return self.file.name
+
+    def cell_folder(self, cell: Cell) -> CellFolder:
+        """Where a cell is."""
+        return CellFolder(self.folder / "cells" / cell.name)
+
+    def matching(self, pattern: str | None) -> list[Cell]:
+        """The cells whose names match a pattern such as ``maml-*``; ConfigError if there are none."""
+        if pattern is None:
+            return self.cells
+        found = [cell for cell in self.cells if fnmatch.fnmatch(cell.name, pattern) or cell.entry == pattern]
+        if not found:
+            names = ", ".join(dict.fromkeys(cell.entry for cell in self.cells))
+            raise ConfigError(f"study {self.name} has no cell that matches {pattern!r}; its cells: {names}")
+        return found
+
+    def plan(
+        self,
+        *,
+        cells: str | None = None,
+        trial_seconds: float = 4.0,
+        threads: int = 1,
+        say: Callable[[str], None] | None = None,
+    ) -> Plan:
+        """What the study costs, from a short trial of each training on this machine; nothing is run.
+
+        A dataset that is not prepared is replaced by random images of its form in the trial.
+
+        Parameters
+        ----------
+        cells
+            A pattern of names, such as ``maml-*``; None for all.
+        trial_seconds
+            How long each trial trains, about; 0 for none, and then no costs.
+        threads
+            Of each cell.
+        say
+            Called with a line before each trial; None for silence.
+        """
+        return make_plan(
+            self.name,
+            self.matching(cells),
+            folder=self.folder / "trials",
+            root=self.root,
+            budget=self.budget,
+            trial_seconds=trial_seconds,
+            threads=threads,
+            say=say or (lambda line: None),
+        )
+
+    def simulate(self, plan: Plan, *, workers: int) -> Simulation:
+        """The schedule of the plan's cells on so many workers, each as fast as this machine's."""
+        return simulate(plan, workers=workers)
+
+    def run(
+        self,
+        *,
+        cells: str | None = None,
+        engine: str = "local",
+        options: EngineOptions | None = None,
+        retries: int = 1,
+        retry_failed: bool = False,
+        trial_seconds: float = 4.0,
+        say: Callable[[str], None] = print,
+        tick: Callable[[Status], None] | None = None,
+    ) -> Outcome:
+        """Run what is not done yet; everything that was begun goes on where it stopped.
+
+        Several runners may work at one study: each cell has one worker at a time.
+
+        Parameters
+        ----------
+        cells
+            A pattern of names, such as ``maml-*``; None for all.
+        engine
+            "local", "ray" or "slurm".
+        options
+            Where and how the engine runs cells.
+        retries
+            How often a cell is tried again that was killed, lost its machine or met a full disk.
+        retry_failed
+            Try cells again that failed in a way that would repeat itself.
+        trial_seconds
+            How long the trial of each training lasts, which a budget needs to choose its length.
+        say
+            Called with a line for each cell that ends.
+        tick
+            Called with the status from time to time.
+
+        Returns
+        -------
+        Outcome
+            Which cells are done, and which failed.
+
+        Raises
+        ------
+        ConfigError, DataError
+            Before any work, if the folder holds another study, the engine is not installed, or all data is missing.
+        KeyboardInterrupt
+            After Ctrl-C, once all cells have saved themselves.
+        """
+        options = options or EngineOptions()
+        check_positive(trial_seconds=trial_seconds)
+        chosen = self.matching(cells)
+        self._take_into_use()
+        here = version()
+        # before the trials, which take a while
+        made = create_engine(engine, options, root=self.root, version=here)
+        with made:
+            jobs = self._jobs(chosen, options, trial_seconds, retry_failed, say)
+            return run_jobs(jobs, made, retries=retries, say=say, tick=self._ticker(tick))
+
+    def status(self) -> Status:
+        """How far each cell is."""
+        return Status(self.name, {cell.name: self.cell_folder(cell).progress() for cell in self.cells})
+
+    def report(self) -> Path:
+        """Write report.html, table.md, table.csv, table.tex and paired.csv into the folder; returns the page's path.
+
+        Raises DataError if no cell is done. The page of an unfinished study says that it is unfinished.
+        """
+        return write_pages(self, self.status().summary)
+
+    def estimates(self) -> dict[str, Any]:
+        """What the plan said of each cell that was planned, by name."""
+        place = self.folder / "estimates.json"
+        return read_json(place) if place.exists() else {}
+
+    def _ticker(self, tick: Callable[[Status], None] | None) -> Callable[[], None]:
+        return (lambda: None) if tick is None else (lambda: tick(self.status()))
+
+    def _take_into_use(self) -> None:
+        """Say what the folder holds; ConfigError if that is another study."""
+        place = self.folder / "study.yaml"
+        content = asdict(self.file) | {"budget": self.budget_text, "tables": list(self.file.tables)}
+        text = yaml.safe_dump(_plain(content), sort_keys=False)
+        if not place.exists():
+            write_text(place, text)
+        elif (before := read_text(place)) != text:
+            saved, given = yaml.safe_load(before), yaml.safe_load(text)
+            differing = [key for key in given if saved.get(key) != given[key]]
+            raise ConfigError(
+                f"{self.folder} holds a study {saved.get('name')} with other {', '.join(differing)}; run it as it was "
+                "begun, or choose another folder"
+            )
+
+    def _jobs(
+        self,
+        chosen: Sequence[Cell],
+        options: EngineOptions,
+        trial_seconds: float,
+        retry_failed: bool,
+        say: Callable[[str], None],
+    ) -> list[Job]:
+        """The cells that are to be run, those that take longest first; each is written to its folder."""
+        left = [cell for cell in chosen if self.cell_folder(cell).result() is None]
+        missing = missing_data(left, self.root)
+        for dataset, where in missing.items():
+            say(f"skipped  cells on {dataset}, which is not prepared. {where}")
+        if left and missing.keys() >= {cell.dataset for cell in left}:
+            where = " ".join(f"{dataset}: {text}" for dataset, text in missing.items())
+            raise DataError(f"the data of all cells of {self.name} is missing. {where}")
+        wanted = []
+        for cell in left:
+            folder = self.cell_folder(cell)
+            if cell.dataset in missing:
+                continue
+            failure = folder.failure()
+            if failure is not None and failure["lasting"] and not retry_failed:
+                say(f"failed   {cell.name}, before: {failure['message']} (--retry-failed true tries again)")
+                continue
+            folder.forget_failure()
+            wanted.append(cell)
+        unplanned = [cell for cell in wanted if not self.cell_folder(cell).planned]
+        estimates = dict(self.estimates())
+        if unplanned:
+            plan = make_plan(
+                self.name,
+                unplanned,
+                folder=self.folder / "trials",
+                root=self.root,
+                budget=self.budget,
+                trial_seconds=trial_seconds,
+                threads=options.threads,
+                say=say,
+            )
+            for planned in plan.cells:
+                folder = self.cell_folder(planned.cell)
+                if planned.costs is None:
+                    folder.path.mkdir(parents=True, exist_ok=True)
+                    folder.fail(planned.problem, lasting=True, place="its trial")
+                    say(f"failed   {planned.cell.name}: {planned.problem}")
+                    wanted = [cell for cell in wanted if cell.name != planned.cell.name]
+                    continue
+                folder.write(planned.cell)
+                estimates[planned.cell.name] = {
+                    "seconds": planned.seconds,
+                    "recipe_images": planned.recipe_images,
+                    "memory": planned.costs.memory,
+                    "disk": planned.costs.disk,
+                }
+            write_json(self.folder / "estimates.json", estimates)
+        wanted.sort(key=lambda cell: -(estimates.get(cell.name, {}).get("seconds") or 0.0))
+        return [
+            Job(self.cell_folder(cell), cell.dataset, estimates.get(cell.name, {}).get("disk", 0.0)) for cell in wanted
+        ]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items() if part is not None}
+    return [_plain(part) for part in value] if isinstance(value, (list, tuple)) else value
