@@ -49,12 +49,13 @@ def test_every_option_of_every_part_has_a_text():
 
 
 COMMANDS_WITH_OPTIONS = [
-    *[[name] for name in COMMANDS if name not in ("data", "tsa", "theory")],
+    *[[name] for name in COMMANDS if name not in ("data", "study", "tsa", "theory")],
     *[["train", "--learner", name] for name in learners if name != "tsa-maml"],
     *[["train", "--backbone", name] for name in backbones],
     *[["evaluate", "--adaptation", name] for name in adaptations],
     *[["data", name] for name in ("list", "prepare", "verify", "show")],
     *[["data", "prepare", name] for name in SOURCES],
+    *[["study", name] for name in ("list", "plan", "run", "status", "report")],
     *[["tsa", name] for name in ("train", *VIEWS)],
     *[["theory", name] for name in experiments],
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
@@ -25,9 +25,7 @@ from kshot.studies.budget import length_of
 from kshot.studies.cell_folder import CellFolder
 from kshot.studies.cells import Cell
 from kshot.studies.plan import duration
-
-if TYPE_CHECKING:
-    from kshot.studies.study import Study
+from kshot.studies.study_folder import StudyFolder
 
 _MOST_DOMAINS = 10  # of a mixture; more than that are classes' groups, and no columns
 
@@ -40,7 +38,7 @@ class _Done(NamedTuple):
     run: Run
 
 
-def write_pages(study: Study, summary: str) -> Path:
+def write_pages(study: StudyFolder, summary: str) -> Path:
     """Write all pages of a study; returns the path of the HTML page. DataError if no cell is done."""
     folders = [study.cell_folder(cell) for cell in study.cells]
     done = [
@@ -60,7 +58,7 @@ def write_pages(study: Study, summary: str) -> Path:
     return page
 
 
-def _content(study: Study, done: Sequence[_Done], summary: str) -> StudyContent:
+def _content(study: StudyFolder, done: Sequence[_Done], summary: str) -> StudyContent:
     rows: dict[str, dict[str, dict[Column, Number]]] = {}
     measured = {each.cell.name: each for each in done}
     for members in _entries(study.cells):
@@ -149,13 +147,13 @@ def _published(cell: Cell, ways: int, shots: int, kind: Statistics, tables: Coll
     return found
 
 
-def _reference(study: Study, rows: Mapping[str, object]) -> str:
+def _reference(study: StudyFolder, rows: Mapping[str, object]) -> str:
     wanted = study.file.reference
     near = [name for name in rows if wanted is not None and name.split(", ")[0] == wanted]
     return near[0] if near else next(iter(rows))
 
 
-def _remarks(study: Study, done: int, summary: str) -> list[str]:
+def _remarks(study: StudyFolder, done: int, summary: str) -> list[str]:
     remarks = [study.file.unknown] if study.file.unknown else []
     if done < len(study.cells):
         remarks.insert(0, f"This study is unfinished: {summary}. kshot study run {study.typed} goes on.")
@@ -166,7 +164,7 @@ def _remarks(study: Study, done: int, summary: str) -> list[str]:
     return remarks
 
 
-def _costs(study: Study, done: Sequence[_Done]) -> dict[str, list[str]]:
+def _costs(study: StudyFolder, done: Sequence[_Done]) -> dict[str, list[str]]:
     """What each entry took: images beside those of the recipe, minutes, memory."""
     estimates, columns = study.estimates(), dict[str, list[str]]()
     for members in _entries([each.cell for each in done]):
@@ -209,7 +207,7 @@ def _curves(done: Sequence[_Done]) -> list[Curve]:
     return curves
 
 
-def _plan_table(study: Study) -> dict[str, list[str]]:
+def _plan_table(study: StudyFolder) -> dict[str, list[str]]:
     """Every cell with its state, what it was expected to take, and what it took."""
     estimates, columns = study.estimates(), dict[str, list[str]]()
     for cell in study.cells:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,17 +11,18 @@ import yaml
 from tabulate import tabulate
 
 from kshot.errors import ConfigError, DataError, check_positive
-from kshot.files import read_json, read_text, write_json, write_text
+from kshot.files import read_text, write_json, write_text
 from kshot.studies import study_file
 from kshot.studies.budget import Budget
 from kshot.studies.cell import version
-from kshot.studies.cell_folder import CellFolder, Progress
+from kshot.studies.cell_folder import Progress
 from kshot.studies.cells import Cell, cells_of
 from kshot.studies.engines import EngineOptions, Job, create_engine
 from kshot.studies.pages import write_pages
 from kshot.studies.plan import Plan, duration, make_plan, missing_data
 from kshot.studies.scheduler import Outcome, run_jobs
 from kshot.studies.simulation import Simulation, simulate
+from kshot.studies.study_folder import StudyFolder
 
 
 @dataclass(frozen=True, repr=False)
@@ -65,7 +65,7 @@ class Status:
     __repr__ = __str__
 
 
-class Study:
+class Study(StudyFolder):
     """A study by its name or file, and its folder.
 
     Parameters
@@ -109,36 +109,20 @@ class Study:
         seeds: Sequence[int] | None = None,
         data: Sequence[str] | None = None,
     ) -> None:
-        self.typed = str(study)
-        self.file = study_file.load(study)
-        self.folder = Path("studies") / self.file.name if folder is None else Path(folder)
-        self.root = Path(root).absolute() if root is not None else None
-        self.budget_text = budget or self.file.budget
+        file = study_file.load(study)
+        super().__init__(
+            str(study),
+            file,
+            cells_of(file, seeds=seeds, data=data),
+            folder=Path("studies") / file.name if folder is None else Path(folder),
+            root=Path(root).absolute() if root is not None else None,
+        )
+        self.budget_text = budget or file.budget
         self.budget = Budget.parse(self.budget_text)
-        self.cells = cells_of(self.file, seeds=seeds, data=data)
 
     def __repr__(self) -> str:
         datasets = ", ".join(dict.fromkeys(cell.dataset for cell in self.cells))
         return f"Study({self.file.name!r}): {len(self.cells)} cells on {datasets}, budget {self.budget_text}"
-
-    @property
-    def name(self) -> str:
-        """That of its file."""
-        return self.file.name
-
-    def cell_folder(self, cell: Cell) -> CellFolder:
-        """Where a cell is."""
-        return CellFolder(self.folder / "cells" / cell.name)
-
-    def matching(self, pattern: str | None) -> list[Cell]:
-        """The cells whose names match a pattern such as ``maml-*``; ConfigError if there are none."""
-        if pattern is None:
-            return self.cells
-        found = [cell for cell in self.cells if fnmatch.fnmatch(cell.name, pattern) or cell.entry == pattern]
-        if not found:
-            names = ", ".join(dict.fromkeys(cell.entry for cell in self.cells))
-            raise ConfigError(f"study {self.name} has no cell that matches {pattern!r}; its cells: {names}")
-        return found
 
     def plan(
         self,
@@ -246,11 +230,6 @@ class Study:
         Raises DataError if no cell is done. The page of an unfinished study says that it is unfinished.
         """
         return write_pages(self, self.status().summary)
-
-    def estimates(self) -> dict[str, Any]:
-        """What the plan said of each cell that was planned, by name."""
-        place = self.folder / "estimates.json"
-        return read_json(place) if place.exists() else {}
 
     def _ticker(self, tick: Callable[[Status], None] | None) -> Callable[[], None]:
         return (lambda: None) if tick is None else (lambda: tick(self.status()))
