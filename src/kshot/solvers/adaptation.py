@@ -33,9 +33,16 @@ class Adaptation(ABC):
     follows_label_permutations
         Whether the scores are the same for every numbering of the classes of a task. True for most; False if, for
         example, the class of number 0 is the reference.
+    transductive
+        Whether the query images of a task are looked at together, so that the score of one depends on the others.
+    magnifies_rounding
+        Whether learning magnifies what rounding leaves of a gradient that is zero, as Adam does: scores in float32 and
+        float64 are then less close.
     """
 
     follows_label_permutations: ClassVar[bool] = True
+    transductive: ClassVar[bool] = False
+    magnifies_rounding: ClassVar[bool] = False
 
     def __repr__(self) -> str:
         options = getattr(self, "options", {})
@@ -49,7 +56,10 @@ class Adaptation(ABC):
 
     @abstractmethod
     def scores(self, learner: HasFeatures, episodes: Episodes) -> Tensor:
-        """Scores (B, T, N) of the query images, learnt from the support images and their labels alone."""
+        """Scores (B, T, N) of the query images, learnt from the support images and their labels.
+
+        A transductive adaptation learns from the query images, too, which have no labels.
+        """
 
 
 class HeadAdaptation(Adaptation):
@@ -59,9 +69,16 @@ class HeadAdaptation(Adaptation):
     ----------
     passes_gradients
         Whether gradients flow from the scores back to the features, so that the head can be used in training.
+    needs_training_mean
+        Whether `head` refuses to work before `centred_at` has told it the mean feature of the training images.
     """
 
     passes_gradients: ClassVar[bool] = True
+    needs_training_mean: ClassVar[bool] = False
+
+    def centred_at(self, mean: Tensor) -> HeadAdaptation:
+        """The same adaptation, which knows the mean feature (D,) of the training images; most have no use for it."""
+        return self
 
     @abstractmethod
     def head(self, features: Tensor, labels: Tensor, ways: int) -> Head:

@@ -1,0 +1,59 @@
+"""Class means that are fine-tuned on the support images as a cosine classifier, as EasyFSL's ``Finetune`` does it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from kshot.errors import check_not_negative, check_positive
+from kshot.solvers.adam import adam
+from kshot.solvers.adaptation import HeadAdaptation, adaptations
+from kshot.solvers.heads import LinearHead, check_support, class_means, one_hot
+from kshot.solvers.transformed import TransformedHead, unit_length
+
+
+@adaptations.register("fine-tune")
+class FineTune(HeadAdaptation):
+    """Class means, moved by Adam on the cross-entropy of the support images' cosines to them.
+
+    That is what EasyFSL 1.5 calls Finetune, with its defaults. It goes back to the fine-tuned classifiers of Chen et
+    al. (2019), which start from random weights (see `BaselinePlusPlus`).
+
+    Parameters
+    ----------
+    temperature
+        What cosines are multiplied by.
+    learning_rate
+        The learning rate of Adam.
+    steps
+        Full-batch steps.
+    """
+
+    passes_gradients = False
+    magnifies_rounding = True
+
+    def __init__(self, *, temperature: float = 1.0, learning_rate: float = 1e-4, steps: int = 200) -> None:
+        check_positive(temperature=temperature, learning_rate=learning_rate)
+        check_not_negative(steps=steps)
+        self.temperature, self.learning_rate, self.steps = temperature, learning_rate, steps
+
+    @torch.no_grad()
+    def head(self, features: Tensor, labels: Tensor, ways: int) -> TransformedHead:
+        """The tuned class means of features (B, S, D) with labels (B, S)."""
+        check_support(features, labels, ways)
+        targets = one_hot(labels, ways, features.dtype)
+        directions = normalize(features, dim=-1)
+
+        def gradient(weights: Tensor) -> Tensor:
+            lengths = torch.linalg.vector_norm(weights, dim=-1, keepdim=True).clamp(min=1e-12)
+            unit = weights / lengths
+            cosines = directions @ unit.mT
+            errors = (self.temperature * cosines).softmax(-1) - targets
+            pulls = errors.mT @ directions - (errors * cosines).sum(1).unsqueeze(-1) * unit
+            return self.temperature / features.shape[1] * pulls / lengths
+
+        start = class_means(features, labels, ways)
+        tuned = adam(start, gradient, rate=self.learning_rate, steps=self.steps)
+        weight = self.temperature * normalize(tuned, dim=-1)
+        return TransformedHead(LinearHead(weight, weight.new_zeros(weight.shape[:2])), unit_length)

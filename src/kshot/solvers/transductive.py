@@ -1,0 +1,94 @@
+"""Heads that look at all query images of a task together: their base class, and the checks that they share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from kshot.errors import DataError, DivergenceError
+from kshot.solvers.adaptation import HeadAdaptation
+from kshot.solvers.heads import check_support
+
+_CHUNK_BYTES = 4 << 20  # features of the tasks that are solved at once: each step reads them from the processor's cache
+
+
+class TransductiveAdaptation(HeadAdaptation):
+    """Learns a task from its labelled support images and all its query images, which have no labels.
+
+    The head keeps the support set, and solves the task when it is asked for scores: the query images of that call are
+    the ones that are looked at together. How many there are of each class matters. Heads that were published with
+    equally many of each class may expect that, and lose accuracy if it is not so (Veilleux et al. 2021).
+
+    Attributes
+    ----------
+    least_queries
+        The number of query images per task that the method needs.
+    """
+
+    transductive: ClassVar[bool] = True
+    passes_gradients: ClassVar[bool] = False
+    least_queries: ClassVar[int] = 1
+
+    def head(self, features: Tensor, labels: Tensor, ways: int) -> JointHead:
+        """The support features (B, S, D) with labels (B, S), kept until the query images are known."""
+        check_support(features, labels, ways)
+        return JointHead(self, features.detach(), labels, ways)
+
+    @abstractmethod
+    def joint_scores(self, support: Tensor, labels: Tensor, query: Tensor, ways: int) -> Tensor:
+        """Scores (B, T, N) of query features (B, T, D), given support features (B, S, D) with labels (B, S).
+
+        Everything is checked, and no gradients are recorded.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class JointHead:
+    """The support set of a batch of tasks, features (B, S, D) and labels (B, S), and how it is used."""
+
+    adaptation: TransductiveAdaptation
+    support: Tensor
+    labels: Tensor
+    ways: int
+
+    @torch.no_grad()
+    def scores(self, features: Tensor) -> Tensor:
+        """Scores (B, T, N) of features (B, T, D), which are looked at together.
+
+        Raises
+        ------
+        DataError
+            There are fewer query images than the method needs, or the features do not fit the support set.
+        DivergenceError
+            A feature is not a finite number.
+        """
+        tasks, dimension = len(self.support), self.support.shape[2]
+        if features.dim() != 3 or (len(features), features.shape[2]) != (tasks, dimension):
+            raise DataError(
+                f"the query features are {tuple(features.shape)}, but these heads take (tasks, query images, dimension)"
+                f" = ({tasks}, any, {dimension})"
+            )
+        queries, name = features.shape[1], type(self.adaptation).__name__
+        if queries == 0:
+            return features.new_empty(tasks, 0, self.ways)
+        if queries < self.adaptation.least_queries:
+            raise DataError(
+                f"{name} looks at the query images of a task together and needs at least "
+                f"{self.adaptation.least_queries} of them, but there is {queries}; give more, or choose a head that is "
+                f"not transductive, such as logistic"
+            )
+        finite = features.sum((1, 2)).isfinite()
+        if not finite.all():
+            raise DivergenceError(
+                "the query features are not all finite numbers; look for NaN or infinity in the images or the weights "
+                "of the backbone",
+                task=int(finite.logical_not().nonzero()[0]),
+            )
+        images = self.support.shape[1] + queries
+        chunk = max(1, _CHUNK_BYTES // (features.element_size() * images * dimension))
+        parts = zip(self.support.split(chunk), self.labels.split(chunk), features.split(chunk))
+        return torch.cat([self.adaptation.joint_scores(*part, self.ways) for part in parts])
