@@ -210,7 +210,7 @@ def test_impossible_requests_are_refused_before_any_feature_is_computed(learner,
     monkeypatch.setattr("kshot.evaluation.protocol.extract_features", None)
     with pytest.raises(DataError, match="too few for 7 ways"):
         evaluate(learner, toy_data.test, ways=7)
-    with pytest.raises(ConfigError, match="there is no adaptation 'magic'; choose one of: centroid"):
+    with pytest.raises(ConfigError, match="there is no adaptation 'magic'; choose one of: alpha-tim"):
         evaluate(learner, toy_data.test, ways=3, shots=1, queries=5, adaptation="magic")
     for tasks in (0, 1):
         with pytest.raises(ConfigError, match=f"tasks is {tasks}, but must be at least 2: one task alone has no conf"):

@@ -9,6 +9,9 @@ from typing import Literal
 # where BatchNorm statistics come from at test: the whole query set, the support set plus one query image, or training
 Statistics = Literal["running", "transductive", "inductive"]
 
+# how the query images of a task are spread over its classes: equally, by Dirichlet proportions, or one image in all
+QueryBalance = Literal["balanced", "dirichlet", "single"]
+
 
 @dataclass(frozen=True)
 class Measure:

@@ -197,7 +197,8 @@ class EpisodeSampler:
             raise DataError(
                 f"{where} has {split.num_classes} classes, too few for {shape.ways} ways; choose fewer ways"
             )
-        needed = shape.shots + shape.queries
+        queries = self.most_queries
+        needed = shape.shots + queries
         small = np.flatnonzero(split.counts < needed)
         if len(small):
             first = small[np.argmin(split.counts[small])]
@@ -207,9 +208,14 @@ class EpisodeSampler:
             all_of_them = f" In all, {len(small)} classes have too few: {listed(sizes)}." if len(small) > 1 else ""
             raise DataError(
                 f"{where}: class {split.class_names[first]!r} has {split.counts[first]} images, but "
-                f"{shape.shots} shots + {shape.queries} queries need {needed}; choose fewer shots or "
+                f"{shape.shots} shots + {queries} queries need {needed}; choose fewer shots or "
                 f"queries{leave_out}.{all_of_them}"
             )
+
+    @property
+    def most_queries(self) -> int:
+        """The most query images that a class may have."""
+        return self.shape.queries
 
     def _pools(self) -> tuple[IntArray, IntArray]:
         """The classes that tasks are drawn from: members (domains, largest domain), padded, and sizes (domains,)."""
@@ -234,7 +240,7 @@ class EpisodeSampler:
         way_keys = seeding.bits(keys[:, None], 1 + np.arange(shape.ways))
         picked = draw_without_replacement(seeding.bits(keys, 1 << 20), self._sizes[pool], shape.ways)
         classes = self._members[pool[:, None], picked]
-        within = draw_without_replacement(way_keys, split.counts[classes], shape.shots + shape.queries)
+        within = draw_without_replacement(way_keys, split.counts[classes], shape.shots + self.most_queries)
         rows = split.starts[classes][..., None] + within
         return EpisodeRows(rows[..., : shape.shots], rows[..., shape.shots :], classes, seeding.bits(keys, 1 << 21))
 

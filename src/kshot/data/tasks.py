@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import overload
+from typing import get_args, overload
 
 from kshot.data.dataset import Dataset, Split
 from kshot.data.episodes import EpisodeSampler, Sampler, TaskShape
+from kshot.data.query_balance import UnbalancedSampler
 from kshot.data.regression import RegressionDataset, RegressionSplit
 from kshot.data.regression_sampler import RegressionSampler
-from kshot.errors import ConfigError
+from kshot.errors import ConfigError, check_choice
+from kshot.measures import QueryBalance
 
 AnySplit = Split | RegressionSplit
 AnyDataset = Dataset | RegressionDataset
 
 
-def task_sampler(split: AnySplit, shape: TaskShape, *, seed: int, within_domain: bool | None = None) -> Sampler:
+def task_sampler(
+    split: AnySplit,
+    shape: TaskShape,
+    *,
+    seed: int,
+    within_domain: bool | None = None,
+    query_balance: QueryBalance = "balanced",
+) -> Sampler:
     """What draws the tasks of a split.
 
     Parameters
@@ -28,16 +37,24 @@ def task_sampler(split: AnySplit, shape: TaskShape, *, seed: int, within_domain:
         Names the set of tasks.
     within_domain
         As for `EpisodeSampler`; None for a family of functions.
+    query_balance
+        How the query images are spread over the classes: "balanced", or as for `UnbalancedSampler`.
 
     Raises
     ------
     ConfigError
-        If `within_domain` is given for tasks without domains, or the shape has several ways in regression.
+        If `within_domain` or `query_balance` is given for tasks without classes, or the shape has several ways in
+        regression.
     DataError
         If a split of images is too small for the shape.
     """
+    check_choice("query_balance", query_balance, get_args(QueryBalance))
     if isinstance(split, Split):
-        return EpisodeSampler(split, shape, seed=seed, within_domain=within_domain)
+        if query_balance == "balanced":
+            return EpisodeSampler(split, shape, seed=seed, within_domain=within_domain)
+        return UnbalancedSampler(split, shape, balance=query_balance, seed=seed, within_domain=within_domain)
+    if query_balance != "balanced":
+        raise ConfigError(f"the tasks of {split.dataset} have no classes; leave out query_balance")
     if within_domain is not None:
         raise ConfigError(f"the tasks of {split.dataset} have no classes, so no domains; leave out within_domain")
     return RegressionSampler(split, shape, seed=seed)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kshot.data.dataset import Split
+from kshot.data.dataset import Dataset, Split
 from kshot.data.episodes import Episodes, EpisodeSampler, IntArray, Sampler, TaskShape
 from kshot.data.tasks import AnyDataset, AnySplit, split_of, task_sampler
 from kshot.errors import ConfigError
@@ -18,10 +18,11 @@ from kshot.evaluation.features import check_mode, extract_features
 from kshot.evaluation.fit import check_images
 from kshot.evaluation.results import Evaluation, Protocol
 from kshot.evaluation.task_loop import for_tasks
+from kshot.evaluation.training_mean import told_the_mean
 from kshot.learners.base import FeatureLearner, Learner, learners, task_losses
 from kshot.learners.initialization import InitializationLearner
 from kshot.learners.training_split import check_observed
-from kshot.measures import Statistics
+from kshot.measures import QueryBalance, Statistics
 from kshot.solvers.adaptation import Adaptation, HeadAdaptation, adaptations
 
 _FEATURE_BYTES = 1 << 32  # of a split; above it each task computes its own: R2-D2's at 84 px are 200 kB per image
@@ -37,6 +38,7 @@ def evaluate(
     tasks: int = 2000,
     seed: int = 0,
     within_domain: bool | None = None,
+    query_balance: QueryBalance = "balanced",
     adaptation: Adaptation | str | None = None,
     features: Tensor | None = None,
     precision: Literal["float32", "bf16"] = "float32",
@@ -66,12 +68,15 @@ def evaluate(
     within_domain
         Draw all classes of a task from one domain (alphabet, superclass), or from all domains; None for what the split
         says.
+    query_balance
+        How the query images of a task are spread over its classes: "balanced", `queries` of each; "dirichlet", as many
+        in all, in Dirichlet proportions of concentration 2 (Veilleux et al. 2021); "single", one image of one class.
     adaptation
         How a task is learnt from features, by name or instance; None for the learner's own way. Learners that adapt
         weights lend the body of their initialisation, under statistics of the task, and their own steps have no part
         in it (W21 eqs. 8-9 ask the same of ANIL's body): those that fit a head only.
     features
-        What `extract_features` returned, to be shared by several calls; None to compute it here.
+        What `extract_features` returned for the split, to be shared by several calls; None to compute it here.
     precision
         What the backbone computes in.
     statistics
@@ -94,7 +99,8 @@ def evaluate(
     DivergenceError
         If a task diverges, which the error names.
     """
-    started, split = time.perf_counter(), split_of(split)
+    started, training = time.perf_counter(), split.train if isinstance(split, Dataset) else None
+    split = split_of(split)
     shape, sampler, chosen = plan_evaluation(
         learner,
         split,
@@ -104,10 +110,12 @@ def evaluate(
         tasks=tasks,
         seed=seed,
         within_domain=within_domain,
+        query_balance=query_balance,
         adaptation=adaptation,
         precision=precision,
         statistics=statistics,
     )
+    chosen = told_the_mean(chosen, learner, training, precision=precision)
     if features is None:
         features = shared_features(learner, split, adaptation=chosen, precision=precision, progress=progress)
     else:
@@ -130,7 +138,9 @@ def evaluate(
     return Evaluation(
         learner=learners.name_of(learner),
         adaptation=describe_adaptation(chosen),
-        protocol=Protocol(split.dataset, split.name, shape.ways, shots, queries, tasks, seed, used, drawn),
+        protocol=Protocol(
+            split.dataset, split.name, shape.ways, shots, queries, tasks, seed, used, drawn, query_balance
+        ),
         values=np.concatenate(values),
         seconds=time.perf_counter() - started,
         own_adaptation=describe_adaptation(chosen) == describe_adaptation(getattr(learner, "adaptation", None)),
@@ -138,6 +148,7 @@ def evaluate(
         domains=_domains(sampler, np.concatenate(classes)),
         measure=split.measure,
         data=split.checksum,
+        transductive=chosen is not None and chosen.transductive,
     )
 
 
@@ -151,6 +162,7 @@ def plan_evaluation(
     tasks: int,
     seed: int,
     within_domain: bool | None,
+    query_balance: QueryBalance = "balanced",
     adaptation: Adaptation | str | None = None,
     precision: str = "float32",
     statistics: Statistics | None = None,
@@ -170,8 +182,9 @@ def plan_evaluation(
     learner.check_ways(ways)
     check_observed(learner)
     shape = TaskShape(ways, shots, queries)
-    sampler = task_sampler(split, shape, seed=seed, within_domain=within_domain)
+    sampler = task_sampler(split, shape, seed=seed, within_domain=within_domain, query_balance=query_balance)
     chosen = _adaptation_of(learner, adaptation)
+    _check_together(learner, chosen, statistics)
     if adaptation is not None and not isinstance(split, Split):
         raise ConfigError("adaptations tell classes apart, and these tasks are regression; leave out the adaptation")
     planned = shape, sampler, chosen
@@ -235,6 +248,16 @@ def _adaptation_of(learner: Learner, adaptation: Adaptation | str | None) -> Ada
             f"the body, too; choose another, such as logistic, or leave out the adaptation"
         )
     return chosen
+
+
+def _check_together(learner: Learner, adaptation: Adaptation | None, statistics: Statistics | None) -> None:
+    """ConfigError if query images would be looked at together, and normalised one by one."""
+    used = statistics or learner.statistics_offered[0]
+    if adaptation is not None and adaptation.transductive and used == "inductive":
+        raise ConfigError(
+            f"{adaptation.description} looks at all query images together, and inductive statistics at one at a time; "
+            f"choose statistics='transductive', or another adaptation, such as logistic"
+        )
 
 
 def _check_features(features: Tensor, split: AnySplit) -> None:

@@ -14,7 +14,7 @@ from kshot.errors import ConfigError
 from kshot.evaluation import saved
 from kshot.files import write_json
 from kshot.intervals import mean_interval
-from kshot.measures import ACCURACY, MEASURES, Measure, Statistics
+from kshot.measures import ACCURACY, MEASURES, Measure, QueryBalance, Statistics
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class Protocol:
         Where BatchNorm statistics came from.
     within_domain
         Whether the classes of a task came from one domain; None if that is as the split itself says.
+    query_balance
+        How the query images were spread over the classes, see `UnbalancedSampler`.
     """
 
     dataset: str
@@ -48,6 +50,16 @@ class Protocol:
     seed: int
     statistics: Statistics
     within_domain: bool | None = None
+    query_balance: QueryBalance = "balanced"
+
+    @property
+    def query_text(self) -> str:
+        """The query images of a task, in words."""
+        return {
+            "balanced": f"{self.queries} queries per class",
+            "dirichlet": f"{self.ways * self.queries} queries in Dirichlet proportions",
+            "single": "a single query",
+        }[self.query_balance]
 
     @property
     def drawn(self) -> str:
@@ -61,7 +73,7 @@ class Protocol:
                 f"seed {self.seed}"
             )
         return (
-            f"{self.ways}-way {self.shots}-shot, {self.queries} queries per class, {self.tasks} tasks of "
+            f"{self.ways}-way {self.shots}-shot, {self.query_text}, {self.tasks} tasks of "
             f"{self.dataset}/{self.split}{self.drawn}, {self.statistics} statistics, seed {self.seed}"
         )
 
@@ -93,6 +105,8 @@ class Evaluation:
         The domain (alphabet, superclass) of each task's classes; None if tasks mix domains.
     measure
         What the values are.
+    transductive
+        Whether the adaptation looked at all query images of a task together.
     data
         Identifies the prepared dataset that tasks were drawn from; None for data in memory, and if an earlier version
         of kshot did not say.
@@ -109,6 +123,12 @@ class Evaluation:
     domains: Sequence[str] | None = None
     measure: Measure = ACCURACY
     data: str | None = None
+    transductive: bool = False
+
+    @property
+    def sees_queries(self) -> bool:
+        """Whether the answer for a query image depended on the others: by the adaptation, or by BatchNorm."""
+        return self.transductive or self.protocol.statistics == "transductive"
 
     @property
     def accuracies(self) -> NDArray[np.float64]:
@@ -143,9 +163,10 @@ class Evaluation:
     def __repr__(self) -> str:
         learnt = "" if self.own_adaptation else f"\n  tasks learnt by {self.adaptation}"
         computed = "" if self.precision == "float32" else f"\n  computed in {self.precision}"
+        together = "\n  looks at all query images of a task together" if self.transductive else ""
         return (
             f"Evaluation of {self._measured}, mean {self.measure.name.replace('_', ' ')} with 95% interval\n"
-            f"  {self.protocol}{learnt}{computed}"
+            f"  {self.protocol}{learnt}{together}{computed}"
         )
 
     @property
@@ -164,7 +185,8 @@ class Evaluation:
         at = self.protocol
         name = f"{at.split}-{at.ways}way-{at.shots}shot-{at.queries}query-{at.tasks}tasks-seed{at.seed}"
         drawn = {None: "", True: "-within", False: "-across"}[at.within_domain]
-        path = folder / f"{name}{drawn}-{self.adaptation}-{at.statistics}-{self.precision}.json"
+        balance = "" if at.query_balance == "balanced" else f"-{at.query_balance}"
+        path = folder / f"{name}{drawn}{balance}-{self.adaptation}-{at.statistics}-{self.precision}.json"
         content = asdict(self) | {"mean": self.mean, "ci95": self.ci95, "values": self.values.tolist()}
         content["measure"] = self.measure.name
         try:
@@ -196,15 +218,20 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean over tasks of value(first) - value(second) on the same tasks, and the half-width of its 95% interval."""
+    """Mean over tasks of value(first) - value(second) on the same tasks, and the half-width of its 95% interval.
+
+    `unlike` says that one of the two looked at all query images together, and the other did not.
+    """
 
     mean: float
     ci95: float
     measure: Measure = ACCURACY
+    unlike: bool = False
 
     def __str__(self) -> str:
         points = " points" if self.measure is ACCURACY else ""
-        return f"{self.measure.text(self.mean, self.ci95, signed=True)}{points}, paired over the same tasks"
+        text = f"{self.measure.text(self.mean, self.ci95, signed=True)}{points}, paired over the same tasks"
+        return text + ("; one of the two looked at all query images together" if self.unlike else "")
 
 
 def compare(first: Evaluation, second: Evaluation) -> Difference:
@@ -228,7 +255,8 @@ def compare(first: Evaluation, second: Evaluation) -> Difference:
             f"{first.protocol.dataset}, which was prepared again in between; evaluate both again"
         )
     difference = first.values - second.values
-    return Difference(*mean_interval(difference), first.measure)
+    unlike = first.sees_queries != second.sees_queries
+    return Difference(*mean_interval(difference), first.measure, unlike)
 
 
 def over_seeds(results: Sequence[Evaluation]) -> tuple[float, float]:

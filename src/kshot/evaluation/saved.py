@@ -14,7 +14,7 @@ import numpy as np
 from kshot.errors import DataError
 from kshot.files import read_json
 from kshot.intervals import mean_interval
-from kshot.measures import ACCURACY, MEASURES, Statistics
+from kshot.measures import ACCURACY, MEASURES, QueryBalance, Statistics
 
 _LARGEST = 1 << 28  # bytes
 _COUNTS = {"ways": 1, "shots": 1, "queries": 1, "tasks": 1}  # and the least of each
@@ -59,8 +59,9 @@ def _faults(content: Mapping[str, Any]) -> Iterator[str]:
         return
     if not _is_number(seconds) or not 0 <= seconds < math.inf:
         yield f"seconds is {seconds!r:.40}"
-    if type(content.get("own_adaptation", True)) is not bool:
-        yield "own_adaptation is neither true nor false"
+    for name in ("own_adaptation", "transductive"):
+        if type(content.get(name, True)) is not bool:
+            yield f"{name} is neither true nor false"
     if content.get("precision", "float32") not in ["float32", "bf16"]:
         yield f"precision is {content['precision']!r:.40}"
     for name in ("weights", "data"):
@@ -82,6 +83,8 @@ def _protocol_faults(protocol: Mapping[str, Any]) -> Iterator[str]:
             yield f"protocol.{name} is {protocol.get(name)!r:.40}"
     if not isinstance(protocol.get("statistics"), str) or protocol["statistics"] not in get_args(Statistics):
         yield f"protocol.statistics is {protocol.get('statistics')!r:.40}"
+    if protocol.get("query_balance", "balanced") not in list(get_args(QueryBalance)):
+        yield f"protocol.query_balance is {protocol['query_balance']!r:.40}"
     if not isinstance(protocol.get("within_domain"), (bool, type(None))):
         yield f"protocol.within_domain is {protocol['within_domain']!r:.40}"
 

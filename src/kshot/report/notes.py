@@ -18,6 +18,7 @@ def notes(rows: Sequence[Row]) -> list[str]:
         *_lines("Adaptation", rows, _adaptation),
         *_lines("Precision", rows, _precision),
         *_lines("Protocol", rows, _protocol),
+        *_together(rows),
         *_domain_lines(rows),
         *_sources(rows),
     ]
@@ -30,10 +31,7 @@ def task_text(results: Sequence[Evaluation]) -> str:
     shots += " shot" if shots == "1" else " shots"
     if at.ways == 1:
         return f"{shots}, {at.queries} query points, {at.tasks} tasks of {at.dataset}/{at.split}"
-    return (
-        f"{at.ways} ways, {shots}, {at.queries} queries per class, {at.tasks} tasks of {at.dataset}/{at.split}"
-        f"{at.drawn}"
-    )
+    return f"{at.ways} ways, {shots}, {at.query_text}, {at.tasks} tasks of {at.dataset}/{at.split}{at.drawn}"
 
 
 def _lines(title: str, rows: Sequence[Row], describe: Callable[[Row], str]) -> list[str]:
@@ -44,6 +42,23 @@ def _lines(title: str, rows: Sequence[Row], describe: Callable[[Row], str]) -> l
     if len(kinds) == 1:
         return [f"{title}: {text}." for text in kinds]
     return [f"{title} of {', '.join(names)}: {text}." for text, names in kinds.items()]
+
+
+def _together(rows: Sequence[Row]) -> list[str]:
+    """What to know of heads that look at all query images together, and of rows that do next to rows that do not."""
+    lines = []
+    of_heads = [row.name for row in rows if row.results[0].transductive]
+    if of_heads and rows[0].results[0].protocol.query_balance == "balanced":
+        lines.append(
+            f"{', '.join(of_heads)}: the head looks at all query images of a task together, which are equally many of "
+            f"each class here; heads may exploit that. Measure with query_balance dirichlet, too."
+        )
+    if len({row.results[0].sees_queries for row in rows}) > 1:
+        lines.append(
+            "Rows whose query images are looked at all together know more about a task than the others: a difference "
+            "between the two kinds is no ranking of methods."
+        )
+    return lines
 
 
 def _domain_lines(rows: Sequence[Row]) -> list[str]:

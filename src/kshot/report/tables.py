@@ -144,6 +144,9 @@ def _columns(rows: Sequence[Row], differences: Sequence[Sequence[Difference]] | 
         published = [row.published[position] if row.published else None for row in rows]
         if any(published):
             columns[f"{shots}, published"] = [str(value) if value else "" for value in published]
+    together = [row.results[0].sees_queries for row in rows]
+    if any(together) and not all(together):
+        columns["query images"] = ["all together" if seen else "one at a time" for seen in together]
     if any(row.seconds is not None for row in rows):
         columns["training"] = ["" if row.seconds is None else f"{row.seconds:.0f} s" for row in rows]
     return columns
@@ -171,6 +174,7 @@ def _record(row: Row, position: int, difference: Difference | None) -> dict[str,
         record |= {"difference": f"{difference.mean:.6f}", "difference_ci95": f"{difference.ci95:.6f}"}
     value = row.published[position] if row.published else None
     record |= {"published": value.accuracy / 100 if value else "", "training_seconds": row.seconds or ""}
+    record |= {"query_balance": at.query_balance, "sees_queries": str(result.sees_queries).lower()}
     return record
 
 

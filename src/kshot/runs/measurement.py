@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from typing_extensions import TypedDict
@@ -22,8 +22,9 @@ from kshot.evaluation.protocol import (
     usual_ways,
 )
 from kshot.evaluation.results import Evaluation
+from kshot.evaluation.training_mean import told_the_mean
 from kshot.learners.base import Learner
-from kshot.measures import Statistics
+from kshot.measures import QueryBalance, Statistics
 from kshot.solvers.adaptation import Adaptation, adaptations
 
 
@@ -41,6 +42,7 @@ class EvaluationKeywords(TypedDict, total=False):
     tasks: int
     seed: int
     within_domain: bool | None
+    query_balance: QueryBalance
     adaptation: Adaptation | str | None
     precision: Literal["float32", "bf16"]
     statistics: Statistics | Sequence[Statistics] | None
@@ -58,7 +60,7 @@ class Measurement:
         The classes that tasks are drawn from.
     statistics
         Kinds of BatchNorm statistics, for learners that adapt weights; None for all that the learner offers.
-    ways, queries, tasks, seed, within_domain, adaptation, precision
+    ways, queries, tasks, seed, within_domain, query_balance, adaptation, precision
         As for `kshot.evaluate`.
     """
 
@@ -69,6 +71,7 @@ class Measurement:
     tasks: int = 2000
     seed: int = 0
     within_domain: bool | None = None
+    query_balance: QueryBalance = "balanced"
     adaptation: Adaptation | str | None = None
     precision: Literal["float32", "bf16"] = "float32"
     statistics: Sequence[Statistics] | None = None
@@ -105,6 +108,16 @@ class Measurement:
                 plan_evaluation(
                     learner, data.split(self.split), shots=shots, statistics=statistics, **self._task_options()
                 )
+
+    def told_the_mean(self, learner: Learner, data: AnyDataset) -> Measurement:
+        """The measurement with an adaptation that knows the mean feature of the training images of `data`, if needed.
+
+        data: what the learner was trained on.
+        """
+        if self.adaptation is None or isinstance(data, RegressionDataset):
+            return self
+        chosen = adaptations[self.adaptation]() if isinstance(self.adaptation, str) else self.adaptation
+        return replace(self, adaptation=told_the_mean(chosen, learner, data.train, precision=self.precision))
 
     def evaluations_of(
         self, learner: Learner, data: AnyDataset, *, statistics: Statistics, shots: Sequence[int], progress: str | None
@@ -145,10 +158,11 @@ class Measurement:
             "tasks": self.tasks,
             "seed": self.seed,
             "within_domain": departure(split, self.within_domain),
+            "query_balance": self.query_balance,
         }
 
     def _task_options(self) -> dict[str, Any]:
-        names = ("ways", "queries", "tasks", "seed", "within_domain", "adaptation", "precision")
+        names = ("ways", "queries", "tasks", "seed", "within_domain", "query_balance", "adaptation", "precision")
         return {name: getattr(self, name) for name in names}
 
 

@@ -214,7 +214,8 @@ class Run(RunFolder):
             missing = [count for count in measurement.shots if count not in known]
             name = self.name if progress else None
             if missing:
-                measured = measurement.evaluations_of(self.learner, data, statistics=kind, shots=missing, progress=name)
+                told = measurement.told_the_mean(self.learner, self.data)
+                measured = told.evaluations_of(self.learner, data, statistics=kind, shots=missing, progress=name)
                 known |= {count: self._keep(result) for count, result in zip(missing, measured)}
             results += [known[count] for count in measurement.shots]
         return results

@@ -69,12 +69,14 @@ class HeadAdaptation(Adaptation):
     ----------
     passes_gradients
         Whether gradients flow from the scores back to the features, so that the head can be used in training.
-    needs_training_mean
-        Whether `head` refuses to work before `centred_at` has told it the mean feature of the training images.
     """
 
     passes_gradients: ClassVar[bool] = True
-    needs_training_mean: ClassVar[bool] = False
+
+    @property
+    def lacks_training_mean(self) -> bool:
+        """Whether `head` refuses to work before `centred_at` has told it the mean feature of the training images."""
+        return False
 
     def centred_at(self, mean: Tensor) -> HeadAdaptation:
         """The same adaptation, which knows the mean feature (D,) of the training images; most have no use for it."""

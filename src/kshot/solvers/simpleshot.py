@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -22,10 +20,13 @@ class CentredCentroid(HeadAdaptation):
     ``run.evaluate`` and `kshot.evaluate` of a dataset compute it from the training split.
     """
 
-    needs_training_mean: ClassVar[bool] = True
-
     def __init__(self) -> None:
         self.training_mean: Tensor | None = None
+
+    @property
+    def lacks_training_mean(self) -> bool:
+        """Whether the mean is still unknown."""
+        return self.training_mean is None
 
     def centred_at(self, mean: Tensor) -> CentredCentroid:
         """The same head with this mean feature (D,) of the training images."""

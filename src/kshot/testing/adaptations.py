@@ -187,13 +187,13 @@ def _check_little_to_go_by(adaptation: Adaptation, learner: _LinearLearner, epis
 
 def _told_the_mean(adaptation: HeadAdaptation, learner: _LinearLearner, episodes: Episodes) -> HeadAdaptation:
     """The adaptation, told the mean feature if it needs it; without it, it has to say so."""
-    if not adaptation.needs_training_mean:
+    if not adaptation.lacks_training_mean:
         return adaptation
     try:
         adaptation.scores(learner, episodes)
     except ConfigError:
         return adaptation.centred_at(learner.features(episodes.images().flatten(0, 1)).mean(0))
-    raise AssertionError("needs_training_mean is True, but scores without it are not refused by ConfigError")
+    raise AssertionError("lacks_training_mean is True, but scores without it are not refused by ConfigError")
 
 
 def _check_description(cls: type[Adaptation], options: dict[str, Any]) -> None:
