@@ -23,7 +23,6 @@ from kshot.solvers import (
     LaplacianShot,
     TransductiveAdaptation,
     TransductiveFineTune,
-    tim,
 )
 from kshot.solvers.sinkhorn import transported
 
@@ -31,7 +30,7 @@ HEADS = [
     BDCSPN(),
     PTMAP(),
     TIM(),
-    TIM(solver="gradient"),
+    TIM(solver="gradient", steps=20),
     AlphaTIM(steps=20),
     LabelPropagation(),
     LaplacianShot(),
@@ -76,11 +75,11 @@ def by_adam(
     return plain
 
 
-def test_tim_by_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tim_by_gradient() -> None:
     """Boudiaf et al. eq. 3."""
-    monkeypatch.setitem(tim._STEPS, "gradient", 150)
     objective = by_adam(lambda mean, p: -2.0 * entropy(mean) + 0.3 * entropy(p).mean(), 0.2, steps=150)
-    adaptation = TIM(solver="gradient", cross_entropy_weight=0.2, marginal_weight=2.0, conditional_weight=0.3)
+    weights = {"cross_entropy_weight": 0.2, "marginal_weight": 2.0, "conditional_weight": 0.3}
+    adaptation = TIM(solver="gradient", steps=150, **weights)
     check_head(adaptation, objective, atol=1e-8)
 
 

@@ -14,8 +14,7 @@ from kshot.solvers.prototype_descent import descended_scores, logarithm
 from kshot.solvers.transductive import TransductiveAdaptation
 from kshot.solvers.transformed import unit_length
 
-_STEPS = {"alternating": 150, "gradient": 1000}
-_LEARNING_RATE = 1e-4
+_PUBLISHED_STEPS = {"alternating": 150, "gradient": 1000}
 
 
 @adaptations.register("tim")
@@ -35,14 +34,18 @@ class TIM(TransductiveAdaptation):
     Parameters
     ----------
     solver
-        "alternating", the closed-form updates of TIM-ADM (section 3.3, 150 rounds), or "gradient", Adam at 1e-4
-        (TIM-GD, 1000 steps), which takes about fifty times as long.
+        "alternating", the closed-form updates of TIM-ADM (section 3.3), or "gradient", Adam (TIM-GD), which takes far
+        longer.
     temperature
         tau; the paper has 15.
     cross_entropy_weight, conditional_weight
         lambda and alpha; the paper has 0.1 for both.
     marginal_weight
-        1 in the paper. Veilleux et al. (2021) have 1 for all three weights where classes are unbalanced.
+        1 in the paper. Veilleux et al. (2021) have 1 for all three weights if classes are unbalanced.
+    learning_rate
+        Of Adam, for "gradient".
+    steps
+        Rounds or steps; None for those of the paper, 150 and 1000.
     """
 
     def __init__(
@@ -53,11 +56,16 @@ class TIM(TransductiveAdaptation):
         cross_entropy_weight: float = 0.1,
         marginal_weight: float = 1.0,
         conditional_weight: float = 0.1,
+        learning_rate: float = 1e-4,
+        steps: int | None = None,
     ) -> None:
         check_choice("solver", solver, ("alternating", "gradient"))
-        check_positive(temperature=temperature, cross_entropy_weight=cross_entropy_weight)
+        check_positive(temperature=temperature, cross_entropy_weight=cross_entropy_weight, learning_rate=learning_rate)
         check_not_negative(marginal_weight=marginal_weight, conditional_weight=conditional_weight)
-        self.solver, self.temperature = solver, temperature
+        if steps is not None:
+            check_not_negative(steps=steps)
+        self.solver, self.temperature, self.learning_rate = solver, temperature, learning_rate
+        self.steps = _PUBLISHED_STEPS[solver] if steps is None else steps
         self.cross_entropy_weight = cross_entropy_weight
         self.marginal_weight, self.conditional_weight = marginal_weight, conditional_weight
 
@@ -73,8 +81,8 @@ class TIM(TransductiveAdaptation):
             query_slopes=self._query_slopes,
             cross_entropy_weight=self.cross_entropy_weight,
             temperature=self.temperature,
-            learning_rate=_LEARNING_RATE,
-            steps=_STEPS["gradient"],
+            learning_rate=self.learning_rate,
+            steps=self.steps,
         )
 
     def _query_slopes(self, probabilities: Tensor) -> Tensor:
@@ -99,7 +107,7 @@ class TIM(TransductiveAdaptation):
         share = images.new_full((shots + queries, 1), shots / queries)
         share[:shots] = self.cross_entropy_weight / (1 + self.conditional_weight)
         scores = self._scores(products, combination)
-        for _ in range(_STEPS["alternating"]):
+        for _ in range(self.steps):
             logs = scores.log_softmax(-1)
             soft = torch.cat([targets, self._soft_labels(logs[:, shots:])], 1)
             predicted = share * logs.exp()

