@@ -75,8 +75,8 @@ def full_disk() -> Callable[[str], AbstractContextManager[None]]:
                 super().write(content[:5])
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        def open_on_full_disk(path: Path, mode: str) -> Any:
-            return FullFile(path, mode) if name in path.name else open(path, mode)
+        def open_on_full_disk(path: Path, mode: str, **options: Any) -> Any:
+            return FullFile(path, mode) if name in path.name and mode == "wb" else open(path, mode, **options)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(kshot.files, "open", open_on_full_disk, raising=False)

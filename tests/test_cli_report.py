@@ -63,5 +63,5 @@ def test_a_place_that_cannot_be_written_is_named(say, runs, tmp_path, monkeypatc
     monkeypatch.setattr("kshot.files.os.fsync", full)
     code, _, err = say("report", runs / "mtl-0", "--out", "page.html")
     assert code == 2
-    assert err.startswith("error: page.html: No space left on device")
+    assert err.startswith("error: page.html: the disk is full; free some space")
     assert [path.read_text() for path in sorted(tmp_path.iterdir())] == ["kept", "kept"]

@@ -200,7 +200,7 @@ def test_a_result_shows_what_a_person_asks_first():
 def test_a_full_disk_leaves_the_previous_result(tmp_path, full_disk):
     path = result([0.25, 0.5, 0.75, 1.0]).save(tmp_path)
     before = path.read_bytes()
-    with full_disk(".json"), pytest.raises(ConfigError, match=r"1shot.*No space left on device.*free some space"):
+    with full_disk(".json"), pytest.raises(ConfigError, match=r"1shot.*the disk is full; free some space"):
         result([0.5, 0.5, 0.5, 1.0]).save(tmp_path)
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_bytes() == before

@@ -245,19 +245,13 @@ def test_another_format_is_named(tmp_path: Path) -> None:
         checkpoints.load(tmp_path / "future.pt")
 
 
-def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path, full_disk: Any) -> None:
     toy_train(run=tmp_path, max_epochs=1)
     before = {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()}
     rows = (tmp_path / "metrics.csv").read_bytes()
-
-    def full(content: object, file: object) -> None:
-        file.write(b"some of it")  # type: ignore[attr-defined]
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(torch, "save", full)
-        with pytest.raises(CheckpointError, match=r"No space left on device.*previous one is untouched; free some"):
-            toy_train(run=tmp_path, resume=True)
+    full = "previous one is untouched: the disk is full; free some space, and resume"
+    with full_disk(".pt"), pytest.raises(CheckpointError, match=full):
+        toy_train(run=tmp_path, resume=True)
     assert {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()} == before
     assert (tmp_path / "metrics.csv").read_bytes() == rows
     assert len(toy_train(run=tmp_path, resume=True).history) == 3
@@ -267,7 +261,7 @@ def test_a_full_disk_leaves_the_previous_metrics(tmp_path: Path, full_disk: Any)
     toy_train(run=tmp_path, max_epochs=1)
     rows = (tmp_path / "metrics.csv").read_bytes()
     learner = at_step(toy_learner(), STEPS, lambda: stack.enter_context(full_disk("metrics.csv")))
-    with ExitStack() as stack, pytest.raises(CheckpointError, match=r"No space left.*checkpoints are intact: free"):
+    with ExitStack() as stack, pytest.raises(CheckpointError, match=r"checkpoints are intact: the disk is full; free"):
         toy_train(learner, run=tmp_path, resume=True)
     assert (tmp_path / "metrics.csv").read_bytes() == rows
     assert [path.name for path in tmp_path.glob(".*")] == [".lock"]

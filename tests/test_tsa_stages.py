@@ -265,7 +265,7 @@ def test_a_full_disk_keeps_the_earlier_solutions(tmp_path: Path, monkeypatch: py
 
     with monkeypatch.context() as patch:
         patch.setattr(kshot.tsa.solutions.os, "fsync", no_space)
-        with pytest.raises(CheckpointError, match="its first 2 rows are kept: free some space"):
+        with pytest.raises(CheckpointError, match="its first 2 rows are kept: the disk is full; free some space"):
             file.append(rows[2:])
     again = SolutionFile(tmp_path, tasks=4, size=3, origin={"seed": 0})
     assert again.done == 2

@@ -12,6 +12,7 @@ import torch
 from conftest import make_dataset, make_split
 from torch import Tensor, nn
 
+import kshot.files
 import kshot.runs.checkpoints
 from kshot.backbones import Backbone, BatchNorm2d
 from kshot.backbones.dropout import DropBlock, Dropout
@@ -105,17 +106,18 @@ def train_until_killed(where: str, run: Path) -> None:
     if kind == "step":
         at_step(learner, int(number), die)
     else:
-        saves, save = [], torch.save
+        saves, write_atomically = [], kshot.files.write_atomically
 
-        def save_half(content: Any, file: Any) -> None:
-            saves.append(None)
-            if len(saves) < int(number):
-                return save(content, file)
+        def half(file: Any) -> None:
             file.write(b"half a checkpoint")
             file.flush()
             die()
 
-        kshot.runs.checkpoints.torch.save = save_half  # type: ignore[assignment]
+        def save_half(path: Path, write: Any) -> None:
+            saves.append(None)
+            write_atomically(path, write if len(saves) < int(number) else half)
+
+        kshot.runs.checkpoints.write_atomically = save_half
     toy_train(learner, run=run)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import glob
 import hashlib
 import io
 import json
@@ -36,6 +37,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        remove_leftovers(path.parent, f"{glob.escape(path.name)}.*")  # of processes that were killed
     except OSError as error:
         if error.errno is None:
             raise
@@ -45,9 +47,26 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of `write_atomically` whose processes are gone; OSError is passed on."""
-    for leftover in folder.glob(f".*{_TEMPORARY}"):
+def refusal(error: OSError) -> str:
+    """Why the system refused to read or write a file, and what helps: "the disk is full; free some space"."""
+    reasons = {
+        (errno.ENOSPC, errno.EDQUOT): "the disk is full; free some space",
+        (errno.EACCES, errno.EPERM): "permission is denied; correct the permissions, or choose another folder",
+        (errno.EROFS,): "the disk is read-only; choose another folder",
+        (errno.EIO,): "the disk has failed; choose another folder",
+        (errno.ENOENT, errno.ENOTDIR): "there is no such file or folder; check the path",
+        (errno.ENAMETOOLONG,): "the name is too long; choose a shorter one",
+    }
+    known = [text for numbers, text in reasons.items() if error.errno in numbers]
+    return known[0] if known else f"{error.strerror or error}; check the path"
+
+
+def remove_leftovers(folder: Path, pattern: str = "*") -> None:
+    """Remove the temporary files of `write_atomically` whose processes are gone; OSError is passed on.
+
+    pattern: of the names of the files that they would have become.
+    """
+    for leftover in folder.glob(f".{pattern}{_TEMPORARY}"):
         *_, host, process = ["", *leftover.name.removesuffix(_TEMPORARY).rsplit(".", 2)]
         # a process of another machine may be writing, which only time can tell
         of_this_machine = host == _HOST and process.isdigit()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -46,6 +47,9 @@ examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 after an error that the user can act on, 130 after Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    format_of_python, warnings.formatwarning = warnings.formatwarning, _format_warning
+    # of Pillow; kshot has a limit of its own
+    warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb")
     try:
         code = _run(words)
         sys.stdout.flush()
@@ -57,8 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or else Python's exit flushes and complains
         return 0
     except OSError as error:
-        place = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        print(f"error: {place}; check the path, its permissions and the free space", file=sys.stderr)
+        from kshot.files import refusal
+
+        print(f"error: {f'{error.filename}: ' if error.filename else ''}{refusal(error)}", file=sys.stderr)
         return 2
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not any(text in str(error) for text in NO_MEMORY):
@@ -68,6 +73,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         print(f"\nstopped{f': {stop}' if str(stop) else ''}", file=sys.stderr)
         return 130
+    finally:
+        warnings.formatwarning = format_of_python
+
+
+def _format_warning(message: Warning | str, *_: object, **__: object) -> str:
+    """A warning as a line of its own, without the line of code that it comes from."""
+    return f"warning: {message}\n"
 
 
 def _run(words: list[str]) -> int:

@@ -31,7 +31,7 @@ def run(arguments: Sequence[str]) -> None:
     given = options.parse(arguments)
     if len(given.runs) == 1 and not _has_several_rows(given):  # said before the work of measuring it
         raise ConfigError("kshot compare needs two runs or more; for one run there is kshot evaluate")
-    runs = [Run(folder, root=given.root) for folder in given.runs]
+    runs = [Run(folder, root=given.root, checkpoint=given.checkpoint) for folder in given.runs]
     rows = [row for several in measured(runs, given, reuse=True) for row in several]
     print(f"\n{table(rows, paired=True).render(given.style)}")
 

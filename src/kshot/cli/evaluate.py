@@ -17,7 +17,7 @@ from kshot.report.rows import Row
 from kshot.report.tables import Style, seeds_line, table
 from kshot.runs.measurement import Measurement
 from kshot.runs.pages import seed_groups
-from kshot.runs.run import Run
+from kshot.runs.run import Checkpoint, Run
 from kshot.solvers import Adaptation, adaptations
 from kshot.training.distributed import resolve_device
 
@@ -41,7 +41,7 @@ def run(arguments: Sequence[str]) -> None:
         ],
     )
     given = options.parse(arguments)
-    runs = [Run(folder, root=given.root) for folder in given.runs]
+    runs = [Run(folder, root=given.root, checkpoint=given.checkpoint) for folder in given.runs]
     groups = seed_groups([run.content() for run in runs])
     rows = measured(runs, given)
     print(f"\n{table([row for several in rows for row in several]).render(given.style)}")
@@ -58,6 +58,10 @@ def evaluation_options(arguments: Sequence[str], command: str, description: str,
     options.add("--shots", list[int], [5], "support images per class, one or more numbers")
     options.add("--data", str | None, None, "the dataset to measure on; null for the one that each run was trained on")
     options.add("--split", SplitName, "test", "the classes that tasks are drawn from")
+    checkpoint_text = (
+        "which weights: best, of the best validation accuracy, or last, as of a run whose best.pt is damaged"
+    )
+    options.add("--checkpoint", Checkpoint, "best", checkpoint_text)
     options.add("--style", Style, "text", "of the table; csv has one line per number")
     options.add("--root", Path | None, None, ROOT_TEXT)
     options.add("--device", str, "auto", 'where to compute: "auto" for a GPU if there is one, "cpu", "cuda:1"')

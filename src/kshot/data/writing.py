@@ -175,7 +175,7 @@ def _workspace(target: Path, needed_bytes: int) -> Iterator[Path]:
         free = shutil.disk_usage(root).free
         workspace = Path(tempfile.mkdtemp(".partial", f"{prefix}{os.getpid()}.", root))
     except OSError as error:
-        raise DataError(f"cannot write to {root} ({error}); choose another folder with --root") from error
+        raise DataError(f"cannot write to {root}: {files.refusal(error)} (--root)") from error
     try:
         if free < needed_bytes:
             raise DataError(
@@ -184,6 +184,6 @@ def _workspace(target: Path, needed_bytes: int) -> Iterator[Path]:
             )
         yield workspace
     except OSError as error:
-        raise DataError(f"preparing {target.name} failed, and nothing was changed: {error}") from error
+        raise DataError(f"preparing {target.name} failed, and nothing was changed: {files.refusal(error)}") from error
     finally:
         shutil.rmtree(workspace, ignore_errors=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from kshot.errors import ConfigError
 from kshot.evaluation import saved
-from kshot.files import write_json
+from kshot.files import refusal, write_json
 from kshot.intervals import mean_interval
 from kshot.measures import ACCURACY, MEASURES, Measure, QueryBalance, Statistics
 
@@ -192,9 +192,7 @@ class Evaluation:
         try:
             write_json(path, content | {"checksum": saved.checksum(content)})
         except OSError as error:
-            raise ConfigError(
-                f"the evaluation {path} cannot be written ({error}); free some space, or choose a folder that can be"
-            ) from error
+            raise ConfigError(f"the evaluation {path} cannot be written: {refusal(error)}") from error
         return path
 
     @classmethod

@@ -12,7 +12,7 @@ from typing import Any, get_args
 import numpy as np
 
 from kshot.errors import DataError
-from kshot.files import read_json
+from kshot.files import read_json, refusal
 from kshot.intervals import mean_interval
 from kshot.measures import ACCURACY, MEASURES, QueryBalance, Statistics
 
@@ -33,7 +33,7 @@ def read(path: Path) -> dict[str, Any]:
         content = read_json(path, limit=_LARGEST)
         faults = [*_faults(content if isinstance(content, dict) else {})]
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
+        raise DataError(f"{path} cannot be read: {refusal(error)}") from error
     except (ValueError, OverflowError) as error:
         faults = [" ".join(str(error).split())]
     if faults:

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from kshot.errors import CheckpointError
-from kshot.files import read_text, write_text
+from kshot.files import read_text, refusal, write_text
 
 ADVICE = "put the file back as training wrote it, or train the run again"
 _LARGEST = 1 << 20  # bytes
@@ -69,7 +69,7 @@ def read(path: Path, sections: Sequence[str], *, kind: str) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(f"{path.parent} is no {kind}: it has no {path.name}; check the path") from None
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror}); check the path and its permissions") from None
+        raise CheckpointError(f"{path} cannot be read: {refusal(error)}") from None
     except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged ({' '.join(str(error).split())}); {ADVICE}") from error
     written = _CHECKSUM.search(text)  # an earlier version of kshot wrote none

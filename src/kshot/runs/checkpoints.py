@@ -9,13 +9,13 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 import kshot
 from kshot.errors import CheckpointError
-from kshot.files import read_bytes, write_atomically
+from kshot.files import read_bytes, refusal, write_atomically
 
 FORMAT = 1
 # what a damaged file makes zipfile, pickle and torch raise
@@ -38,15 +38,18 @@ _DAMAGE = (
 
 def save(path: Path, content: dict[str, Any]) -> None:
     """Write a checkpoint atomically; CheckpointError if the disk refuses, which leaves the previous one untouched."""
-    stamped = {"format": FORMAT, "kshot": kshot.__version__} | content
+    packed = io.BytesIO()  # torch's own writing to a file makes of a full disk an error that does not say so
+    torch.save({"format": FORMAT, "kshot": kshot.__version__} | content, packed)
+
+    def write(file: BinaryIO) -> None:
+        file.write(packed.getbuffer())
+
     try:
-        write_atomically(path, lambda file: torch.save(stamped, file))
-    # torch's zip writer turns a failed write into a RuntimeError of its own
-    except (OSError, RuntimeError) as error:
+        write_atomically(path, write)
+    except OSError as error:
         kept = "the previous one is untouched" if path.exists() else "there was none before"
         raise CheckpointError(
-            f"the checkpoint {path} could not be written ({error}), and {kept}; free some space, "
-            f"or correct the folder's permissions, and resume the run"
+            f"the checkpoint {path} could not be written, and {kept}: {refusal(error)}, and resume the run"
         ) from error
 
 
@@ -77,17 +80,14 @@ def load(path: Path, config: dict[str, Any] | None = None) -> dict[str, Any]:
             f"there is no checkpoint {path}: train the run first, or check the folder's name"
         ) from None
     except OSError as error:
-        raise CheckpointError(
-            f"the checkpoint {path} cannot be read ({error.strerror}); check its permissions"
-        ) from error
+        raise CheckpointError(f"the checkpoint {path} cannot be read: {refusal(error)}") from error
     try:
         _check_sums(content)
         found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         version = found["format"]
     except _DAMAGE as error:
         raise CheckpointError(
-            f"{path} is damaged or was not written by kshot ({type(error).__name__}); "
-            f"use the run's other checkpoint, or delete this one and train again"
+            f"{path} is damaged or was not written by kshot ({type(error).__name__}); {way_out(path)}"
         ) from error
     if version != FORMAT:
         raise CheckpointError(
@@ -97,6 +97,13 @@ def load(path: Path, config: dict[str, Any] | None = None) -> dict[str, Any]:
     if config is not None:
         _refuse_another(path, found.get("config"), config)
     return found | {"digest": digest(content)}
+
+
+def way_out(path: Path) -> str:
+    """What can be done with a run if this checkpoint of it is damaged."""
+    if path.name == "best.pt":
+        return "measure the last checkpoint of the run (kshot evaluate RUN --checkpoint last), or train it again"
+    return "measure the best checkpoint of the run (kshot evaluate RUN), or train it again"
 
 
 def digest(content: bytes) -> str:

@@ -15,6 +15,7 @@ import torch
 from torch.optim import Optimizer
 
 from kshot.errors import CheckpointError
+from kshot.runs.checkpoints import way_out
 
 _SECTIONS = ("data", "backbone", "learner", "training")
 _COUNTS = ("epoch", "step", "best_epoch")
@@ -54,9 +55,7 @@ def check_schedule(saved: Mapping[str, Any], fresh: Mapping[str, Any], path: Pat
 def _refuse(path: Path, faults: Iterator[str] | Sequence[str]) -> None:
     text = "; ".join(faults)
     if text:
-        raise CheckpointError(
-            f"{path} is not as training writes it ({text}); use the run's other checkpoint, or train again"
-        )
+        raise CheckpointError(f"{path} is not as training writes it ({text}); {way_out(path)}")
 
 
 def _config_faults(content: Mapping[str, Any]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot.errors import CheckpointError, ConfigError
-from kshot.files import checksum, remove_leftovers, write_json
+from kshot.files import checksum, refusal, remove_leftovers, write_json
 from kshot.measures import SQUARED_ERROR
 from kshot.runs import checkpoints, history, lock
 from kshot.runs.config import free_on_resume, read_config, write_config
@@ -27,6 +28,8 @@ class RunFolder:
 
     def __init__(self, path: Path | str | None) -> None:
         self.path = Path(path) if path is not None else None
+        self._place: list[tuple[int, int]] = []  # what identifies the folder that training took into use, and its lock
+        self._trained_from: dict[str, Any] = {}
 
     @property
     def name(self) -> str:
@@ -99,15 +102,16 @@ class RunFolder:
                 f"{'; '.join(differing)}; put the right one back, or train the run again"
             )
 
-    @property
-    def weights(self) -> str:
-        """What identifies the best weights; CheckpointError if there is no checkpoint."""
+    def weights_of(self, checkpoint: Path) -> str:
+        """What identifies the content of a checkpoint; CheckpointError if it cannot be read."""
         try:
-            return checksum(self.best)[:16]
+            return checksum(checkpoint)[:16]
         except FileNotFoundError:
             raise CheckpointError(
-                f"there is no checkpoint {self.best}: train the run first, or check its name"
+                f"there is no checkpoint {checkpoint}: train the run first, or check its name"
             ) from None
+        except OSError as error:
+            raise CheckpointError(f"the checkpoint {checkpoint} cannot be read: {refusal(error)}") from error
 
     def locked(self, writes: bool = True) -> AbstractContextManager[None]:
         """Within this context no other process trains into the folder; ConfigError if one does.
@@ -147,8 +151,31 @@ class RunFolder:
                 remove_leftovers(folder)
             write_config(self.folder / "config.yaml", config)
             write_json(self.folder / "environment.json", describe_environment())
+            self._place, self._trained_from = self._present_place(), config
         except OSError as error:
-            raise ConfigError(f"the run folder {self.path} cannot be written ({error}); choose another one") from error
+            raise ConfigError(f"the run folder {self.path} cannot be written: {refusal(error)}") from error
+
+    def _present_place(self) -> list[tuple[int, int]]:
+        """What identifies the folder and its lock, wherever they are moved."""
+        return [(state.st_dev, state.st_ino) for state in map(os.stat, (self.folder, self.folder / lock.LOCK))]
+
+    def require_in_place(self) -> None:
+        """CheckpointError if the folder was removed, moved or replaced since `take_into_use`.
+
+        Without it, files would be written to a new folder of the old name, which is no run. A config.yaml that is gone
+        is written again.
+        """
+        try:
+            same = self._present_place() == self._place
+            if same and not (self.folder / "config.yaml").exists():
+                self.take_into_use(self._trained_from)
+        except OSError:
+            same = False
+        if not same:
+            raise CheckpointError(
+                f"the run folder {self.path} was removed, moved or replaced while it was trained into, and nothing "
+                f"more is written there; put it back and resume the run, or train it again"
+            )
 
     def _refuse_other_options(self, saved: dict[str, Any], given: dict[str, Any]) -> None:
         free = free_on_resume(given["training"])

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kshot.errors import CheckpointError, DataError
-from kshot.files import csv_text, read_text, write_text
+from kshot.files import csv_text, read_text, refusal, write_text
 
 TIMING = ("seconds", "validation_seconds", "tasks_per_second", "images_per_second")
 _LARGEST = 1 << 26  # bytes
@@ -43,7 +43,7 @@ def read_columns(path: Path, required: Collection[str] = ("epoch",)) -> Columns:
         fault = _fault(header, rows, required)
         values = [] if fault else [[_number(cell) for cell in row] for row in rows]
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); train the run first, or check the path") from error
+        raise DataError(f"{path} cannot be read: {refusal(error)}") from error
     except (ValueError, csv.Error) as error:
         raise damage(path, str(error)) from error
     if not rows:
@@ -124,6 +124,6 @@ def write_history(run: Path, history: Sequence[Mapping[str, Any]]) -> None:
         write_text(run / "timing.csv", csv_text(history, ["epoch", *TIMING]))
     except OSError as error:
         raise CheckpointError(
-            f"the metrics of {run} could not be written ({error}); the checkpoints are intact: "
-            f"free some space and resume the run"
+            f"the metrics of {run} could not be written, and the checkpoints are intact: {refusal(error)}, and resume "
+            f"the run"
         ) from error

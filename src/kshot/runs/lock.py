@@ -13,7 +13,7 @@ from pathlib import Path
 import filelock
 
 from kshot.errors import ConfigError
-from kshot.files import write_json
+from kshot.files import refusal, write_json
 
 LOCK, HOLDER = ".lock", ".holder.json"
 
@@ -43,7 +43,7 @@ def locked(folder: Path, *, doing: str) -> Iterator[None]:
     except filelock.Timeout:
         raise ConfigError(f"{folder} is {_held_by(folder)}; wait for it to end, or choose another folder") from None
     except OSError as error:
-        raise ConfigError(f"{folder} cannot be written ({error.strerror}); choose another folder") from error
+        raise ConfigError(f"{folder} cannot be written: {refusal(error)}") from error
     try:
         write_json(
             folder / HOLDER, {"doing": doing, "process": os.getpid(), "host": socket.gethostname(), "since": _now()}

@@ -6,11 +6,12 @@ evaluation/*.json.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from typing_extensions import Unpack
 
@@ -18,7 +19,7 @@ from kshot import data as datasets
 from kshot.data.dataset import ImageForm, Normalization
 from kshot.data.regression import FAMILIES
 from kshot.data.tasks import AnyDataset
-from kshot.errors import CheckpointError, ConfigError, DataError
+from kshot.errors import CheckpointError, ConfigError, DataError, check_choice
 from kshot.evaluation.listing import Evaluations
 from kshot.evaluation.results import Evaluation
 from kshot.learners.base import Learner
@@ -26,12 +27,14 @@ from kshot.report.content import RunContent
 from kshot.report.published import row_of
 from kshot.report.tables import Row, Table, table
 from kshot.runs import checkpoints
-from kshot.runs.config import build_learner, describe_learner
+from kshot.runs.config import build_learner, describe_learner, read_config
 from kshot.runs.content import check_weights
 from kshot.runs.folder import RunFolder
 from kshot.runs.measurement import EvaluationKeywords, Measurement
 from kshot.runs.pages import write_page
 from kshot.runs.result import TrainingResult
+
+Checkpoint = Literal["best", "last"]
 
 
 class Run(RunFolder):
@@ -45,6 +48,8 @@ class Run(RunFolder):
         The run folder; None for a training without one.
     root
         The folder of prepared datasets, see `kshot.load`.
+    checkpoint
+        Which weights are measured: those of the best validation accuracy, or those at the end of training.
 
     Attributes
     ----------
@@ -54,11 +59,14 @@ class Run(RunFolder):
         What the training achieved, a `TrainingResult`; None for a run that another process trained.
     """
 
-    def __init__(self, path: Path | str | None, *, root: Path | str | None = None) -> None:
+    def __init__(
+        self, path: Path | str | None, *, root: Path | str | None = None, checkpoint: Checkpoint = "best"
+    ) -> None:
         super().__init__(path)
-        self.root = root
+        check_choice("checkpoint", checkpoint, get_args(Checkpoint))
+        self.root, self.checkpoint = root, checkpoint
         self.result: TrainingResult | None = None
-        self._evaluations: list[Evaluation] = []  # of a run without a folder
+        self._evaluations: list[Evaluation] = []  # of a run without a folder, or whose folder cannot be written
         self._loaded: str | None = None  # what identifies the weights of `learner`
 
     @classmethod
@@ -111,17 +119,17 @@ class Run(RunFolder):
 
     @cached_property
     def learner(self) -> Learner:
-        """The trained learner with the best weights, in evaluation mode, on the CPU unless it was trained elsewhere."""
-        learner, self._loaded = self._load("best")
+        """The trained learner with the weights of `checkpoint`, in evaluation mode, on the CPU unless trained here."""
+        learner, self._loaded = self._load(self.checkpoint)
         return learner
 
-    def load(self, *, checkpoint: Literal["best", "last"] = "best", learner: Learner | None = None) -> Learner:
+    def load(self, *, checkpoint: Checkpoint | None = None, learner: Learner | None = None) -> Learner:
         """Build the learner and put the weights of a checkpoint into it.
 
         Parameters
         ----------
         checkpoint
-            The weights of the best validation accuracy, or those at the end.
+            As for `Run`; None for the one that the run was opened with.
         learner
             A learner to put the weights into, for a run whose backbone is not registered; None to build it from
             config.yaml.
@@ -136,12 +144,12 @@ class Run(RunFolder):
         CheckpointError
             If the run or its checkpoint is missing, damaged, or of another learner.
         """
-        return self._load(checkpoint, learner)[0]
+        return self._load(checkpoint or self.checkpoint, learner)[0]
 
-    def _load(self, checkpoint: Literal["best", "last"], learner: Learner | None = None) -> tuple[Learner, str]:
+    def _load(self, checkpoint: Checkpoint, learner: Learner | None = None) -> tuple[Learner, str]:
         """The learner with the weights of a checkpoint, and what identifies these."""
         described = self.config if learner is None else describe_learner(learner)
-        path = self.best if checkpoint == "best" else self.last
+        path = self._path_of(checkpoint)
         content = checkpoints.load(path, described)
         check_weights(content, path)
         if learner is None:
@@ -153,23 +161,44 @@ class Run(RunFolder):
 
     @property
     def evaluations(self) -> list[Evaluation]:
-        """What was measured of the best weights as they are now, in the order of file names."""
+        """What was measured of the weights as they are now, in the order of file names."""
         if self.path is None:
             return Evaluations(self._evaluations)
-        results = [Evaluation.load(path) for path in sorted((self.path / "evaluation").glob("*.json"))]
+        results = [Evaluation.load(path) for path in sorted(self._measured.glob("*.json"))]
         weights = self.weights if results else None
         present = Evaluations(result for result in results if result.weights == weights)
         if results and not present:  # either other weights, or damaged ones
-            checkpoints.load(self.best)
-        return present
+            checkpoints.load(self._path_of(self.checkpoint))
+        return Evaluations([*present, *self._evaluations])
+
+    @property
+    def weights(self) -> str:
+        """What identifies the weights; CheckpointError if there is no checkpoint."""
+        return self.weights_of(self._path_of(self.checkpoint))
+
+    @property
+    def _measured(self) -> Path:
+        """The folder of what was measured of the weights."""
+        folder = self.folder / "evaluation"
+        return folder if self.checkpoint == "best" else folder / self.checkpoint
+
+    def _path_of(self, checkpoint: Checkpoint) -> Path:
+        return self.best if checkpoint == "best" else self.last
 
     def _keep(self, result: Evaluation) -> Evaluation:
-        """Save an evaluation of `learner`, stamped with the weights that were measured: the file may hold others."""
-        if self.path is None:
-            self._evaluations.append(result)
-            return result
-        result = replace(result, weights=self._loaded)
-        result.save(self.path / "evaluation")
+        """Save an evaluation of `learner`, stamped with the weights that were measured: the file may hold others.
+
+        What cannot be saved is kept here, with a warning: a run of somebody else can be measured, too.
+        """
+        if self.path is not None:
+            result = replace(result, weights=self._loaded)
+            try:
+                read_config(self.path)  # a folder that was removed meanwhile is not made again
+                result.save(self._measured)
+                return result
+            except (ConfigError, CheckpointError) as error:
+                warnings.warn(f"nothing of this was saved: {error}", stacklevel=4)
+        self._evaluations.append(result)
         return result
 
     def evaluate(
@@ -229,9 +258,10 @@ class Run(RunFolder):
     def rows(self, results: Sequence[Evaluation]) -> list[Row]:
         """The rows of a table that shows evaluations of this run, one per kind of statistics."""
         kinds = dict.fromkeys(result.protocol.statistics for result in results)
+        name = self.name if self.checkpoint == "best" else f"{self.name}, {self.checkpoint} checkpoint"
         return [
             row_of(
-                self.name if kind == "running" else f"{self.name}, {kind}",
+                name if kind == "running" else f"{name}, {kind}",
                 self.config,
                 [result for result in results if result.protocol.statistics == kind],
             )

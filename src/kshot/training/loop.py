@@ -111,7 +111,7 @@ def train(
             if state.counters.best_epoch == 0:  # time ran out in the first epoch
                 score = score or _validate(state, split, validation, halts, bar)
                 state.keep_best(score)
-        state.load_best()
+        state.end()
         processes.wait()
         written.end(learner, data, config, summarize(state, stopped, tasks, score))
     return written

@@ -186,9 +186,14 @@ class TrainingState:
         counters = self.counters
         counters.best_accuracy, counters.best_ci95, counters.best_epoch = score.mean, score.ci95, counters.epoch
         self._best_weights = copy.deepcopy(self.learner.state_dict())
+        self._save_best()
+
+    def _save_best(self) -> None:
         if self.folder is not None and self.writes:
-            content = {"config": self.config, "learner": self._best_weights, "epoch": counters.epoch}
-            checkpoints.save(self.folder.best, content | {"accuracy": score.mean, "ci95": score.ci95})
+            self.folder.require_in_place()
+            best = {"epoch": self.counters.best_epoch, "accuracy": self.counters.best_accuracy}
+            content = {"config": self.config, "learner": self._best_weights, **best, "ci95": self.counters.best_ci95}
+            checkpoints.save(self.folder.best, content)
 
     def end_epoch(self, score: Score, images_per_task: int) -> dict[str, Any]:
         """Close an epoch with its validation score, and save; returns its row of the history."""
@@ -217,8 +222,15 @@ class TrainingState:
         self._write_history()
         return row
 
-    def load_best(self) -> None:
-        """Put the best weights back into the learner."""
+    def end(self) -> None:
+        """Put the best weights back into the learner, and write again what was removed from the folder meanwhile."""
+        if self.folder is not None and self.writes:
+            self.folder.require_in_place()
+            if not self.folder.last.exists():
+                self.save()
+            if not self.folder.best.exists():
+                self._save_best()
+            self._write_history()
         self.learner.load_state_dict(self._best_weights)
         self.learner.eval()
 
@@ -226,6 +238,7 @@ class TrainingState:
         """Write last.pt, from which a resumed run goes on, also in the middle of an epoch."""
         self.counters.seconds = self.seconds
         if self.folder is not None and self.writes:
+            self.folder.require_in_place()
             content = {
                 "config": self.config,
                 "learner": self.learner.state_dict(),

@@ -19,7 +19,7 @@ from kshot.data.dataset import Dataset
 from kshot.data.episodes import Episodes
 from kshot.errors import CheckpointError
 from kshot.evaluation.task_loop import for_tasks
-from kshot.files import read_json, write_json
+from kshot.files import read_json, refusal, write_json
 from kshot.learners import TSAMAML
 from kshot.training.distributed import resolve_device
 from kshot.training.interrupts import StopSignals, TrainingInterrupted
@@ -146,8 +146,8 @@ class SolutionFile:
             write_json(self.progress, {"done": self.done + len(rows), "origin": self.origin, "checksum": checksum})
         except OSError as error:
             raise CheckpointError(
-                f"{self.path} could not be written ({error}); its first {self.done} rows are kept: free some space "
-                f"({self.shape[0] * self._row_bytes / 1e9:.1f} GB in all) and resume the run"
+                f"{self.path}, of {self.shape[0] * self._row_bytes / 1e9:.1f} GB in all, could not be written, and its "
+                f"first {self.done} rows are kept: {refusal(error)}, and resume the run"
             ) from error
         self.done, self._checksum = self.done + len(rows), checksum
 
