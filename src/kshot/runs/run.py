@@ -154,7 +154,6 @@ class Run(RunFolder):
         check_weights(content, path)
         if learner is None:
             self.refuse_mixed(content["config"], path)
-        if learner is None:
             learner = build_learner(content["config"], download=False)
         checkpoints.load_weights(learner, content["learner"], path)
         return learner.eval(), content["digest"]
