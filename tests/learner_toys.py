@@ -16,6 +16,7 @@ from kshot.testing.subject import Subject, prepared
 # reaches all of its parameters in the first step, or saves time
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "anil-frozen-head": ("anil", {"frozen_head": True}),
+    "anil-without-split": ("anil", {"split": False}),
     "maml-first-order": ("maml", {"first_order": True}),
     # whose recurrent networks learn more slowly
     "matching-net-full-context": ("matching-net", {"full_context": True, "accuracy": 0.7}),

@@ -8,6 +8,8 @@ import torch
 from torch.nn import functional
 
 from kshot.backbones import MLP, Conv4, R2D2Network, ResNet12, WideResNet, backbones, batch_of_tasks
+from kshot.backbones.bottleneck import BottleneckBlock, BottleneckResNet50
+from kshot.backbones.wide_resnet import PreActivatedBlock
 from kshot.errors import ConfigError
 from kshot.testing import check_backbone
 
@@ -24,7 +26,10 @@ def parameters(network: torch.nn.Module) -> int:
     [
         ("resnet12", {}, 12_424_320),
         ("resnet12", {"widths": (64, 128, 256, 512)}, 7_996_800),
+        ("seresnet12", {}, 12_696_648),
+        ("bottleneck-resnet50", {}, 25_557_032 - 1000 * 2049),
         ("wrn-28-10", {}, 36_479_194 - 10 * 641),
+        ("wrn-28-10", {"variant": "tian"}, 36_479_194 - 10 * 641 + 10_096),
         ("conv4", {}, 113_088),
         ("conv4", {"width": 32}, 28_896),
         ("conv4", {"width": 40, "blocks": 7}, 88_320),
@@ -169,6 +174,60 @@ def test_resnet12_against_its_definition():
     torch.testing.assert_close(network(images), maps.mean((2, 3)), rtol=1e-10, atol=1e-10)
 
 
+def test_squeeze_and_excitation_against_its_definition():
+    torch.manual_seed(0)
+    network = backbones["seresnet12"](widths=(8, 8, 8, 12), in_channels=2, image_size=16, drop_rate=0.0).double()
+    maps, inputs = network.blocks[0].convolutions[:-1], torch.randn(4, 2, 16, 16, dtype=torch.float64)
+    expected, (squeeze, _, excite, _) = maps(inputs), network.blocks[0].convolutions[-1].weights
+    weights = 1 / (
+        1 + (-(expected.mean((2, 3)) @ squeeze.weight.T + squeeze.bias).relu() @ excite.weight.T - excite.bias).exp()
+    )
+    assert squeeze.weight.shape == (2, 8)
+    torch.testing.assert_close(network.blocks[0].convolutions(inputs), expected * weights[:, :, None, None])
+
+
+@pytest.mark.parametrize(("inputs", "stride"), [(16, 1), (6, 1), (16, 2)])
+def test_the_bottleneck_block_against_its_definition(inputs, stride):
+    torch.manual_seed(0)
+    block, maps = BottleneckBlock(inputs, 4, stride=stride).double(), torch.randn(4, inputs, 8, 8, dtype=torch.float64)
+    reduce, middle, expand = (layer.weight for layer in block.convolutions[::3])
+
+    def normal(maps):
+        return functional.batch_norm(maps, None, None, training=True)
+
+    out = normal(functional.conv2d(maps, reduce)).relu()
+    out = normal(functional.conv2d(out, middle, stride=stride, padding=1)).relu()
+    shortcut = (
+        maps
+        if (inputs, stride) == (16, 1)
+        else normal(functional.conv2d(maps, block.shortcut[0].weight, stride=stride))
+    )
+    expected = (normal(functional.conv2d(out, expand)) + shortcut).relu()
+    torch.testing.assert_close(block(maps), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_the_stem_of_the_bottleneck_network_leaves_nine_places_of_84_pixels():
+    network = backbones["bottleneck-resnet50"](width=2).eval()
+    maps = network.stem(torch.randn(1, 3, 84, 84))
+    assert maps.shape == (1, 2, 21, 21)
+    assert network.blocks(maps).shape == (1, 64, 3, 3)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_released_block_of_the_wide_resnet_against_its_definition(stride):
+    torch.manual_seed(0)
+    block = PreActivatedBlock(3, 5, 0.0, stride=stride, variant="tian").double()
+    maps = torch.randn(4, 3, 8, 8, dtype=torch.float64)
+    (first, second), shortcut = block.convolutions[::4], block.shortcut
+    out = functional.conv2d(
+        functional.batch_norm(maps, None, None, training=True).relu(), first.weight, first.bias, padding=1
+    )
+    out = functional.batch_norm(out, None, None, training=True).relu()
+    out = functional.conv2d(out, second.weight, second.bias, stride=stride, padding=1)
+    expected = out + functional.conv2d(maps, shortcut.weight, shortcut.bias, stride=stride)
+    torch.testing.assert_close(block(maps), expected, rtol=1e-9, atol=1e-9)
+
+
 def test_resnet_convolutions_start_from_he():
     torch.manual_seed(0)
     weight = ResNet12().blocks[3].convolutions[0].weight
@@ -200,6 +259,8 @@ def test_channels_last_changes_nothing(name):
         (lambda: R2D2Network(drop_rates=(0.1, -0.4)), "drop_rates is -0.4"),
         (lambda: Conv4(width=0), "width is 0"),
         (lambda: Conv4(blocks=3), "blocks is 3, but must be at least 4"),
+        (lambda: BottleneckResNet50(blocks=(1, 0, 1, 1)), "blocks is 0"),
+        (lambda: WideResNet(variant="wide"), "variant is 'wide'; choose one of: zagoruyko, tian"),
         (lambda: MLP(widths=()), "widths is empty"),
         (lambda: MLP(widths=(4, 0)), "widths is 0"),
         (lambda: MLP(image_size=0), "image_size is 0"),

@@ -61,7 +61,7 @@ def test_evaluate_passes_options_to_the_adaptation(say, runs):
     words = ["--adaptation", "logistic", "--adaptation.c", "0.5", "--shots", "3", "--style", "csv", *MEASURE]
     code, out, _ = say("evaluate", runs / "mtl-0", *words)
     assert code == 0
-    assert "mtl-0,mtl,logistic-c=0.5,float32,tiny,test,5,3,4,,30,0,running,0." in out
+    assert "mtl-0,mtl,logistic-c=0.5,float32,tiny,test,5,3,4,,30,,0,running,0." in out
     path = next((runs / "mtl-0" / "evaluation").glob("*c=0.5*.json"))
     assert json.loads(path.read_text())["adaptation"] == "logistic-c=0.5"
 

@@ -13,6 +13,7 @@ from kshot.data.dataset import Dataset
 from kshot.data.episodes import EpisodeSampler, TaskShape
 from kshot.errors import ConfigError, DivergenceError
 from kshot.evaluation.protocol import evaluate
+from kshot.evaluation.results import Evaluation
 from kshot.learners import MAML, MultiTask
 from kshot.report.rows import Row
 from kshot.report.tables import table
@@ -90,6 +91,26 @@ def test_tasks_within_domain_are_shown_by_group(maml, toy_split):
     assert sum(part.accuracies.sum() for part in parts.values()) == pytest.approx(result.accuracies.sum())
     assert f"run, 1-shot by domain (tasks): a {100 * parts['a'].mean:.2f} ±" in str(table([Row("run", [result])]))
     assert evaluate(maml, data.test, ways=4, shots=1, queries=2, tasks=9).by_domain() == {}
+
+
+def test_tasks_per_domain_are_the_first_ones_of_each_and_domains_count_the_same(maml, toy_split, tmp_path):
+    split = toy_split([24] * 8, name="test", size=16, domains=["a"] * 4 + ["b"] * 4)
+    options = {"ways": 4, "shots": 1, "queries": 2, "within_domain": True}
+    result = evaluate(maml, split, tasks_per_domain=5, **options)
+    parts, plain = result.by_domain(), evaluate(maml, split, tasks=40, **options).by_domain()
+    assert [part.protocol.tasks for part in parts.values()] == [5, 5]
+    for name, part in parts.items():
+        assert (part.values == plain[name].values[:5]).all()
+    average = result.over_domains()
+    assert average.mean == pytest.approx(result.mean)
+    assert average.ci95 == pytest.approx(0.5 * (parts["a"].ci95 ** 2 + parts["b"].ci95 ** 2) ** 0.5)
+    text = str(table([Row("run", [result])]))
+    assert f"; average over domains {100 * average.mean:.2f} ± {100 * average.ci95:.2f}." in text
+    assert "10 tasks of toy/test, each within one domain, 5 of each domain, transductive" in text
+    saved = Evaluation.load(result.save(tmp_path))
+    assert saved.protocol == result.protocol
+    with pytest.raises(ConfigError, match="mix domains, so there are none per domain; choose within_domain=true"):
+        evaluate(maml, split, tasks_per_domain=5, **(options | {"within_domain": False}))
 
 
 def test_the_number_of_ways_is_the_learner_s_own_where_nobody_says(maml, toy_data):

@@ -235,7 +235,12 @@ def test_every_published_value_is_held_against_the_second_list():
 def test_mtl_validates_with_thirty_queries_and_tsa_maml_has_the_steps_of_the_paper():
     for name in MTL_CELLS:
         assert recipes.load(name).options["training"]["validation_queries"] == 30
-    steps = {"tsa-maml-cifar-fs": 40_000, "tsa-maml-tiered-imagenet": 80_000, "tsa-maml-group": 40_000}
+    steps = {
+        "tsa-maml-cifar-fs": 40_000,
+        "tsa-maml-mini-imagenet": 80_000,
+        "tsa-maml-tiered-imagenet": 80_000,
+        "tsa-maml-group": 40_000,
+    }
     for name in (name for name in recipes.names() if name.startswith("tsa-maml")):
         options = recipes.load(name).options["training"]
         tasks = options["tasks_per_epoch"] * options["max_epochs"]

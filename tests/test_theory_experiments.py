@@ -58,6 +58,26 @@ def test_distance_falls_with_depth(outputs):
     assert distances[0] > 2 * distances[1] > 4 * distances[2] > 0
 
 
+def test_kernels_of_a_random_network_stand_in_for_the_closed_form():
+    """Figure 1 as the paper computed it: the wider the network, the closer to the closed form; lambda tau cancels."""
+    options = {"depths": [3, 6, 12], "tasks": 3, "points": 3, "test_tasks": 4, "seeds": [0, 1, 2]}
+    exact, *empirical = (
+        [float(row["distance"]) for row in experiments["closeness-depth"](kernel_width=width, **options).run().rows]
+        for width in (None, 64, 2048)
+    )
+    narrow, wide = (max(abs(a / b - 1) for a, b in zip(values, exact)) for values in empirical)
+    assert 1e-6 < wide < narrow / 2
+    assert wide < 0.2
+    experiment = experiments["closeness-inner-loop"](kernel_width=64, seeds=[0])
+    rows = list(experiment._by_formula(0))
+    flat = [distance for curve, _, distance in rows if curve == FORMULA]
+    assert max(flat) - min(flat) < 1e-9
+    of_closed_form = next(experiments["closeness-inner-loop"](seeds=[0])._by_formula(0))[2]
+    assert flat[0] != pytest.approx(of_closed_form, rel=1e-3)
+    with pytest.raises(ConfigError, match="kernel_width is 0"):
+        experiments["closeness-depth"](kernel_width=0)
+
+
 def test_the_formula_is_flat_and_rises_without_g(outputs):
     rows = rows_of(outputs, "closeness-inner-loop")
     change = {row["curve"]: float(row["change"]) for row in rows}  # of the longest inner loop of each curve

@@ -78,7 +78,6 @@ def test_options_of_sgd() -> None:
 
 @pytest.mark.parametrize("name", ["sgdp", "sgdw", "adabound", "adamp"])
 def test_optimisers_of_the_extra_package(name: Any) -> None:
-    pytest.importorskip("pytorch_optimizer")
     weight = nn.Parameter(torch.ones(2, 3))
     before = (weight.detach() - torch.arange(6.0).view(2, 3)).square().sum()
     after = (descend(make(name, [weight], 0.01), weight) - torch.arange(6.0).view(2, 3)).square().sum()
@@ -97,6 +96,7 @@ def test_a_missing_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
         ("constant", {}, [1, 1, 1, 1, 1]),
         ("step", {"milestones": [1, 3], "factor": 0.5}, [1, 0.5, 0.5, 0.25, 0.25]),
         ("step", {"milestones": [1, 3], "factor": [0.06, 0.2]}, [1, 0.06, 0.06, 0.012, 0.012]),
+        ("step", {"step_every": 2, "factor": 0.5}, [1, 1, 0.5, 0.5, 0.25]),
         ("cosine", {}, [(1 + math.cos(math.pi * epoch / 5)) / 2 for epoch in range(5)]),
         ("linear", {}, [1, 0.8, 0.6, 0.4, 0.2]),
         ("plateau", {"plateau_patience": 1, "factor": 0.1}, [1, 1, 1, 0.1, 0.1]),

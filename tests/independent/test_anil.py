@@ -43,6 +43,30 @@ def test_training_minimises_the_query_loss_over_body_and_first_head(steps: int, 
 
 
 @pytest.mark.parametrize("at_once", [1, 2])
+def test_without_a_split_all_images_are_both_support_and_query(at_once: int) -> None:
+    """W21 section 3.3: the inner loop and the outer loss see the same images; a test task keeps its support set."""
+    options = {"inner_rate": RATE, "inner_steps": 3, "split": False, "tasks_at_once": at_once}
+    learner, tasks = build(ANIL, ways=3, test_inner_steps=3, **options), draw_tasks()
+
+    def objective(weights: Weights, task: int) -> Tensor:
+        images = torch.cat([tasks.support[task], tasks.query[task]])
+        labels = torch.cat([tasks.support_labels[task], tasks.query_labels[task]])
+        vectors = features(weights, images, NETWORK)
+        weight, bias = inner_loop(weights, vectors, labels, 3)
+        return F.cross_entropy(vectors @ weight.T + bias, labels)
+
+    check_training(learner, tasks, objective)
+    weights = weights_of(learner)
+
+    def outputs(task: int, images: Tensor) -> Tensor:
+        support = features(weights, tasks.support[task], NETWORK)
+        weight, bias = inner_loop(weights, support, tasks.support_labels[task], 3)
+        return features(weights, images, NETWORK) @ weight.T + bias
+
+    check_scores(learner, tasks, outputs)
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
 def test_a_test_task_is_learnt_by_the_same_inner_loop(at_once: int) -> None:
     options = {"inner_rate": RATE, "inner_steps": 1, "test_inner_steps": 4, "tasks_at_once": at_once}
     learner, tasks = build(ANIL, ways=3, **options), draw_tasks()

@@ -37,6 +37,7 @@ class ResNet(Backbone):
     """
 
     blocks_per_stage: ClassVar[tuple[int, int, int, int]]
+    squeezed: ClassVar[bool] = False  # whether blocks weigh their channels by squeeze and excitation
 
     threads_at_once = True
     builds_small: ClassVar = {"widths": (4, 6, 8, 10)}
@@ -66,7 +67,7 @@ class ResNet(Backbone):
             for position in range(count):
                 in_squares = stage >= 2 and position == count - 1
                 drop = DropBlock(drop_rate, size=size, ramp_tasks=ramp_tasks) if in_squares else Dropout(drop_rate)
-                blocks.append(ResidualBlock(in_channels, width, drop, halve=position == 0))
+                blocks.append(ResidualBlock(in_channels, width, drop, halve=position == 0, squeezed=self.squeezed))
                 in_channels = width
         self.blocks = nn.Sequential(*blocks)
         initialise_as_he(self)
@@ -79,7 +80,7 @@ class ResNet(Backbone):
 class ResidualBlock(nn.Module):
     """Three 3x3 convolutions plus a shortcut, which is a 1x1 convolution if the block halves the map."""
 
-    def __init__(self, inputs: int, outputs: int, drop: nn.Module, *, halve: bool) -> None:
+    def __init__(self, inputs: int, outputs: int, drop: nn.Module, *, halve: bool, squeezed: bool = False) -> None:
         super().__init__()
         self.convolutions = nn.Sequential(
             convolution(inputs, outputs),
@@ -90,6 +91,7 @@ class ResidualBlock(nn.Module):
             leaky_relu(),
             convolution(outputs, outputs),
             BatchNorm2d(outputs),
+            *([SqueezeAndExcitation(outputs)] if squeezed else []),
         )
         self.shortcut = nn.Sequential(convolution(inputs, outputs, size=1), BatchNorm2d(outputs)) if halve else None
         self.activation = leaky_relu()
@@ -102,11 +104,32 @@ class ResidualBlock(nn.Module):
         return self.drop(self.pool(self.activation(self.convolutions(maps) + shortcut)))
 
 
+class SqueezeAndExcitation(nn.Module):
+    """Weighs channels by a small network of their means (Hu et al. 2018), a quarter of the channels in the middle."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = max(1, channels // 4)
+        self.weights = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels), nn.Sigmoid())
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(M, C, H, W) to the same shape."""
+        return maps * self.weights(maps.mean((2, 3)))[:, :, None, None]
+
+
 @backbones.register("resnet12")
 class ResNet12(ResNet):
     """One block per stage; 12,424,320 parameters, or 7,996,800 in the narrow variant. Options: see `ResNet`."""
 
     blocks_per_stage = (1, 1, 1, 1)
+
+
+@backbones.register("seresnet12")
+class SEResNet12(ResNet):
+    """ResNet-12 with squeeze and excitation (Tian et al. 2020); 12,696,648 parameters. Options: see `ResNet`."""
+
+    blocks_per_stage = (1, 1, 1, 1)
+    squeezed = True
 
 
 @backbones.register("resnet18")

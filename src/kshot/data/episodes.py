@@ -244,6 +244,28 @@ class EpisodeSampler:
         rows = split.starts[classes][..., None] + within
         return EpisodeRows(rows[..., : shape.shots], rows[..., shape.shots :], classes, seeding.bits(keys, 1 << 21))
 
+    def first_of_each_domain(self, count: int) -> IntArray:
+        """The numbers of the first `count` tasks of each domain that tasks are drawn from, ascending.
+
+        Raises
+        ------
+        ConfigError
+            If the classes of a task come from several domains.
+        """
+        if not self.within_domain:
+            raise ConfigError(
+                f"tasks of {self.split.dataset}/{self.split.name} mix domains, so there are none per domain; choose "
+                f"within_domain=true, or leave out tasks_per_domain"
+            )
+        domains = len(self._sizes)
+        length = count * domains
+        while True:
+            length += length // 4 + 64
+            pool = seeding.below(seeding.bits(self._key, np.arange(length)), 0, domains)
+            numbers = [np.flatnonzero(pool == domain)[:count] for domain in range(domains)]
+            if all(len(of_domain) == count for of_domain in numbers):
+                return np.sort(np.concatenate(numbers))
+
     def episodes(self, numbers: IntArray, device: torch.device | str = "cpu") -> Episodes:
         """The tasks with these numbers, with images as the split stores them, on `device`."""
         return self.rows(numbers).gather(self.split, device)

@@ -36,6 +36,7 @@ def evaluate(
     shots: int = 5,
     queries: int = 15,
     tasks: int = 2000,
+    tasks_per_domain: int | None = None,
     seed: int = 0,
     within_domain: bool | None = None,
     query_balance: QueryBalance = "balanced",
@@ -63,6 +64,9 @@ def evaluate(
         Query images per class, or query points.
     tasks
         Number of tasks, at least 2; the interval shrinks with its square root.
+    tasks_per_domain
+        This many tasks of EACH domain, its first ones, in the place of `tasks` in all; at least 2. For tasks whose
+        classes come from one domain, such as those of a mixture (Z21 measures 600 per dataset).
     seed
         Names the set of tasks.
     within_domain
@@ -108,6 +112,7 @@ def evaluate(
         shots=shots,
         queries=queries,
         tasks=tasks,
+        tasks_per_domain=tasks_per_domain,
         seed=seed,
         within_domain=within_domain,
         query_balance=query_balance,
@@ -116,6 +121,7 @@ def evaluate(
         statistics=statistics,
     )
     chosen = told_the_mean(chosen, learner, training, precision=precision)
+    numbers = _numbers(sampler, tasks, tasks_per_domain)
     if features is None:
         features = shared_features(learner, split, adaptation=chosen, precision=precision, progress=progress)
     else:
@@ -126,7 +132,7 @@ def evaluate(
             learner,
             lambda episodes: (_values(answering.scores(episodes), episodes.query_labels), _first_classes(episodes)),
             sampler=answering.sampler,
-            numbers=np.arange(tasks),
+            numbers=numbers,
             normalization=answering.normalization,
             at_once=answering.at_once,
             precision=precision,
@@ -139,7 +145,17 @@ def evaluate(
         learner=learners.name_of(learner),
         adaptation=describe_adaptation(chosen),
         protocol=Protocol(
-            split.dataset, split.name, shape.ways, shots, queries, tasks, seed, used, drawn, query_balance
+            dataset=split.dataset,
+            split=split.name,
+            ways=shape.ways,
+            shots=shots,
+            queries=queries,
+            tasks=len(numbers),
+            seed=seed,
+            statistics=used,
+            within_domain=drawn,
+            query_balance=query_balance,
+            tasks_per_domain=tasks_per_domain,
         ),
         values=np.concatenate(values),
         seconds=time.perf_counter() - started,
@@ -163,6 +179,7 @@ def plan_evaluation(
     seed: int,
     within_domain: bool | None,
     query_balance: QueryBalance = "balanced",
+    tasks_per_domain: int | None = None,
     adaptation: Adaptation | str | None = None,
     precision: str = "float32",
     statistics: Statistics | None = None,
@@ -175,7 +192,7 @@ def plan_evaluation(
         raise ConfigError(f"{learner!r:.80} is not a learner; make one by kshot.create_learner(name, data)")
     if isinstance(queries, int) and queries < 1:
         raise ConfigError(f"queries is {queries}, but must be at least 1: there is nothing to measure without any")
-    check_tasks(tasks)
+    check_tasks(tasks if tasks_per_domain is None else tasks_per_domain)
     check_mode(learner, precision, statistics)
     split = split_of(split)
     ways = usual_ways(learner, split) if ways is None else ways
@@ -183,6 +200,7 @@ def plan_evaluation(
     check_observed(learner)
     shape = TaskShape(ways, shots, queries)
     sampler = task_sampler(split, shape, seed=seed, within_domain=within_domain, query_balance=query_balance)
+    _numbers(sampler, 0, tasks_per_domain)
     chosen = _adaptation_of(learner, adaptation)
     _check_together(learner, chosen, statistics)
     if adaptation is not None and not isinstance(split, Split):
@@ -190,6 +208,15 @@ def plan_evaluation(
     planned = shape, sampler, chosen
     check_images(learner, split)
     return planned
+
+
+def _numbers(sampler: Sampler, tasks: int, tasks_per_domain: int | None) -> IntArray:
+    """The numbers of the tasks to measure: the first ones, or the first ones of each domain."""
+    if tasks_per_domain is None:
+        return np.arange(tasks)
+    if not isinstance(sampler, EpisodeSampler):
+        raise ConfigError("these tasks are regression and have no domains; leave out tasks_per_domain")
+    return sampler.first_of_each_domain(tasks_per_domain)
 
 
 def check_tasks(tasks: int) -> None:

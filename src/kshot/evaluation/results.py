@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kshot.errors import ConfigError
 from kshot.evaluation import saved
 from kshot.files import refusal, write_json
-from kshot.intervals import mean_interval
+from kshot.intervals import MeanInterval, mean_interval
 from kshot.measures import ACCURACY, MEASURES, Measure, QueryBalance, Statistics
 
 
@@ -39,6 +39,8 @@ class Protocol:
         Whether the classes of a task came from one domain; None if that is as the split itself says.
     query_balance
         How the query images were spread over the classes, see `UnbalancedSampler`.
+    tasks_per_domain
+        How many of the tasks come from each domain; None if domains were drawn at random.
     """
 
     dataset: str
@@ -51,6 +53,7 @@ class Protocol:
     statistics: Statistics
     within_domain: bool | None = None
     query_balance: QueryBalance = "balanced"
+    tasks_per_domain: int | None = None
 
     @property
     def query_text(self) -> str:
@@ -64,7 +67,8 @@ class Protocol:
     @property
     def drawn(self) -> str:
         """How the classes of a task were drawn, in words; empty if that is as the split itself says."""
-        return {None: "", True: ", each within one domain", False: ", across domains"}[self.within_domain]
+        each = "" if self.tasks_per_domain is None else f", {self.tasks_per_domain} of each domain"
+        return {None: "", True: ", each within one domain", False: ", across domains"}[self.within_domain] + each
 
     def __str__(self) -> str:
         if self.ways == 1:
@@ -153,9 +157,17 @@ class Evaluation:
         parts = {}
         for name in sorted(set(self.domains or [])):
             values = self.values[names == name]
-            protocol = replace(self.protocol, tasks=len(values))
+            protocol = replace(self.protocol, tasks=len(values), tasks_per_domain=None)
             parts[name] = replace(self, protocol=protocol, values=values, domains=None)
         return parts
+
+    def over_domains(self) -> MeanInterval:
+        """The mean of the means of the domains, each of which counts the same, and the half-width of its interval."""
+        parts = self.by_domain().values()
+        if not parts:
+            raise ConfigError("these tasks mix domains, so there is no mean of each; evaluate with within_domain=true")
+        width = float(np.sqrt(sum(part.ci95**2 for part in parts))) / len(parts)
+        return MeanInterval(float(np.mean([part.mean for part in parts])), width)
 
     def __str__(self) -> str:
         return f"{self._measured} ({self.protocol})"
@@ -183,7 +195,8 @@ class Evaluation:
             If it cannot be written; an earlier file is then untouched.
         """
         at = self.protocol
-        name = f"{at.split}-{at.ways}way-{at.shots}shot-{at.queries}query-{at.tasks}tasks-seed{at.seed}"
+        tasks = f"{at.tasks}tasks" if at.tasks_per_domain is None else f"{at.tasks_per_domain}tasks-per-domain"
+        name = f"{at.split}-{at.ways}way-{at.shots}shot-{at.queries}query-{tasks}-seed{at.seed}"
         drawn = {None: "", True: "-within", False: "-across"}[at.within_domain]
         balance = "" if at.query_balance == "balanced" else f"-{at.query_balance}"
         path = folder / f"{name}{drawn}{balance}-{self.adaptation}-{at.statistics}-{self.precision}.json"

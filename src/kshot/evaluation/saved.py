@@ -87,6 +87,9 @@ def _protocol_faults(protocol: Mapping[str, Any]) -> Iterator[str]:
         yield f"protocol.query_balance is {protocol['query_balance']!r:.40}"
     if not isinstance(protocol.get("within_domain"), (bool, type(None))):
         yield f"protocol.within_domain is {protocol['within_domain']!r:.40}"
+    per_domain = protocol.get("tasks_per_domain")
+    if per_domain is not None and (type(per_domain) is not int or per_domain < 1):
+        yield f"protocol.tasks_per_domain is {per_domain!r:.40}"
 
 
 def _value_faults(content: Mapping[str, Any], most: float) -> Iterator[str]:

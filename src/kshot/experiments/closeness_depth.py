@@ -17,8 +17,10 @@ from kshot.errors import check_positive
 from kshot.experiments import plots
 from kshot.experiments.findings import Experiment, Findings, Record, check_fit, experiments, over_seeds
 from kshot.intervals import fit_power_law, mean_interval
+from kshot.theory.empirical import empirical_kernels
 from kshot.theory.infinite_width import Network, kernels
-from kshot.theory.predictors import predict_anil, predict_mtl
+from kshot.theory.networks import ReLUNetwork
+from kshot.theory.predictors import Kernel, predict_anil, predict_mtl
 from kshot.theory.tasks import squared_distance_tasks
 
 
@@ -27,15 +29,28 @@ def mean_distance(first: Tensor, second: Tensor) -> float:
     return float(torch.linalg.vector_norm(first - second, dim=-1).mean())
 
 
+def kernel_of(depth: int, *, network: Network = "relu", width: int | None, seed: int, size: int) -> Kernel:
+    """The kernels of infinite width, or those of a random network of `width` for points of `size` numbers."""
+    if width is None:
+        return functools.partial(kernels, depth=depth, network=network)
+    return functools.partial(empirical_kernels, ReLUNetwork(size, width=width, depth=depth, network=network, seed=seed))
+
+
+def kernel_text(width: int | None) -> str:
+    """Which kernels an experiment used, for its verdict."""
+    return "closed-form kernels" if width is None else f"empirical kernels of width {width}"
+
+
 @experiments.register("closeness-depth")
 @dataclass(kw_only=True, eq=False)
 class ClosenessDepth(Experiment):
     """MTL and ANIL approach each other with depth (W21, Figure 1a).
 
     Theorem 1 bounds |F_ANIL - F_MTL| by O(lambda tau + 1/L) plus what a finite width adds. Here both predictors are
-    computed from the closed-form kernels, for infinite width, on the paper's synthetic tasks, at lambda tau = 0. The
-    distance is the norm over the query points of a test task, averaged over test tasks; its root mean square per query
-    point stands next to it, since the ticks of Figure 1 fit the latter.
+    computed on the paper's synthetic tasks, at lambda tau = 0, from the closed-form kernels of infinite width, or, as
+    in the paper's figure, from the kernels of random networks of width 512 (`kernel_width`). The distance is the norm
+    over the query points of a test task, averaged over test tasks; its root mean square per query point stands next to
+    it, since the ticks of Figure 1 fit the latter.
 
     Parameters
     ----------
@@ -43,6 +58,9 @@ class ClosenessDepth(Experiment):
         Numbers L of weight layers.
     network
         Family of the networks: plain, or residual with LayerNorm before each branch, after each block, or without.
+    kernel_width
+        Units in each hidden layer of the random network whose kernels are taken, 512 in the paper's figure; its seed is
+        that of the tasks. None for the closed form.
     time
         Learning rate times steps of the test task's head, lambda t; 0 leaves the head as training left it.
     tasks
@@ -57,6 +75,7 @@ class ClosenessDepth(Experiment):
 
     depths: Sequence[int] = (3, 5, 10, 20, 30, 50, 70, 90, 110)
     network: Network = "relu"
+    kernel_width: int | None = None
     time: float = 0.0
     tasks: int = 20
     points: int = 10
@@ -64,6 +83,8 @@ class ClosenessDepth(Experiment):
     seeds: Sequence[int] = (0, 1, 2, 3, 4)
 
     def __post_init__(self) -> None:
+        if self.kernel_width is not None:
+            check_positive(kernel_width=self.kernel_width)
         check_positive(depths=self.depths, tasks=self.tasks, points=self.points, test_tasks=self.test_tasks)
         check_fit(self.seeds, depths=self.depths)
         self.depths = sorted(self.depths)
@@ -84,7 +105,7 @@ class ClosenessDepth(Experiment):
     def _distances(self, seed: int, depth: int) -> tuple[float, float]:
         """The mean norm over a task's query points, and the root mean square per point."""
         tasks = squared_distance_tasks(seed, tasks=self.tasks, points=self.points, test_tasks=self.test_tasks)
-        kernel = functools.partial(kernels, depth=depth, network=self.network)
+        kernel = kernel_of(depth, network=self.network, width=self.kernel_width, seed=seed, size=tasks.query.shape[-1])
         anil = predict_anil(kernel, tasks, time=self.time).values
         mtl = predict_mtl(kernel, tasks, time=self.time).values
         return mean_distance(anil, mtl), float((anil - mtl).square().mean().sqrt())
@@ -108,7 +129,7 @@ class ClosenessDepth(Experiment):
     def _protocol(self) -> str:
         return (
             f"{self.tasks} training tasks of {self.points} points, {self.test_tasks} test "
-            f"tasks, lambda t = {self.time:g}"
+            f"tasks, lambda t = {self.time:g}, {kernel_text(self.kernel_width)}"
         )
 
     def _draw(self, figure: Figure, rows: Sequence[Record]) -> None:

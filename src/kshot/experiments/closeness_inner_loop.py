@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from kshot.errors import ConfigError, check_positive
 from kshot.experiments import plots
-from kshot.experiments.closeness_depth import mean_distance
+from kshot.experiments.closeness_depth import kernel_of, kernel_text, mean_distance
 from kshot.experiments.findings import Findings, Record, experiments, over_seeds
 from kshot.experiments.finite_training import Trained, stable_rate, train_anil, train_mtl
 from kshot.experiments.finite_width import INNER_STEPS
@@ -46,6 +46,9 @@ class ClosenessInnerLoop(TrainedNetworks):
         Values of lambda tau for the formulas, in the paper's setting (20 tasks of 10 points).
     paper_depth
         Weight layers L in the paper's setting.
+    kernel_width
+        Units in each hidden layer of the random network whose kernels the formulas take in the paper's setting, 512 in
+        its figure; None for the closed form.
     inner_times
         Values of lambda tau for the networks, which take 5 inner steps.
     width
@@ -70,6 +73,7 @@ class ClosenessInnerLoop(TrainedNetworks):
 
     paper_times: Sequence[float] = (0, 0.001, 0.002, 0.003, 0.004, 0.005)
     paper_depth: int = 10
+    kernel_width: int | None = None
     inner_times: Sequence[float] = (0, 0.0025, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5)
     width: int = 512
     depth: int = 4
@@ -84,6 +88,8 @@ class ClosenessInnerLoop(TrainedNetworks):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(paper_depth=self.paper_depth, width=self.width)
+        if self.kernel_width is not None:
+            check_positive(kernel_width=self.kernel_width)
         if (
             not self.paper_times
             or not self.inner_times
@@ -114,15 +120,15 @@ class ClosenessInnerLoop(TrainedNetworks):
 
     def _protocol(self) -> str:
         return (
-            f"formula at L = {self.paper_depth} on 20 tasks of 10 points; networks of width {self.width}, "
-            f"L = {self.depth}, {self.tasks} tasks of {self.points} points, targets times "
-            f"{self.target_scale:g}, {INNER_STEPS} inner steps"
+            f"formula at L = {self.paper_depth} on 20 tasks of 10 points, {kernel_text(self.kernel_width)}; "
+            f"networks of width {self.width}, L = {self.depth}, {self.tasks} tasks of {self.points} points, "
+            f"targets times {self.target_scale:g}, {INNER_STEPS} inner steps"
         )
 
     def _by_formula(self, seed: int) -> Iterator[tuple[str, float, float]]:
         """The formula with and without G_tau, in the paper's setting: (curve, time, distance)."""
         tasks = squared_distance_tasks(seed)
-        kernel = functools.partial(kernels, depth=self.paper_depth)
+        kernel = kernel_of(self.paper_depth, width=self.kernel_width, seed=seed, size=tasks.query.shape[-1])
         mtl = predict_mtl(kernel, tasks).values
         for time in self.paper_times:
             anil = predict_anil(kernel, tasks, inner_time=time).values

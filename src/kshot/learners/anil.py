@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from kshot.backbones.registry import Backbone
@@ -35,6 +37,9 @@ class ANIL(InitializationLearner):
         Step size on the MEAN cross-entropy.
     frozen_head
         Leave the head that tasks start from as it was drawn: the outer update moves the body alone (W21 eq. 5).
+    split
+        Tell support from query in training. False: S_i and Q_i are both all images of task i (W21 section 3.3, which
+        compares ANIL with MTL in this form). A test task is learnt from its support set either way.
     tasks_at_once
         Tasks that go through the body together, which bounds the memory; None for 16. It changes rounding only; a
         network that drops values takes one task after the other in training.
@@ -52,6 +57,7 @@ class ANIL(InitializationLearner):
         inner_steps: int = 5,
         test_inner_steps: int = 10,
         frozen_head: bool = False,
+        split: bool = True,
         tasks_at_once: int | None = None,
     ) -> None:
         super().__init__(
@@ -59,7 +65,22 @@ class ANIL(InitializationLearner):
         )
         check_positive(inner_rate=inner_rate)
         self.inner_rate = inner_rate
+        self.tells_support_from_query = self.needs_queries = split
         self.network.head.requires_grad_(not frozen_head)
+
+    def objective(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
+        """As for every learner; without a split, the images of a task are its support set and its query set."""
+        return super().objective(self._tasks_of_training(episodes))
+
+    def accumulate_gradients(self, episodes: Episodes) -> dict[str, Tensor]:
+        """As for every learner; without a split, the images of a task are its support set and its query set."""
+        return super().accumulate_gradients(self._tasks_of_training(episodes))
+
+    def _tasks_of_training(self, episodes: Episodes) -> Episodes:
+        if self.tells_support_from_query:
+            return episodes
+        images, labels = episodes.images(), episodes.labels()
+        return replace(episodes, support=images, support_labels=labels, query=images, query_labels=labels)
 
     def adapted(self, episodes: Episodes, steps: int) -> Weights:
         """The head's weight (B, N, D) and bias (B, N) after `steps` on the support features of each task."""

@@ -74,8 +74,8 @@ class Learner(nn.Module):
     precision: Literal["float32", "bf16"] = "float32"
     statistics_offered: ClassVar[tuple[Statistics, ...]] = ("running",)
     statistics_at_test: Statistics = "running"
-    needs_queries: ClassVar[bool] = True
-    tells_support_from_query: ClassVar[bool] = True
+    needs_queries: bool = True
+    tells_support_from_query: bool = True
     can_compile: bool = True
     follows_label_permutations: ClassVar[bool] = True
     ignores_support_order: bool = True

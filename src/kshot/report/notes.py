@@ -73,7 +73,12 @@ def _domain_lines(rows: Sequence[Row]) -> list[str]:
                     + (f", published {published[name]}" if name in published else "")
                     for name, part in parts.items()
                 ]
-                lines.append(f"{row.name}, {result.protocol.shots}-shot by domain (tasks): {', '.join(cells)}.")
+                average = f"average over domains {result.measure.text(*result.over_domains())}"
+                if all(name in published for name in parts):
+                    mean = sum(value.accuracy for value in published.values()) / len(published)
+                    average += f", published {mean:.2f}"
+                where = f"{row.name}, {result.protocol.shots}-shot by domain (tasks)"
+                lines.append(f"{where}: {', '.join(cells)}; {average}.")
     return lines
 
 

@@ -168,7 +168,8 @@ def _record(row: Row, position: int, difference: Difference | None) -> dict[str,
     record["precision"] = result.precision
     record |= {"dataset": at.dataset, "split": at.split, "ways": at.ways, "shots": at.shots, "queries": at.queries}
     record |= {"within_domain": "" if at.within_domain is None else str(at.within_domain).lower()}
-    record |= {"tasks": at.tasks, "seed": at.seed, "statistics": at.statistics}
+    record |= {"tasks": at.tasks, "tasks_per_domain": at.tasks_per_domain or ""}
+    record |= {"seed": at.seed, "statistics": at.statistics}
     record |= {result.measure.name: f"{result.mean:.6f}", "ci95": f"{result.ci95:.6f}"}
     if difference is not None:
         record |= {"difference": f"{difference.mean:.6f}", "difference_ci95": f"{difference.ci95:.6f}"}

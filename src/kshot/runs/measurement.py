@@ -40,6 +40,7 @@ class EvaluationKeywords(TypedDict, total=False):
     ways: int | None
     queries: int
     tasks: int
+    tasks_per_domain: int | None
     seed: int
     within_domain: bool | None
     query_balance: QueryBalance
@@ -60,7 +61,7 @@ class Measurement:
         The classes that tasks are drawn from.
     statistics
         Kinds of BatchNorm statistics, for learners that adapt weights; None for all that the learner offers.
-    ways, queries, tasks, seed, within_domain, query_balance, adaptation, precision
+    ways, queries, tasks, tasks_per_domain, seed, within_domain, query_balance, adaptation, precision
         As for `kshot.evaluate`.
     """
 
@@ -69,6 +70,7 @@ class Measurement:
     ways: int | None = None
     queries: int = 15
     tasks: int = 2000
+    tasks_per_domain: int | None = None
     seed: int = 0
     within_domain: bool | None = None
     query_balance: QueryBalance = "balanced"
@@ -150,19 +152,22 @@ class Measurement:
         }
 
     def _protocol(self, learner: Learner, split: AnySplit) -> dict[str, Any]:
-        return {
+        # how many tasks there are in all follows from the number per domain
+        tasks = {"tasks": self.tasks} if self.tasks_per_domain is None else {}
+        return tasks | {
             "dataset": split.dataset,
             "split": split.name,
             "ways": usual_ways(learner, split) if self.ways is None else self.ways,
             "queries": self.queries,
-            "tasks": self.tasks,
+            "tasks_per_domain": self.tasks_per_domain,
             "seed": self.seed,
             "within_domain": departure(split, self.within_domain),
             "query_balance": self.query_balance,
         }
 
     def _task_options(self) -> dict[str, Any]:
-        names = ("ways", "queries", "tasks", "seed", "within_domain", "query_balance", "adaptation", "precision")
+        protocol = ("ways", "queries", "tasks", "tasks_per_domain", "seed", "within_domain", "query_balance")
+        names = (*protocol, "adaptation", "precision")
         return {name: getattr(self, name) for name in names}
 
 

@@ -14,6 +14,7 @@ from kshot.solvers.baseline_plus_plus import BaselinePlusPlus
 from kshot.solvers.bd_cspn import BDCSPN
 from kshot.solvers.cache import Cache
 from kshot.solvers.fine_tune import FineTune
+from kshot.solvers.gradient_steps import GradientDescent
 from kshot.solvers.heads import Head, LinearHead
 from kshot.solvers.label_propagation import LabelPropagation
 from kshot.solvers.laplacian_shot import LaplacianShot
@@ -43,6 +44,7 @@ __all__ = [
     "Cosine",
     "FineTune",
     "FullContext",
+    "GradientDescent",
     "Head",
     "HeadAdaptation",
     "LabelPropagation",

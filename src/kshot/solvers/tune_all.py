@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy, normalize
 from kshot.data.episodes import Episodes
 from kshot.errors import ConfigError
 from kshot.solvers.adaptation import Adaptation, HasFeatures, adaptations
+from kshot.solvers.heads import LinearHead, check_support, class_means
 from kshot.solvers.prototypes import cosine
 
 
@@ -21,9 +22,10 @@ from kshot.solvers.prototypes import cosine
 class TuneAll(Adaptation):
     """Adam on ALL layers and the head, on the support set of each task; the learner itself stays as it was.
 
-    Features are L2-normalised, the head starts at their unit-length class means and has no bias. Each task tunes its
-    own copy of the parameters. The network is in evaluation mode throughout, during tuning too: BatchNorm uses its
-    running statistics and dropout is off, so that the score of a query image does not depend on the others.
+    Features are L2-normalised, and the head starts at their class means, by default of unit length and without a bias;
+    ``normalize_means=False, bias=True`` is the release of W21. Each task tunes its own copy of the parameters. The
+    network is in evaluation mode throughout, during tuning too: BatchNorm uses its running statistics and dropout is
+    off, so that the score of a query image does not depend on the others.
 
     Parameters
     ----------
@@ -31,17 +33,25 @@ class TuneAll(Adaptation):
         The learning rate of Adam.
     steps
         Full-batch steps of cross-entropy on the support set.
+    normalize_means
+        Start from class means of unit length; False for the plain means of the unit features, which favour compact
+        classes.
+    bias
+        Train a bias, from 0.
     """
 
-    def __init__(self, *, learning_rate: float = 1e-3, steps: int = 10) -> None:
+    def __init__(
+        self, *, learning_rate: float = 1e-3, steps: int = 10, normalize_means: bool = True, bias: bool = False
+    ) -> None:
         if not learning_rate > 0 or steps < 0:
             raise ConfigError(
                 f"tune-all needs a positive learning_rate and steps >= 0, but they are {learning_rate} and {steps}"
             )
         self.learning_rate, self.steps = learning_rate, steps
+        self.normalize_means, self.bias = normalize_means, bias
 
     def scores(self, learner: HasFeatures, episodes: Episodes) -> Tensor:
-        """Cosine scores (B, T, N) of the query images, without gradients to the learner."""
+        """Scores (B, T, N) of the query images, without gradients to the learner."""
         network = _Features(cast(nn.Module, learner))
         # Adam needs gradients, even if the caller evaluates without them.
         with _evaluation_mode(network), torch.inference_mode(False), torch.enable_grad():
@@ -57,16 +67,26 @@ class TuneAll(Adaptation):
         def features(images: Tensor) -> Tensor:
             return normalize(functional_call(network, state, (images,)), dim=-1)
 
-        with torch.no_grad():
-            head = cosine(features(support).unsqueeze(0), labels.unsqueeze(0), ways).weight[0]
-        head.requires_grad_()
-        optimizer = torch.optim.Adam([*tuned.values(), head], lr=self.learning_rate)
+        head = self._start(features(support).detach(), labels, ways)
+        tuned_head = [head.weight, head.bias] if self.bias else [head.weight]
+        optimizer = torch.optim.Adam(
+            [*tuned.values(), *(part.requires_grad_() for part in tuned_head)], lr=self.learning_rate
+        )
         for _ in range(self.steps):
             optimizer.zero_grad()
-            cross_entropy(features(support) @ head.T, labels).backward()
+            cross_entropy(head.scores(features(support)[None])[0], labels).backward()
             optimizer.step()
         with torch.no_grad():
-            return features(query) @ head.T
+            return head.scores(features(query)[None])[0]
+
+    def _start(self, features: Tensor, labels: Tensor, ways: int) -> LinearHead:
+        """The head of one task before the first step, of unit features (S, D); the bias is zero."""
+        batch = features[None], labels[None], ways
+        if self.normalize_means:
+            return cosine(*batch)
+        check_support(*batch)
+        weight = class_means(*batch)
+        return LinearHead(weight, weight.new_zeros(1, ways))
 
 
 class _Features(nn.Module):

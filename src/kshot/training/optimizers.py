@@ -76,7 +76,7 @@ def make_schedule(optimizer: Optimizer, options: ResolvedOptions) -> Schedule:
         return ReduceLROnPlateau(optimizer, mode="max", factor=factor, patience=patience)
     epochs = options.max_epochs
     rates: dict[str, Callable[[int], float]] = {
-        "step": _steps(options.milestones or [], options.factor),
+        "step": _steps(options),
         "cosine": lambda epoch: (1 + math.cos(math.pi * epoch / epochs)) / 2,
         "linear": lambda epoch: 1 - epoch / epochs,
         "constant": lambda epoch: 1.0,
@@ -84,7 +84,11 @@ def make_schedule(optimizer: Optimizer, options: ResolvedOptions) -> Schedule:
     return LambdaLR(optimizer, rates[options.schedule])
 
 
-def _steps(milestones: Sequence[int], factor: float | Sequence[float]) -> Callable[[int], float]:
+def _steps(options: TrainingOptions) -> Callable[[int], float]:
+    factor, milestones, every = options.factor, options.milestones or [], options.step_every
+    if every is not None:
+        assert not isinstance(factor, Sequence), "TrainingOptions refuses a list for equal steps"
+        return lambda epoch: factor ** (epoch // every)
     factors = list(factor) if isinstance(factor, Sequence) else [factor] * len(milestones)
     return lambda epoch: math.prod(part for part, milestone in zip(factors, milestones) if epoch >= milestone)
 

@@ -99,14 +99,16 @@ class TrainingOptions:
         shortens nothing.
     schedule
         Learning rate schedule. "plateau" multiplies the rate by `factor` after `plateau_patience` epochs without a
-        better validation accuracy, "step" at each of the `milestones`; "cosine" and "linear" lower it to 0 over
-        `max_epochs`, the latter by the same amount each epoch.
+        better validation accuracy, "step" at each of the `milestones` or each time that `step_every` epochs have
+        passed; "cosine" and "linear" lower it to 0 over `max_epochs`, the latter by the same amount each epoch.
     plateau_patience
         Epochs that the plateau schedule waits.
     factor
         What the rate is multiplied by. The step schedule takes one number, or a list of one per milestone.
     milestones
         Epochs after which the step schedule lowers the rate.
+    step_every
+        Epochs between two steps of the step schedule, in the place of `milestones`.
     train_on
         Classes to train on. "train+val" adds the validation classes; nothing is then held out, so there is no
         validation, no early stopping and no plateau schedule, and the weights of the last epoch are kept.
@@ -156,6 +158,7 @@ class TrainingOptions:
     plateau_patience: int = 4
     factor: float | list[float] = 0.1
     milestones: list[int] | None = None
+    step_every: int | None = None
     train_on: Literal["train", "train+val"] = "train"
     augment: bool = True
     seed: int = 0
@@ -256,9 +259,16 @@ class TrainingOptions:
             raise ConfigError(f"factor is {self.factor}, but the plateau schedule lowers the rate: it must be below 1")
         if self.schedule == "plateau" and isinstance(self.factor, Sequence):
             raise ConfigError(f"factor is {self.factor}, but the plateau schedule takes one number")
-        if (self.schedule == "step") != bool(milestones):
+        given = bool(milestones) + (self.step_every is not None)
+        if given != (self.schedule == "step"):
             raise ConfigError(
-                f"schedule is {self.schedule!r} and milestones are {milestones}: step needs them, others do not"
+                f"schedule is {self.schedule!r} and milestones are {milestones}, step_every is {self.step_every}: step "
+                f"needs one of them, others do not"
+            )
+        if self.step_every is not None and (self.step_every < 1 or isinstance(self.factor, Sequence)):
+            raise ConfigError(
+                f"step_every is {self.step_every} and factor {self.factor}, but they must be a whole number of epochs, "
+                f"at least 1, and one number"
             )
         if self.schedule == "step" and isinstance(self.factor, Sequence) and len(factors) != len(milestones):
             raise ConfigError(f"{len(factors)} factors were given for {len(milestones)} milestones; give one for each")
