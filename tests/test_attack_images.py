@@ -38,7 +38,7 @@ def blank_png(path: Path, width: int, height: int) -> Path:
 def test_formats_that_kshot_does_not_read_are_refused(tmp_path: Path, kind: str):
     path = tmp_path / "x.png"  # the content counts, and not the name
     Image.new("RGB", (16, 16)).save(path, kind)
-    with pytest.raises(DataError, match="no image in a format that kshot reads: AVIF, BMP, GIF, JPEG"):
+    with pytest.raises(DataError, match=r"no image in a format that kshot reads: .*BMP, GIF.* JPEG"):
         decode(path, 8)
 
 
@@ -48,7 +48,7 @@ def test_folders_list_the_suffixes_of_these_formats_alone(tmp_path: Path):
     assert [path.name for path in image_files(tmp_path)] == ["a.jpg", "c.PNG", "e.tiff"]
 
 
-@pytest.mark.parametrize("kind", [kind for kind in FORMATS if kind != "AVIF"])
+@pytest.mark.parametrize("kind", [kind for kind in FORMATS if kind not in ("AVIF", "HEIF")])
 def test_every_format_is_opened(tmp_path: Path, kind: str):
     path = tmp_path / "x"
     frames = {"append_images": [Image.new("RGB", (16, 16), "red")], "save_all": True} if kind == "MPO" else {}

@@ -21,6 +21,7 @@ COMMANDS = {
     "report": "one self-contained HTML page about runs",
     "study": "a paper's table by one command: plan, run, status, report",
     "classify": "recognise your own classes from a few photographs of each",
+    "classifier": "keep classifiers of photographs: fit, predict, evaluate, show, export",
     "tsa": "train TSA-MAML in its stages, and see what its groups of tasks are and gain",
     "regression": "measure and draw what gradient steps make of functions, as of sinusoids",
     "theory": "put the theory of multi-task and meta-learning to the test: kernels, predictors, bounds",
@@ -38,7 +39,8 @@ examples:
   kshot train --data glyphs --learner mtl --backbone conv4
   kshot evaluate runs/mtl-glyphs-conv4-seed0 --shots 1 5
   kshot train --recipe mtl-cifar-fs-5shot --set learner.normalize_over=batch
-  kshot classify my_examples/ new_photos/ --run runs/mtl-glyphs-conv4-seed0
+  kshot classify my_examples/ new_photos/
+  kshot classifier fit my_examples/ --out mugs.kshot
 
 `kshot COMMAND --help` explains the options of a command; `kshot --version` says which version this is.
 """

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -18,7 +19,13 @@ from kshot.memory import return_freed_memory
 
 # Raster formats whose memory is bounded by their pixels. Not among them: EPS, whose decoder starts Ghostscript, WMF,
 # which asks the system to draw, and containers that hand their content to other programs.
-FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+_PLUG_INS = {
+    ".heic": "pip install 'kshot[heic]'",
+    ".heif": "pip install 'kshot[heic]'",
+    ".hif": "pip install 'kshot[heic]'",
+    ".avif": "pip install --upgrade pillow",
+}
 LARGEST = 150_000_000  # pixels; of up to 4 bytes each
 _ALONE = 1 << 24  # pixels of an image above which only one is decoded at a time, and reduced at once
 _one_at_a_time = threading.RLock()
@@ -69,13 +76,17 @@ def mode_and_size(path: Path) -> tuple[str, tuple[int, int]]:
 
 @cache
 def image_suffixes() -> frozenset[str]:
-    """The suffixes of files in `FORMATS`, such as ".jpg"."""
-    return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS)
+    """The suffixes of files in `FORMATS`, such as ".jpg", of plug-ins that are not installed as well."""
+    _formats()
+    known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
+    return frozenset(known | set(_PLUG_INS))
 
 
 @cache
 def _formats() -> list[str]:
     Image.init()
+    with suppress(ImportError):
+        importlib.import_module("pillow_heif").register_heif_opener()
     return [name for name in FORMATS if name in Image.OPEN]  # AVIF came with a later version of Pillow
 
 
@@ -85,13 +96,23 @@ def _identified(file: BinaryIO) -> Iterator[Image.Image]:
     try:
         image = Image.open(file, formats=_formats())
     except UnidentifiedImageError:
-        raise DataError(f"it is no image in a format that kshot reads: {', '.join(FORMATS)}") from None
+        raise DataError(_unknown(file)) from None
     except Image.DecompressionBombError:
         raise DataError(_too_large("more than 178 million pixels")) from None
     with image:
         if image.width * image.height > LARGEST:
             raise DataError(_too_large(f"{image.width} x {image.height} pixels"))
         yield image
+
+
+def _unknown(file: BinaryIO) -> str:
+    """What to say of a file that Pillow does not know: which plug-in is missing, or that it is no image."""
+    file.seek(0)
+    start = file.read(12)
+    if start[4:8] == b"ftyp" and (start[8:10] in (b"he", b"mi", b"ms") or start[8:12] in (b"avif", b"avis")):
+        kind = "avif" if start[8:10] == b"av" else "heic"
+        return f"it is {kind.upper()}, which needs a plug-in: {_PLUG_INS[f'.{kind}']}"
+    return f"it is no image in a format that kshot reads: {', '.join(_formats())}" if start else "it is empty"
 
 
 def _too_large(size: str) -> str:

@@ -265,12 +265,18 @@ class FewShotClassifier(TrustedAnswers, KeptClassifier, ClassifierMixin, BaseEst
         paths = images_at([images] if isinstance(images, (str, Path)) else images)
         read = self._features(paths, skip_broken=skip_broken, progress=progress)
         names, kept = [str(name) for name in self.classes_], [paths[place] for place in read.places]
-        return Recognised(kept, names, self._scored(read.features), read.thumbnails, read.broken)
+        scores, familiar = self._scored(read.features), self._familiarity(read.features)
+        return Recognised(kept, names, scores, read.thumbnails, familiar, read.broken)
 
-    def calibrated(self, recognised: Recognised) -> Predictions:
-        """The calibrated probabilities that go with the scores of `recognise`; the first call leaves examples out."""
+    def calibrated(self, recognised: Recognised, *, reject: float | None = None) -> Predictions:
+        """The calibrated probabilities that go with the scores of `recognise`; `reject` and errors as for `predict`.
+
+        The first call leaves examples out.
+        """
+        limit = None if reject is None else self._evidence.lowest_familiarity(reject)
         probabilities = self._evidence.probabilities(recognised.scores)
-        return Predictions(recognised.paths, recognised.class_names, probabilities, recognised.images)
+        refused = None if limit is None else recognised.familiarity < limit
+        return Predictions(recognised.paths, recognised.class_names, probabilities, recognised.images, refused)
 
     def _scores(self, X: Any) -> NDArray[np.float64]:
         """Scores (M, N) of whatever `predict` takes."""

@@ -12,9 +12,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kshot.data.folders import image_files, subfolders
+from kshot.data.classes import SHOWN
+from kshot.data.folders import image_files, subfolders, visible
 from kshot.errors import DataError
 from kshot.files import write_text
+
+NONE = "none of these"
+_LEFT_BY_SYSTEMS = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +31,8 @@ class Recognised:
         As for `Predictions`.
     scores
         (M, N), the largest of a row being that of the predicted class.
+    familiarity
+        (M,) how much each resembles the examples, as a cosine.
     broken
         One line per file that was skipped: its name, and why.
     """
@@ -35,6 +41,7 @@ class Recognised:
     class_names: Sequence[str]
     scores: NDArray[np.float64]
     images: NDArray[np.uint8]
+    familiarity: NDArray[np.float64]
     broken: Sequence[str] = ()
 
     @property
@@ -58,12 +65,21 @@ class Predictions:
         Probabilities (M, N), each row with the sum 1.
     images
         Thumbnails of the images as the network saw them, (M, H, W, C) uint8.
+    refused
+        (M,) whether each probably shows none of the classes; None if that was not asked.
     """
 
     paths: Sequence[Path]
     class_names: Sequence[str]
     probabilities: NDArray[np.float64]
     images: NDArray[np.uint8]
+    refused: NDArray[np.bool_] | None = None
+
+    @property
+    def answers(self) -> list[str]:
+        """The class of each image, or "none of these" if it was refused."""
+        refused = np.zeros(len(self.paths), bool) if self.refused is None else self.refused
+        return [NONE if none else self.class_names[best] for best, none in zip(self.best, refused)]
 
     @property
     def best(self) -> NDArray[np.int64]:
@@ -71,12 +87,12 @@ class Predictions:
         return self.probabilities.argmax(1)
 
     def save(self, path: Path | str) -> None:
-        """Write a CSV file: image, predicted class, its probability, then the probability of each class."""
+        """Write a CSV file: image, class or "none of these", the largest probability, and that of each class."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["image", "class", "probability", *self.class_names])
-        for image, row, best in zip(self.paths, self.probabilities, self.best):
-            writer.writerow([image, self.class_names[best], f"{row[best]:.4f}", *(f"{share:.4f}" for share in row)])
+        for image, row, answer in zip(self.paths, self.probabilities, self.answers):
+            writer.writerow([image, answer, f"{row.max():.4f}", *(f"{share:.4f}" for share in row)])
         write_text(Path(path), text.getvalue())
 
 
@@ -95,7 +111,8 @@ def class_folders(examples: Path | str, *, least: int = 2) -> tuple[list[Path], 
     DataError
         If there are fewer classes, or a class is empty.
     """
-    files = {folder.name: image_files(folder) for folder in subfolders(Path(examples))}
+    folders = subfolders(Path(examples))
+    files = {folder.name: image_files(folder) for folder in folders}
     empty = [name for name, paths in files.items() if not paths]
     if len(files) < least or empty:
         what = f"{', '.join(empty)} hold no images" if empty else f"there are {len(files)} of them"
@@ -104,7 +121,31 @@ def class_folders(examples: Path | str, *, least: int = 2) -> tuple[list[Path], 
             f"{examples} should hold at least {needed}, each with photographs of one class, but {what}; "
             f"for instance {examples}/cat/1.jpg and {examples}/dog/1.jpg"
         )
-    return [path for paths in files.values() for path in paths], [name for name, paths in files.items() for _ in paths]
+    images = [path for paths in files.values() for path in paths]
+    inside = [path for folder in folders for path in visible(folder)]
+    _warn_of_others([*(path for path in sorted(Path(examples).iterdir()) if not path.is_dir()), *inside], images)
+    return images, [name for name, paths in files.items() for _ in paths]
+
+
+def _warn_of_others(found: Sequence[Path], images: Collection[Path]) -> None:
+    """Name what lies in folders of photographs and is not among the images, except what systems leave there."""
+    taken = set(images)
+    others = [
+        path
+        for path in found
+        if path not in taken
+        and (path.is_symlink() or not path.is_dir())
+        and not path.name.startswith(".")
+        and path.name.lower() not in _LEFT_BY_SYSTEMS
+    ]
+    if others:
+        named = "\n  ".join(f"{path}{' (a link to a folder)' if path.is_dir() else ''}" for path in others[:SHOWN])
+        more = f"\n  and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
+        warnings.warn(f"left out {_count(len(others))} without the ending of an image:\n  {named}{more}", stacklevel=4)
+
+
+def _count(files: int) -> str:
+    return "1 file" if files == 1 else f"{files} files"
 
 
 def warn_of_skipped(broken: Sequence[str], *, without: Collection[object] = ()) -> None:
@@ -115,8 +156,7 @@ def warn_of_skipped(broken: Sequence[str], *, without: Collection[object] = ()) 
             + "\n  ".join(broken)
         )
     if broken:
-        what = "1 file" if len(broken) == 1 else f"{len(broken)} files"
-        warnings.warn(f"skipped {what} that cannot be read:\n  " + "\n  ".join(broken), stacklevel=3)
+        warnings.warn(f"skipped {_count(len(broken))} that cannot be read:\n  " + "\n  ".join(broken), stacklevel=3)
 
 
 def images_at(places: Sequence[Path | str]) -> list[Path]:
@@ -131,7 +171,10 @@ def images_at(places: Sequence[Path | str]) -> list[Path]:
     for place in map(Path, places):
         if not place.exists():
             raise DataError(f"{place} does not exist; name image files, or folders that hold some")
-        images += image_files(place) if place.is_dir() else [place]
+        found = image_files(place) if place.is_dir() else [place]
+        if place.is_dir():
+            _warn_of_others(visible(place), found)
+        images += found
     if not images:
         where = f" in {', '.join(map(str, places))}" if places else ""
         raise DataError(f"there are no images{where}; name files, or folders that hold some")

@@ -60,9 +60,9 @@ class PretrainedNetwork:
         self.name, self.weights = name, Path(weights) if isinstance(weights, str) else weights
         given = f" {weights}" if isinstance(weights, (str, Path)) else " of its own"
         self.trained_on = f"{name}, trained on ImageNet" if weights is None else f"{name} with weights{given}"
-        self._module: nn.Module
+        self.module: nn.Module
         if name.startswith(TIMM):
-            self._module, self.form = timm_network(name, self.weights)
+            self.module, self.form = timm_network(name, self.weights)
             if weights is None:
                 self.trained_on = f"{name}, with timm's weights"
             return
@@ -74,9 +74,9 @@ class PretrainedNetwork:
                 f"of timm, such as {TIMM}resnet18"
             )
         self.form = kind.pretrained_form
-        self._module = kind(image_size=self.form.image_size, pretrained=weights is None).eval()
+        self.module = kind(image_size=self.form.image_size, pretrained=weights is None).eval()
         if self.weights is not None:
-            load_weights(self._module, self.weights, unused="_fc.")
+            load_weights(self.module, self.weights, unused="_fc.")
 
     def __reduce__(self) -> Any:
         return _restored, (self.name, self.weights)
@@ -84,7 +84,7 @@ class PretrainedNetwork:
     @property
     def tensors(self) -> dict[str, Tensor]:
         """The weights by name."""
-        return self._module.state_dict()
+        return self.module.state_dict()
 
     @cached_property
     def key(self) -> str:
@@ -94,7 +94,7 @@ class PretrainedNetwork:
     @cached_property
     def _features(self) -> Features:
         """Made ready when the first photograph comes, which takes longer than to look features up."""
-        return fast_on_cpu(self._module) if isinstance(self._module, EfficientNetLite) else self._module
+        return fast_on_cpu(self.module) if isinstance(self.module, EfficientNetLite) else self.module
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:

@@ -114,7 +114,7 @@ def packed(classifier: Any, *, thumbnails: bool) -> Saved:
         "backbone": backbone,
     }
     tensors |= {"features": examples.features, "labels": examples.labels}
-    head = _linear(classifier._head)
+    head = linear(classifier._head)
     if head is not None:
         tensors |= {"head.weight": head.weight, "head.bias": head.bias}
     if thumbnails:
@@ -241,7 +241,7 @@ def _head_text(head: Any) -> str:
     return head if isinstance(head, str) else f"{head['name']} {head['options']}"
 
 
-def _linear(head: Head) -> LinearHead | None:
+def linear(head: Head) -> LinearHead | None:
     """The same head as weight and bias; None if it is not linear."""
     if isinstance(head, LinearHead):
         return head

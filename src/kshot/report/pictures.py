@@ -91,15 +91,21 @@ def contact_sheet(episodes: Episodes, title: str, *, columns: int = 2) -> Figure
 def predictions_picture(
     images: Sequence[Image], captions: Sequence[str], *, title: str, columns: int = 6, rows: int = 6
 ) -> Figure:
-    """The first `columns` * `rows` images (H, W, C), each with its caption below: a few short lines."""
+    """The first `columns` * `rows` images (H, W, C), each with its caption below: a few lines of up to 28 letters.
+
+    The title says how many are not shown.
+    """
     count = min(len(images), columns * rows)
     columns = min(columns, count)
-    step_x, step_y = 2.6, 3.1
+    if count < len(images):
+        title = f"{title}: the first {count} of {len(images)}"
+    lines = max(caption.count("\n") + 1 for caption in captions[:count])
+    step_x, step_y = 3.2, 3.05 + 0.27 * lines
     figure, axes = _canvas(columns * step_x, -(-count // columns) * step_y, title)
     for position in range(count):
         x, y = position % columns * step_x + 0.2, position // columns * step_y
-        _show(axes, images[position], x, y, side=2.2)
-        axes.text(x + 1.1, y + 2.28, in_picture(captions[position], 26), ha="center", va="top", fontsize=8)
+        _show(axes, images[position], x, y, side=2.8)
+        axes.text(x + 1.4, y + 2.88, in_picture(captions[position], 28), ha="center", va="top", fontsize=8)
     return figure
 
 
