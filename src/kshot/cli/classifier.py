@@ -12,7 +12,7 @@ from kshot.cli.options import Options
 from kshot.cli.photographs import REJECT_TEXT, SKIP_TEXT, add_network_options, answer, new_classifier, notes, trust
 from kshot.errors import ConfigError, did_you_mean
 from kshot.photos.classifier import FewShotClassifier
-from kshot.photos.files import class_folders, images_at
+from kshot.photos.files import images_at
 from kshot.photos.saving import Saved
 from kshot.report import pictures
 
@@ -69,8 +69,8 @@ def _fit(arguments: Sequence[str]) -> None:
     options.add("--skip-broken", bool, False, SKIP_TEXT)
     add_network_options(options)
     given = options.parse(arguments)
-    class_folders(given.examples)
-    classifier = new_classifier(given).fit(given.examples, skip_broken=given.skip_broken, progress=True)
+    classifier = new_classifier(given)
+    classifier.fit(given.examples, skip_broken=given.skip_broken, progress=True)
     print(trust(classifier.estimate(progress=True)))
     doubtful = [verdict for verdict in classifier.examples() if not verdict.agrees][:5]
     if doubtful:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kshot.cli.options import Options
 from kshot.cli.photographs import REJECT_TEXT, SKIP_TEXT, add_network_options, answer, new_classifier, notes
-from kshot.photos.files import class_folders, images_at
+from kshot.photos.files import images_at
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -37,8 +37,8 @@ def run(arguments: Sequence[str]) -> None:
     given = options.parse(arguments)
     with notes():
         paths = images_at(given.images)  # a name that does not exist is said before any work
-        class_folders(given.examples)
-        classifier = new_classifier(given).fit(given.examples, skip_broken=given.skip_broken, progress=True)
+        classifier = new_classifier(given)
+        classifier.fit(given.examples, skip_broken=given.skip_broken, progress=True)
         recognised = classifier.recognise(paths, skip_broken=given.skip_broken, progress=True)
         answer(classifier, recognised, given.out, reject=given.reject)
         if given.save is not None:

@@ -23,13 +23,7 @@ from kshot.photos.examples import Examples, joined, series_of, warn_of_copies
 from kshot.photos.features import PhotoFeatures, photo_features
 from kshot.photos.files import Predictions, Recognised, class_folders, images_at, warn_of_skipped
 from kshot.photos.heads import balanced_head
-from kshot.photos.inputs import (
-    ClassesError,
-    adaptation_of,
-    are_photographs,
-    names_of,
-    network_of,
-)
+from kshot.photos.inputs import ClassesError, adaptation_of, are_photographs, names_of, network_of
 from kshot.photos.kept import KeptClassifier
 from kshot.photos.network import PhotoNetwork
 from kshot.photos.rejection import familiarity, sets_of
