@@ -138,5 +138,27 @@ def test_cifar_of_other_types_is_refused_before_it_is_indexed(tmp_path: Path, fi
     content = pickle.loads(path.read_bytes())
     content[field] = np.asarray(content[field]).astype(object) if field == "data" else ["x"] * len(content[field])
     path.write_bytes(pickle.dumps(content))
-    with pytest.raises(DataError, match="pixels or labels of another type"):
+    with pytest.raises(DataError, match=r"pixels or labels of another type|an array of object"):
         cifar.CifarFS().read(tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value"),
+    [
+        ("meta", "fine_label_names", 5),
+        ("meta", "coarse_label_names", [b"\xff"]),
+        ("train", "fine_labels", 5),
+        ("train", "coarse_labels", [10**6] * 5),
+        ("test", "data", None),
+    ],
+)
+def test_any_other_content_is_refused_by_the_name_of_the_files(
+    tmp_path: Path, part: str, field: str, value: object
+) -> None:
+    write_cifar(tmp_path)
+    content = pickle.loads((tmp_path / part).read_bytes())
+    content[field] = value
+    (tmp_path / part).write_bytes(pickle.dumps(content))
+    with pytest.raises(DataError, match=str(tmp_path)):
+        data.prepare("cifar-fs", tmp_path, root=tmp_path / "root")
+    assert not (tmp_path / "root" / "cifar-fs").exists()

@@ -176,7 +176,7 @@ def read_json(path: Path, *, limit: int | None = None) -> Any:
 def checksum(path: Path, algorithm: str = "sha256") -> str:
     """Hexadecimal digest of a file, read in pieces."""
     digest = hashlib.new(algorithm)
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         for piece in iter(lambda: file.read(1 << 20), b""):
             digest.update(piece)
     return digest.hexdigest()

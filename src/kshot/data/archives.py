@@ -1,9 +1,9 @@
-"""Files from outside, read with suspicion: pickles, zips, tars and downloads."""
+"""Files from outside, read with suspicion: zips, tars and downloads."""
 
 from __future__ import annotations
 
-import codecs
-import pickle
+import lzma
+import struct
 import tarfile
 import urllib.error
 import urllib.request
@@ -18,81 +18,49 @@ from tqdm import tqdm
 
 from kshot import files
 from kshot.errors import DataError
+from kshot.files import open_regular
 
 GET_IT_AGAIN = "the file is damaged or incomplete: get it again"
 
-# numpy 1 wrote numpy.core and numpy 2 writes numpy._core; each reads the other's name.
-_ARRAYS = ("multiarray._reconstruct", "multiarray.scalar", "numeric._frombuffer")
-_CONTAINERS = ("list", "tuple", "dict", "set", "frozenset")
-_VALUES = ("int", "float", "complex", "bool", "str", "bytes", "bytearray")
-ADMITTED_GLOBALS = frozenset(
-    ["numpy.ndarray", "numpy.dtype"]
-    + [f"numpy.{core}.{name}" for core in ("core", "_core") for name in _ARRAYS]
-    + [f"{module}.{name}" for module in ("builtins", "__builtin__") for name in _CONTAINERS + _VALUES]
+_DAMAGE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    OSError,
+    RuntimeError,
+    NotImplementedError,
+    ValueError,
+    LookupError,
+    MemoryError,
 )
-
-
-class _RestrictedUnpickler(pickle.Unpickler):
-    """Admits numpy arrays, dtypes and scalars and the containers of builtins; a pickle may otherwise run any code."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("_codecs", "encode"):  # how Python 3 writes bytes for protocol 2
-            return _encode_latin1
-        if (module, name) == ("__builtin__", "long"):
-            return int
-        if f"{module}.{name}" not in ADMITTED_GLOBALS:
-            raise DataError(
-                f"the pickle asks for {module}.{name}, and only numpy arrays and plain containers are admitted, since "
-                f"anything else may run code on this machine; do not open the file: get it again from its publisher"
-            )
-        return super().find_class(module, name)
-
-
-def _encode_latin1(text: str, encoding: str) -> bytes:
-    if encoding != "latin1":
-        raise DataError(f"the pickle holds bytes in the encoding {encoding!r}, and only latin1 is admitted")
-    return codecs.encode(text, encoding)
-
-
-def load_pickle(file: Path | BinaryIO) -> Any:
-    """The content of a pickle made of numpy arrays and plain containers; strings of Python 2 are read as latin1.
-
-    Raises
-    ------
-    DataError
-        If the file is missing, truncated, or asks for any other class or function; it names the file.
-    """
-    if isinstance(file, Path):
-        try:
-            with open(file, "rb") as opened:
-                return load_pickle(opened)
-        except OSError as error:
-            raise DataError(f"cannot read {file}: {error}") from error
-    where = getattr(file, "name", "pickle")
-    try:
-        return _RestrictedUnpickler(file, encoding="latin1").load()
-    except DataError as error:
-        raise DataError(f"{where}: {error}") from None
-    except MemoryError:
-        raise
-    except Exception as error:  # damaged pickles raise whatever the operation at the damaged place raises
-        raise DataError(f"{where} cannot be read ({error!r}): {GET_IT_AGAIN}") from error
+LARGEST_MEMBER = 1 << 26  # bytes of a member of a zip, which is read into memory
 
 
 @contextmanager
 def open_zip(path: Path) -> Iterator[Callable[[str], bytes]]:
     """A function that returns the bytes of a member of the zip; see `zip_members` for their names.
 
-    Members are read into memory and never written to a path that the archive chooses.
+    Members are read into memory, up to 64 MiB each, and never written to a path that the archive chooses.
     """
-    with _refusing_damage(path), zipfile.ZipFile(path) as archive:
+    with _refusing_damage(path), open_regular(path) as file, zipfile.ZipFile(file) as archive:
         _refuse_traversal(path, archive.namelist())
-        yield archive.read
+
+        def read(name: str) -> bytes:
+            with archive.open(name) as member:  # which may hold more than the archive says
+                content = member.read(LARGEST_MEMBER + 1)
+            if len(content) > LARGEST_MEMBER:
+                raise DataError(f"{name} in {path} has more than {LARGEST_MEMBER >> 20} MiB: {GET_IT_AGAIN}")
+            return content
+
+        yield read
 
 
 def zip_members(path: Path) -> list[str]:
     """Names of the files in a zip; DataError if it is damaged, or a name leaves the archive's folder."""
-    with _refusing_damage(path), zipfile.ZipFile(path) as archive:
+    with _refusing_damage(path), open_regular(path) as file, zipfile.ZipFile(file) as archive:
         _refuse_traversal(path, archive.namelist())
         return [name for name in archive.namelist() if not name.endswith("/")]
 
@@ -100,7 +68,7 @@ def zip_members(path: Path) -> list[str]:
 @contextmanager
 def open_tar(path: Path, names: Sequence[str]) -> Iterator[Callable[[str], BinaryIO]]:
     """A function that opens a member of the tar (compressed or not) for reading; the members `names` must exist."""
-    with _refusing_damage(path), tarfile.open(path) as archive:
+    with _refusing_damage(path), open_regular(path) as file, tarfile.open(fileobj=file) as archive:
         members = archive.getnames()
         _refuse_traversal(path, members)
         for name in names:
@@ -120,7 +88,7 @@ def _refusing_damage(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist") from error
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, OSError, RuntimeError) as error:
+    except _DAMAGE as error:
         raise DataError(f"{path} cannot be read ({error}): {GET_IT_AGAIN}") from error
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import inspect
 import re
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kshot.data import store, writing
+from kshot.data.archives import GET_IT_AGAIN
 from kshot.data.dataset import Dataset
 from kshot.data.regression import FAMILIES, RegressionDataset
 from kshot.data.sources import SOURCES, Source
 from kshot.data.tasks import AnyDataset
-from kshot.errors import ConfigError, DataError, did_you_mean
+from kshot.errors import ConfigError, DataError, KshotError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -106,8 +109,30 @@ def prepare(
     if store.is_prepared(target, root) and not overwrite:  # said before hours of work, and not only after them
         raise DataError(f"{target} is already prepared in {store.cache_root(root)}; to replace it, add --overwrite")
     path = None if source is None else Path(source).expanduser()
-    contents = wanted(**options).read(path, store.cache_root(root))
-    return writing.write(target, contents, root, overwrite=overwrite)
+    reader = wanted(**options)
+    with _naming_files(dataset, path):
+        contents = reader.read(path, store.cache_root(root))
+    batches = _each_naming_files(contents.batches, dataset, path)
+    return writing.write(target, replace(contents, batches=batches), root, overwrite=overwrite)
+
+
+@contextmanager
+def _naming_files(dataset: str, path: Path | None) -> Iterator[None]:
+    """DataError for what a publisher's files of another form make their reading raise."""
+    try:
+        yield
+    except KshotError:
+        raise
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+        if path is None:
+            raise
+        raise DataError(f"{path} is not as {dataset} is published ({error!r:.200}): {GET_IT_AGAIN}") from error
+
+
+def _each_naming_files(batches: Iterable[writing.Batch], dataset: str, path: Path | None) -> Iterator[writing.Batch]:
+    """The batches, whose reading raises as `_naming_files` says."""
+    with _naming_files(dataset, path):
+        yield from batches
 
 
 def source_named(dataset: str) -> type[Source]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ from scipy.io import loadmat
 from kshot.data import archives
 from kshot.data.sources.fine_grained import FineGrained, Photo
 from kshot.errors import DataError
+from kshot.files import read_bytes
 
 CLASSES, IMAGES = 196, 16_185
+_LARGEST = 1 << 20  # bytes of a MATLAB file; the largest one of the publisher has a fifth of this
 CORNERS = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
 
 
@@ -54,6 +57,7 @@ class Cars(FineGrained):
         if not path.exists():
             raise DataError(f"{path} does not exist. {self.how_to_prepare()}")
         try:
-            return loadmat(path, squeeze_me=True, variable_names=[name])[name]
+            content = BytesIO(read_bytes(path, limit=_LARGEST))
+            return loadmat(content, squeeze_me=True, variable_names=[name])[name]
         except Exception as error:  # damaged files raise whatever the reading at the damaged place raises
             raise DataError(f"{path} cannot be read ({error!r}): {archives.GET_IT_AGAIN}") from error

@@ -12,6 +12,7 @@ import numpy as np
 from kshot.data import archives
 from kshot.data.classes import PARTS, ClassInfo
 from kshot.data.dataset import Normalization
+from kshot.data.pickles import load_pickle
 from kshot.data.sources.base import Source, packaged_splits
 from kshot.data.writing import Batch, Contents
 from kshot.errors import DataError
@@ -87,10 +88,10 @@ def _opened(path: Path) -> Iterator[Callable[[str], Any]]:
     if path.is_file():
         archives.refuse_other_checksum(path, MD5)
         with archives.open_tar(path, [f"{FOLDER}/{part}" for part in FIELDS]) as open_member:
-            yield lambda part: archives.load_pickle(open_member(f"{FOLDER}/{part}"))
+            yield lambda part: load_pickle(open_member(f"{FOLDER}/{part}"))
     else:
         folder = path / FOLDER if (path / FOLDER).is_dir() else path
-        yield lambda part: archives.load_pickle(folder / part)
+        yield lambda part: load_pickle(folder / part)
 
 
 def _checked(part: str, content: Any, path: Path) -> dict[str, Any]:

@@ -16,9 +16,11 @@ from kshot.data.images import Box, try_parts, unreadable
 from kshot.data.sources.base import Source
 from kshot.data.writing import Batch, Contents
 from kshot.errors import ConfigError, DataError
+from kshot.files import read_text
 
 SIDE = 84
 BATCH = 256
+_LARGEST = 1 << 27  # bytes of a list
 VALIDATE, TEST = 0.16, 0.2  # of the classes; the others train
 
 
@@ -98,7 +100,7 @@ class FineGrained(Source):
     def lines(self, path: Path) -> list[str]:
         """The lines of a text file of the publisher."""
         try:
-            return path.read_text(encoding="utf-8").splitlines()
+            return read_text(path, limit=_LARGEST).splitlines()
         except FileNotFoundError:
             raise DataError(f"{path} does not exist. {self.how_to_prepare()}") from None
         except (OSError, UnicodeDecodeError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +15,15 @@ from kshot.data import archives
 from kshot.data.classes import PARTS, ClassInfo, Part
 from kshot.data.dataset import Normalization
 from kshot.data.images import try_images, unreadable
+from kshot.data.pickles import load_pickle
 from kshot.data.sources.base import Source
 from kshot.data.writing import Batch, Contents
 from kshot.errors import DataError
+from kshot.files import read_text
 
 SIDE = 84
 BATCH = 512
+_LARGEST = 1 << 24  # bytes of a list
 CLASSES: dict[Part, int] = {"train": 64, "val": 16, "test": 20}
 IMAGES_PER_CLASS = 600
 PICKLES: dict[Part, str] = {
@@ -94,10 +98,12 @@ def _from_pickles(folder: Path) -> tuple[dict[Part, list[str]], Iterator[Batch],
 
 
 def _load(path: Path) -> dict[str, Any]:
-    content = archives.load_pickle(path)
+    content = load_pickle(path)
     if not isinstance(content, dict) or not {"data", "labels"} <= content.keys():
         raise DataError(f"{path} has no 'data' and 'labels': {archives.GET_IT_AGAIN}")
     content["data"], content["labels"] = np.asarray(content["data"]), np.asarray(content["labels"])
+    if content["labels"].dtype.kind not in "iu" or content["labels"].ndim != 1:
+        raise DataError(f"{path} has labels that are no whole numbers: {archives.GET_IT_AGAIN}")
     expected = (len(content["labels"]), SIDE, SIDE, 3)
     if content["data"].shape != expected or content["data"].dtype != np.uint8:
         raise DataError(
@@ -127,9 +133,9 @@ def _from_lists(folder: Path) -> tuple[dict[Part, list[str]], Iterator[Batch], s
 
 def _read_list(path: Path) -> list[tuple[str, str]]:
     try:
-        with open(path, newline="") as file:
-            return [(row["filename"], row["label"]) for row in csv.DictReader(file)]
-    except (OSError, KeyError) as error:
+        rows = csv.DictReader(io.StringIO(read_text(path, limit=_LARGEST), newline=""))
+        return [(row["filename"], row["label"]) for row in rows]
+    except (OSError, KeyError, ValueError, csv.Error) as error:
         raise DataError(f"{path} is not a list of filename,label ({error!r}): {archives.GET_IT_AGAIN}") from error
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from kshot.data import archives
 from kshot.data.classes import PARTS, ClassInfo, Part
 from kshot.data.images import decode
+from kshot.data.pickles import load_pickle
 from kshot.data.sources.base import Source
 from kshot.data.sources.mini_imagenet import NORMALIZATION
 from kshot.data.writing import Batch, Contents
@@ -74,12 +75,12 @@ class TieredImageNet(Source):
 
 def _read_labels(folder: Path, part: Part) -> _Labels:
     path = folder / f"{part}_labels.pkl"
-    content = archives.load_pickle(path)
+    content = load_pickle(path)
     fields = ("label_specific", "label_general", "label_specific_str", "label_general_str")
     lacking = [field for field in fields if not isinstance(content, dict) or field not in content]
     if lacking:
         raise DataError(f"{path} has no {', '.join(lacking)}: {archives.GET_IT_AGAIN}")
-    specific, general = (np.asarray(content[field]).astype(np.int64) for field in fields[:2])
+    specific, general = (_whole_numbers(path, content[field]) for field in fields[:2])
     numbers, firsts, of_image, counts = np.unique(specific, return_index=True, return_inverse=True, return_counts=True)
     found = len(numbers), len(specific)
     if found != (CLASSES[part], IMAGES[part]):
@@ -98,6 +99,13 @@ def _read_labels(folder: Path, part: Part) -> _Labels:
     )
 
 
+def _whole_numbers(path: Path, labels: Any) -> NDArray[np.int64]:
+    numbers = np.asarray(labels)
+    if numbers.dtype.kind not in "iu" or numbers.ndim != 1:
+        raise DataError(f"{path} has labels that are no whole numbers: {archives.GET_IT_AGAIN}")
+    return numbers.astype(np.int64)
+
+
 def _texts(names: Iterable[Any]) -> list[str]:
     return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
 
@@ -106,7 +114,7 @@ def _batches(folder: Path, labels: dict[Part, _Labels]) -> Iterator[Batch]:
     classes_before = 0
     for part in PARTS:
         path, known = folder / f"{part}_images_png.pkl", labels[part]
-        encoded = archives.load_pickle(path)
+        encoded = load_pickle(path)
         if len(encoded) != len(known.of_image):
             raise DataError(
                 f"{path} holds {len(encoded)} images, and there are {len(known.of_image)} labels: "
