@@ -106,8 +106,10 @@ def _checked(part: str, content: Any, path: Path) -> dict[str, Any]:
         if type(pixels) is not np.ndarray or pixels.dtype != np.uint8 or not all(type(one) is int for one in labels):
             raise DataError(f"{part!r} in {path} holds pixels or labels of another type: {archives.GET_IT_AGAIN}")
         shape = pixels.shape
-        if shape != (len(content["fine_labels"]), 3 * 32 * 32):
-            raise DataError(f"{part!r} in {path} holds pixels of shape {shape}: {archives.GET_IT_AGAIN}")
+        if shape != (len(content["fine_labels"]), 3 * 32 * 32) or len(labels) != 2 * shape[0]:
+            raise DataError(
+                f"{part!r} in {path} holds pixels of shape {shape} and {len(labels)} labels: {archives.GET_IT_AGAIN}"
+            )
     return content
 
 
