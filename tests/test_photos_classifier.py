@@ -22,6 +22,7 @@ from kshot.errors import ConfigError, DataError
 from kshot.learners import MAML, MultiTask
 from kshot.photos import FewShotClassifier, LearnerNetwork, PretrainedNetwork, photo_features
 from kshot.photos.fast import by_onnx_runtime, fast_on_cpu, folded_batch_norm
+from kshot.photos.views import example_views
 from kshot.solvers import LogisticRegression
 
 CLASSES = {"cat": 3, "dog": 5, "owl": 4}
@@ -85,7 +86,8 @@ def test_it_works_in_scikit_learns_tools():
     fitted = FewShotClassifier(head="cosine", seed=3).fit(X, y)
     again = pickle.loads(pickle.dumps(fitted))
     np.testing.assert_array_equal(again.predict_proba(X), fitted.predict_proba(X))
-    assert clone(fitted).get_params() == {"backbone": "efficientnet-lite0", "cache": True, "head": "cosine", "seed": 3}
+    expected = {"backbone": "efficientnet-lite0", "augment": True, "cache": True, "head": "cosine", "seed": 3}
+    assert clone(fitted).get_params() == expected
 
 
 def test_what_cannot_be_used_is_refused(photos):
@@ -160,7 +162,20 @@ def test_pretrained_network_is_the_published_one():
     assert all(torch.equal(own[name], weights[name]) for name in own)
     fast = PretrainedNetwork("efficientnet-lite0")
     images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(fast(images), nn.functional.normalize(network(images)), atol=1e-4, rtol=0)
+    expected = nn.functional.normalize(network(images) ** 0.7)
+    torch.testing.assert_close(fast(images), expected, atol=1e-4, rtol=0)
+    views = example_views(fast)
+    assert views.form.image_size == views.form.resize == 288
+    generator = torch.Generator().manual_seed(1)
+    large = nn.functional.interpolate(torch.randn(1, 3, 9, 9, generator=generator), (288, 288), mode="bilinear")
+    resized = [
+        nn.functional.interpolate(part, (224, 224), mode="bilinear", antialias=True)
+        for part in (large[:, :, 18:-18, 18:-18], large)
+    ]
+    seen = [resized[0], resized[0].flip(3), resized[1], large[:, :, 32:-32, 32:-32]]
+    mean = sum(fast(view) for view in seen)
+    torch.testing.assert_close(views(large), nn.functional.normalize(mean), atol=1e-5, rtol=0)
+    assert example_views(Colours()) is None, "not measured, not done"
 
 
 @pytest.mark.parametrize(("size", "stride", "side"), [(3, 2, 8), (3, 2, 9), (5, 2, 8), (5, 2, 7), (3, 1, 8), (5, 1, 9)])

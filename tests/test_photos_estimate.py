@@ -123,14 +123,15 @@ def test_rounds_leave_out_whole_series():
 def test_left_out_scores_equal_one_by_one():
     features, labels, _, _ = made(np.random.default_rng(0), (1, 2, 4))
     series = np.array([0, 1, 2, 3, 3, 4, 5])
-    examples = Examples(*map(torch.from_numpy, (features, labels, series)), list("abcdefg"))
+    plain = features + np.float32(0.1) * np.random.default_rng(1).normal(size=features.shape).astype(np.float32)
+    examples = Examples(*map(torch.from_numpy, (features, plain, labels, series)), list("abcdefg"))
     head = LogisticRegression(c=10)
     found = left_out_scores(head, examples, 3, seed=3)
     expected = {}
     for some in stratified_rounds(labels, series, 3):
         rest = np.setdiff1d(np.arange(len(labels)), some)
         fitted = balanced_head(head, examples.features[None, rest], examples.labels[None, rest], 3)
-        for row, scores in zip(some, fitted.scores(examples.features[None, some])[0]):
+        for row, scores in zip(some, fitted.scores(examples.plain[None, some])[0]):
             expected.setdefault(row, []).append(scores)
     assert len(found.scores) == sum(map(len, expected.values()))
     for row, scores in expected.items():

@@ -123,6 +123,11 @@ class LeftOut:
     rounds: int
 
     @property
+    def tried(self) -> int:
+        """Different examples that were left out."""
+        return len(self.examples.unique())
+
+    @property
     def weights(self) -> Tensor:
         """(T,) weight of each trial, float64: classes count equally, trials of a class equally, with the sum 1."""
         counts = self.labels.bincount(minlength=self.scores.shape[1]).double()
@@ -190,7 +195,7 @@ def left_out_scores(
     progress
         Show a bar on the terminal.
     """
-    features, labels = examples.features, examples.labels
+    features, plain, labels = examples.features, examples.plain, examples.labels
     rounds = stratified_rounds(labels.numpy(), examples.series.numpy(), seed)
     if not rounds:
         return None
@@ -200,8 +205,8 @@ def left_out_scores(
             kept = torch.ones(len(some), len(labels), dtype=torch.bool).scatter_(1, some, False)
             rest = kept.nonzero()[:, 1].view(len(some), -1)
             head = balanced_head(adaptation, features[rest], labels[rest], ways)
-            scores.append(head.scores(features[some]).flatten(0, 1))
-            familiar.append(familiarity(features[some], features[rest], labels[rest]).flatten())
+            scores.append(head.scores(plain[some]).flatten(0, 1))
+            familiar.append(familiarity(plain[some], features[rest], labels[rest]).flatten())
             asked.append(some.flatten())
             bar.update(len(some))
     rows = torch.cat(asked)

@@ -82,14 +82,14 @@ class Evidence:
         """
         _check_share("reject", reject)
         left_out = self._some_left_out("photographs of other things cannot be told")
-        return lowest_familiarity(left_out.familiarity, left_out.weights, reject)
+        return lowest_familiarity(left_out.familiarity, left_out.weights, left_out.tried, reject)
 
     def largest_rank(self, coverage: float) -> float:
         """How improbable a class in a set may be, 0..1; errors as for `lowest_familiarity`."""
         _check_share("coverage", coverage)
         left_out = self._some_left_out("sets cannot be made")
         probabilities = torch.from_numpy(self.probabilities(left_out.scores.double().numpy()))
-        return largest_rank(probabilities, left_out.labels, left_out.weights, coverage)
+        return largest_rank(probabilities, left_out.labels, left_out.weights, left_out.tried, coverage)
 
     def verdicts(self) -> list[ExampleVerdict]:
         """The verdict on each example, the least probable first."""
@@ -99,7 +99,7 @@ class Evidence:
     def shots_needed(self, target: float) -> ShotsNeeded:
         """How many examples per class give an accuracy; errors as for `lowest_familiarity`."""
         check_target(target, len(self.classes))
-        tried = len(self._some_left_out("how accuracy grows cannot be seen").examples.unique())
+        tried = self._some_left_out("how accuracy grows cannot be seen").tried
         if "curve" not in self._known:
             self._known["curve"] = accuracy_curve(self.adaptation, self.examples, len(self.classes), seed=self.seed)
         return needed(self._known["curve"], tried, target, len(self.classes))

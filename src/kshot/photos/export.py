@@ -6,6 +6,7 @@ import importlib.util
 import io
 import json
 import warnings
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -33,17 +34,14 @@ class WholeClassifier(nn.Module):
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(network.form.mean))
         self.register_buffer("std", torch.tensor(network.form.std))
-        self.backbone, self.unit_length = _backbone(network)
+        self.backbone, self.finished = _backbone(network)
         self.head = nn.Linear(head.weight.shape[2], head.weight.shape[1])
         self.head.load_state_dict({"weight": head.weight[0] / temperature, "bias": head.bias[0] / temperature})
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Probabilities (M, N) of pixels (M, H, W, C)."""
         images = ((pixels.float() / 255 - self.mean) / self.std).permute(0, 3, 1, 2)
-        features = self.backbone(images)
-        if self.unit_length:
-            features = nn.functional.normalize(features, dim=1)
-        return self.head(features).softmax(1)
+        return self.head(self.finished(self.backbone(images))).softmax(1)
 
 
 class _Features(nn.Module):
@@ -57,15 +55,15 @@ class _Features(nn.Module):
         return self.learner.features(images)
 
 
-def _backbone(network: PhotoNetwork) -> tuple[nn.Module, bool]:
-    """What can be traced, and whether its features are to be of unit length."""
+def _backbone(network: PhotoNetwork) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+    """What can be traced, and what its features go through."""
     if isinstance(network, PretrainedNetwork):
         module = network.module
-        return (folded_batch_norm(module) if isinstance(module, EfficientNetLite) else module), True
+        return (folded_batch_norm(module) if isinstance(module, EfficientNetLite) else module), network.finished
     if isinstance(network, LearnerNetwork):
-        return _Features(network.learner), False
+        return _Features(network.learner), nn.Identity()
     if isinstance(network, nn.Module):
-        return network, False
+        return network, nn.Identity()
     raise ConfigError(
         f"{type(network).__name__} cannot be exported, since ONNX takes torch modules; make it a torch.nn.Module"
     )

@@ -115,7 +115,7 @@ def accuracy_curve(
             some = torch.from_numpy(_drawn(labels, rows, shots, generator))
             asked = torch.from_numpy(rows)
             head = balanced_head(adaptation, examples.features[None, some], examples.labels[None, some], ways)
-            best = head.scores(examples.features[None, asked])[0].argmax(1)
+            best = head.scores(examples.plain[None, asked])[0].argmax(1)
             for label, hit in zip(labels[rows], (best == examples.labels[asked]).tolist()):
                 right.setdefault(label, []).append(hit)
         accuracy = float(np.mean([np.mean(hits) for hits in right.values()]))

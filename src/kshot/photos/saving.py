@@ -16,7 +16,7 @@ import kshot
 from kshot.errors import CheckpointError, ConfigError, DataError, KshotError
 from kshot.photos.container import damaged, read_container, write_container
 from kshot.photos.evidence import Evidence
-from kshot.photos.examples import Examples, series_of
+from kshot.photos.examples import Examples
 from kshot.photos.heads import MeanHead, balanced_head
 from kshot.photos.network import PhotoNetwork, PretrainedNetwork
 from kshot.photos.saved_network import built_network, describe_network
@@ -113,7 +113,9 @@ def packed(classifier: Any, *, thumbnails: bool) -> Saved:
         "names": [Path(name).name for name in examples.names],  # whose folders are nobody else's business
         "backbone": backbone,
     }
-    tensors |= {"features": examples.features, "labels": examples.labels}
+    tensors |= {"features": examples.features, "labels": examples.labels, "series": examples.series}
+    if examples.plain is not examples.features:
+        tensors["plain_features"] = examples.plain
     head = linear(classifier._head)
     if head is not None:
         tensors |= {"head.weight": head.weight, "head.bias": head.bias}
@@ -170,7 +172,8 @@ def _restore(classifier: Any, saved: Saved, path: Path | str, backbone: PhotoNet
     if about["backbone"] is None:
         classifier.n_features_in_ = features.shape[1]
     adaptation = classifier._adaptation()
-    examples = Examples(features, labels, series_of(features, labels), list(map(str, about["names"])))
+    plain = tensors.get("plain_features", features)
+    examples = Examples(features, plain, labels, tensors["series"], list(map(str, about["names"])))
     temperature = float(about["temperature"])
     classifier._evidence = Evidence(adaptation, examples, classifier.classes_.tolist(), classifier.seed, temperature)
     weight, bias = tensors.get("head.weight"), tensors.get("head.bias")
@@ -196,6 +199,9 @@ def _check(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         or ways < 2
     ):
         raise DataError("its examples are not of its classes")
+    series, plain = tensors["series"], tensors.get("plain_features", features)
+    if series.shape != labels.shape or series.dtype != torch.int64 or plain.shape != features.shape:
+        raise DataError("its series or plain features are not of its examples")
     if len(about["names"]) != len(labels):
         raise DataError("its examples have other names")
     weight, bias = tensors.get("head.weight"), tensors.get("head.bias")
