@@ -22,16 +22,18 @@ import numpy as np
 import torch
 from common import describe_machine
 from tabulate import tabulate
-from torch import Tensor, nn
+from torch import nn
 
 import kshot
 from kshot.data.dataset import Normalization, Split
 from kshot.evaluation import Evaluation, compare, evaluate
 from kshot.learners import ProtoNet
-from kshot.photos.network import PretrainedNetwork, photo_features
+from kshot.photos.features import photo_features
+from kshot.photos.network import PretrainedNetwork
 from kshot.solvers import HeadAdaptation, adaptations
 
 # settings to choose from on validation classes; one without a choice is the paper's, or has nothing to choose
+EQUAL_WEIGHTS = {"cross_entropy_weight": 1.0, "conditional_weight": 1.0}
 GRIDS: dict[str, list[dict[str, Any]]] = {
     "logistic": [{"c": c} for c in (3.0, 10.0, 30.0)],
     "centroid": [{}],
@@ -42,14 +44,16 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
     "power-centroid": [{}],
     "fine-tune": [{"temperature": t} for t in (1.0, 10.0, 30.0)],
     "baseline-plus-plus": [{"scale": scale} for scale in (2.0, 10.0, 30.0)],
-    "cache": [{}, *({"sharpness": sharpness} for sharpness in (5.5, 16.0, 32.0))],
+    "cache": [{"sharpness": None}, *({"sharpness": sharpness} for sharpness in (5.5, 16.0, 32.0))],
     "bd-cspn": [{}],
     "laplacian-shot": [{"penalty": penalty} for penalty in (0.1, 0.3, 0.7, 1.0)],
     "pt-map": [{"rate": rate} for rate in (0.2, 0.4)],
-    "tim": [{}],
-    "alpha-tim": [{"alpha": alpha} for alpha in (2.0, 7.0)],
-    "transductive-fine-tune": [{"learning_rate": rate} for rate in (1e-4, 1e-3, 1e-2)],
-    "label-propagation": [{"bandwidth": width, "alpha": a} for width in (0.25, 0.5) for a in (0.5, 0.8, 0.99)],
+    "tim": [{"temperature": t, **weights} for t in (15.0, 30.0, 60.0) for weights in ({}, EQUAL_WEIGHTS)],
+    "alpha-tim": [{"alpha": alpha, "temperature": t} for t in (15.0, 60.0) for alpha in (2.0, 7.0)],
+    "transductive-fine-tune": [{"learning_rate": rate} for rate in (1e-5, 5e-5, 1e-4, 1e-3)],
+    "label-propagation": [
+        {"bandwidth": width, "alpha": a} for width in (0.15, 0.25, 0.5) for a in (0.5, 0.8, 0.9, 0.99)
+    ],
 }
 REFERENCE = "logistic"
 TRAINING_IMAGES = 20  # per class, for the mean feature of simpleshot
@@ -145,33 +149,22 @@ def features_of(name: str, part: str, options: argparse.Namespace) -> Split:
     split = data.split(part)
     counts = np.minimum(split.counts, IMAGES[part])
     if not path.exists():
-        network = RawNetwork("efficientnet-lite0")
         rows = np.concatenate([first + np.arange(count) for first, count in zip(split.starts, counts)])
-        pieces = [
-            photo_features(network, np.asarray(split.images[some]))[0]
-            for some in np.split(rows, range(256, len(rows), 256))
-        ]
+        network, pieces = PretrainedNetwork("efficientnet-lite0"), np.split(rows, range(256, len(rows), 256))
+        features = [photo_features(network, np.asarray(split.images[some])).features for some in pieces]
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(torch.cat(pieces), path)
-    features = nn.functional.normalize(torch.load(path, weights_only=True), dim=1).numpy()
-    size = features.shape[1]
+        torch.save(torch.cat(features), path)
+    vectors = nn.functional.normalize(torch.load(path, weights_only=True), dim=1).numpy()
+    size = vectors.shape[1]
     return Split(
         name=split.name,
         dataset=name,
-        images=features[:, None, None],
+        images=vectors[:, None, None],
         counts=counts,
         class_names=split.class_names,
         domains=split.domains,
         normalization=Normalization((0.0,) * size, (1.0,) * size, "none"),
     )
-
-
-class RawNetwork(PretrainedNetwork):
-    """The features before they are made of unit length."""
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Features (M, 1280)."""
-        return self._features(images)
 
 
 def markdown(

@@ -188,6 +188,7 @@ def test_training_computes_the_statistic_for_the_weights_that_it_keeps(toy_data,
 def test_images_of_another_size_are_refused_before_training(name, toy_split):
     split = toy_split([24] * 12, size=64)
     cls, options = checked(name)
+    options = {option: value for option, value in options.items() if option != "accuracy"}
     learner = cls(Conv4(8, in_channels=1), **Subject(cls, 0.8, options).options)  # which is for 28 pixels
     learner.accumulate_gradients = lambda episodes: pytest.fail("work had started")
     data = Dataset("toy", train=split, val=split, test=split, train_val=split)

@@ -7,6 +7,7 @@ from kshot.learners.anil import ANIL as ANIL
 from kshot.learners.base import FeatureLearner as FeatureLearner
 from kshot.learners.base import Learner as Learner
 from kshot.learners.base import learners as learners
+from kshot.learners.feat import FEAT as FEAT
 from kshot.learners.hsml import HSML as HSML
 from kshot.learners.imaml import IMAML as IMAML
 from kshot.learners.initialization import InitializationLearner as InitializationLearner
@@ -19,6 +20,7 @@ from kshot.learners.mmaml import MMAML as MMAML
 from kshot.learners.multi_task import MultiTask as MultiTask
 from kshot.learners.protonet import ProtoNet as ProtoNet
 from kshot.learners.r2d2 import R2D2 as R2D2
+from kshot.learners.relation_net import RelationNet as RelationNet
 from kshot.learners.reptile import Reptile as Reptile
 from kshot.learners.simpleshot import SimpleShot as SimpleShot
 from kshot.learners.supervised import Supervised as Supervised

@@ -14,6 +14,7 @@ from kshot.solvers.heads import check_support, one_hot
 
 PUBLISHED_SHARPNESS = 5.5
 _CANDIDATES = (1.0, 2.0, 4.0, 5.5, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0)
+_SCALES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)  # of the logarithms of votes: inverse temperatures
 _AS_GOOD = 1e-3  # of the mean log-probability
 
 
@@ -28,11 +29,12 @@ class Cache(HeadAdaptation):
     Parameters
     ----------
     sharpness
-        beta; None to learn it for each task: of a few candidates the one under which the support images, each left out
-        in turn, are the most probable. A task of single images leaves that open, and takes the 5.5 of Zhang et al.
+        beta; 5.5 in the paper. None to learn it for each task: of a few candidates the one under which the support
+        images, each left out in turn, are the most probable, at the temperature that suits it best. A task of single
+        images leaves that open, and takes 5.5.
     """
 
-    def __init__(self, *, sharpness: float | None = None) -> None:
+    def __init__(self, *, sharpness: float | None = PUBLISHED_SHARPNESS) -> None:
         if sharpness is not None:
             check_positive(sharpness=sharpness)
         self.sharpness = sharpness
@@ -85,9 +87,9 @@ def _learnt_sharpness(keys: Tensor, members: Tensor) -> Tensor:
     likelihoods = []
     for candidate in _CANDIDATES:
         weights = (candidate * (cosines - 1)).exp().masked_fill(itself, 0)
-        votes = (weights @ members / left.clamp(min=1)).clamp(min=torch.finfo(keys.dtype).tiny)
-        probabilities = (votes * members).sum(2) / votes.sum(2)
-        likelihoods.append((probabilities.log() * counted).sum(1))
+        votes = (weights @ members / left.clamp(min=1)).clamp(min=1e-30).log()
+        of_own = [((scale * votes).log_softmax(2) * members).sum(2) for scale in _SCALES]
+        likelihoods.append((torch.stack(of_own) * counted).sum(2).amax(0))
     # the least sharp one of those that are as good, so that rounding decides nothing
     likelihood = torch.stack(likelihoods, 1)
     as_good = likelihood >= likelihood.amax(1, keepdim=True) - _AS_GOOD * counted.sum(1, keepdim=True)

@@ -33,14 +33,16 @@ class LabelPropagation(TransductiveAdaptation):
     Parameters
     ----------
     alpha
-        How far labels spread, below 1; the paper has 0.99.
+        How far labels spread, below 1. The paper has 0.99, and trains the features through the propagation. On features
+        that were trained otherwise that is too far: of EfficientNet-Lite0 on CIFAR-FS' validation classes, 39 % of
+        answers were right with 0.99, and 76 % with 0.8 (docs/heads.md).
     neighbors
         Of each image; the paper has 20. Fewer if there are not as many others.
     bandwidth
         sigma, in units of features of unit length, whose distances are between 0 and 2.
     """
 
-    def __init__(self, *, alpha: float = 0.99, neighbors: int = 20, bandwidth: float = 0.25) -> None:
+    def __init__(self, *, alpha: float = 0.8, neighbors: int = 20, bandwidth: float = 0.25) -> None:
         check_rate(alpha=alpha)
         check_positive(neighbors=neighbors, bandwidth=bandwidth)
         self.alpha, self.neighbors, self.bandwidth = alpha, neighbors, bandwidth
