@@ -22,6 +22,7 @@ COMMANDS = {
     "study": "a paper's table by one command: plan, run, status, report",
     "classify": "recognise your own classes from a few photographs of each",
     "classifier": "keep classifiers of photographs: fit, predict, evaluate, show, export",
+    "app": "a page in the browser that learns from photographs",
     "tsa": "train TSA-MAML in its stages, and see what its groups of tasks are and gain",
     "regression": "measure and draw what gradient steps make of functions, as of sinusoids",
     "theory": "put the theory of multi-task and meta-learning to the test: kernels, predictors, bounds",

@@ -67,9 +67,6 @@ class FewShotClassifier(TrustedAnswers, KeptClassifier, ReadsPhotographs, Classi
     >>> print(classifier.estimate())
     """
 
-    _fitted_to_photographs: bool
-    _thumbnails: NDArray[np.uint8] | None
-
     def __init__(
         self,
         backbone: str | Run | PhotoNetwork = "efficientnet-lite0",

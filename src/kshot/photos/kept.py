@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kshot.errors import ConfigError
 from kshot.photos.export import write_onnx
 from kshot.photos.hub import download, upload
@@ -16,6 +19,9 @@ C = TypeVar("C", bound="KeptClassifier")
 
 class KeptClassifier:
     """How `FewShotClassifier` is saved and shared."""
+
+    _fitted_to_photographs: bool
+    _thumbnails: NDArray[np.uint8] | None
 
     def save(self, path: Path | str, *, thumbnails: bool = False) -> Path:
         """Write the classifier to a file, ``.kshot``, that `load` opens on any machine; returns the path.
@@ -62,6 +68,18 @@ class KeptClassifier:
         classifier: Any = cls()
         restore(classifier, Saved.read(path), path, backbone)
         return classifier
+
+    @property
+    def thumbnails(self) -> NDArray[np.uint8] | None:
+        """Small pictures of the S examples, (S, H, W, C) uint8; None if not all are known."""
+        self._check_fitted()
+        return self._thumbnails
+
+    @property
+    def takes_photographs(self) -> bool:
+        """Whether it was fitted to photographs, and not to features."""
+        self._check_fitted()
+        return self._fitted_to_photographs
 
     def export_onnx(self, path: Path | str) -> Path:
         """Write the classifier as ONNX: images in, calibrated probabilities out, within 1e-4; returns the path.

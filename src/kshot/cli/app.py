@@ -1,0 +1,37 @@
+"""`kshot app`: a page in the browser that learns from photographs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from kshot import app
+from kshot.cli.options import Options
+from kshot.photos.network import pretrained
+
+_THIS_MACHINE = "127.0.0.1"
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Serve the page until Ctrl-C."""
+    options = Options(
+        "kshot app",
+        "Open a page in the browser: drag photographs into classes, or take them with the webcam. It learns at once,\n"
+        "says how far to trust it, and recognises new photographs; the classifier can be downloaded. Everything stays\n"
+        "on this machine. Needs pip install 'kshot[web,photos]'.",
+        ["kshot app", "kshot app --port 8000 --open-browser false", "kshot app --host 0.0.0.0"],
+    )
+    options.add("--host", str, _THIS_MACHINE, "the address to serve at; 0.0.0.0 lets everybody in the network use it")
+    options.add("--port", int | None, None, "the port; by default a free one from 7860 on")
+    options.add("--backbone", str, "efficientnet-lite0", "a pretrained backbone, as for kshot classify")
+    options.add("--open-browser", bool, True, "open the page in the browser")
+    given = options.parse(arguments)
+    pretrained(given.backbone)  # what is missing is said before anything is served
+    page = app.build(given.backbone)
+    if given.host != _THIS_MACHINE:
+        print(
+            f"note: everybody who can reach {given.host} can use the page, and teach a classifier of their own",
+            file=sys.stderr,
+        )
+    print("the page opens in the browser; Ctrl-C ends it", flush=True)
+    app.launch(page, host=given.host, port=given.port, open_browser=given.open_browser)
