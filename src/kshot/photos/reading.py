@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_consistent_length, validate_data
 from torch import Tensor
+from torch.nn import functional
 
 from kshot.data.images import find_value_range
 from kshot.errors import ConfigError
@@ -58,6 +59,12 @@ class ReadsPhotographs:
     _evidence: Evidence
     _fitted_to_photographs: bool
     _value_range: Any
+
+    def nearest_examples(self, X: Any) -> NDArray[np.int64]:
+        """The number of the example that each image resembles most, (M,); parameters and errors as for `predict`."""
+        images, examples = self._asked(X), self._evidence.examples.plain
+        unit = [functional.normalize(features.double(), dim=1) for features in (images, examples)]
+        return (unit[0] @ unit[1].mT).argmax(1).numpy()
 
     def _given(self, X: Any, y: Any, first: bool, *, skip_broken: bool, progress: bool) -> GivenExamples:
         """The examples of `fit`, or of `partial_fit` if they are not the first ones."""

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
 
 from kshot.errors import did_you_mean
 from kshot.photos.estimate import Estimate
@@ -81,12 +79,6 @@ class TrustedAnswers:
         labels = np.asarray([numbers[name] for name in np.asarray(y).tolist()], np.int64)
         return evaluated(self.predict_proba(X), labels, names_of(X), list(self.classes_))
 
-    def nearest_examples(self, X: Any) -> NDArray[np.int64]:
-        """The number of the example that each image resembles most, (M,); parameters and errors as for `predict`."""
-        images, examples = self._asked(X), self._evidence.examples.features
-        unit = [functional.normalize(features.double(), dim=1) for features in (images, examples)]
-        return (unit[0] @ unit[1].mT).argmax(1).numpy()
-
     @property
     def temperature(self) -> float:
         """What scores are divided by so that probabilities are calibrated; 1 if no class has two examples."""
@@ -95,10 +87,6 @@ class TrustedAnswers:
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """The calibrated probability of each class for each image, (M, N)."""
-        raise NotImplementedError
-
-    def _asked(self, X: Any) -> Tensor:
-        """Features (M, D) of whatever `predict` takes."""
         raise NotImplementedError
 
     def _check_fitted(self) -> None:
