@@ -69,8 +69,7 @@ def _sets(options: argparse.Namespace) -> Iterator[tuple[str, list[Sequence[Imag
                 [Image.fromarray(np.asarray(each)) for each in split.images[row : row + count]] for row in starts
             ]
             yield f"cifar_{part}", classes, ["plain"]
-            if part == "val":
-                yield "cifar_val_views", [images[:20] for images in classes], list(VIEWS)
+            yield f"cifar_{part}_views", [images[:20] for images in classes], list(VIEWS)
     if options.groups:
         for name in ("butterflies", "cards", "dogs"):
             classes = _files(options.groups / name, _PER_CLASS["group"])

@@ -43,11 +43,8 @@ def without(rows, examples, labels, new, truth):
     return FewShotClassifier().fit(np.delete(examples, rows, 0), np.delete(labels, rows)).score(new, truth)
 
 
-# two examples of a class that resemble each other tell less than two that do not, and the interval does not know
-@pytest.mark.parametrize(
-    ("sizes", "share"), [((5,) * 5, 0.85), ((3,) * 8, 0.85), ((3, 5, 11, 5, 11), 0.85), (UNEQUAL, 0.75)]
-)
-def test_estimate_is_unbiased_within_its_interval(sizes, share):
+@pytest.mark.parametrize("sizes", [(5,) * 5, (3,) * 8, (3, 5, 11, 5, 11), UNEQUAL])
+def test_estimate_is_unbiased_within_its_interval(sizes):
     """Unbiased for heads that know one example less of each class, as those do that are asked for left-out examples."""
     generator = np.random.default_rng(0)
     errors, covered, held = [], [], []
@@ -64,7 +61,7 @@ def test_estimate_is_unbiased_within_its_interval(sizes, share):
         held.append(estimate.low <= accuracy)
     assert 0.5 < accuracy < 0.995, "a task that says something"
     assert abs(np.mean(errors)) < 0.025
-    assert np.mean(covered) >= share
+    assert np.mean(covered) >= 0.85
     assert np.mean(held) >= 0.9, "one example more of each class makes it better, not worse"
 
 

@@ -245,9 +245,18 @@ def estimated(left_out: LeftOut, series: Tensor, class_names: Sequence[object]) 
         share = float(right[of_class].mean())
         classes.append(ClassEstimate(str(class_names[way]), share, len(rows), number, *wilson(share, counts[-1])))
     mean = float(np.mean([each.accuracy for each in classes]))
-    # the variance of a mean over classes, of which a small one is known less well
-    effective = len(classes) ** 2 / sum(1 / count for count in counts)
-    return Estimate(mean, *wilson(mean, effective), classes, left_out.rounds)
+    return Estimate(mean, *wilson(mean, _effective(classes, counts)), classes, left_out.rounds)
+
+
+def _effective(classes: Sequence[ClassEstimate], counts: Sequence[int]) -> float:
+    """How many trials would leave as much doubt: a small class is known less well, and often recognised less well.
+
+    The variance of each class is that of its share after one more success and one more failure.
+    """
+    trials = np.asarray(counts, np.float64)
+    shares = (np.asarray([each.accuracy for each in classes]) * trials + 1) / (trials + 2)
+    variances = shares * (1 - shares)
+    return float(variances.mean() * len(classes) ** 2 / (variances / trials).sum())
 
 
 def wilson(share: float, count: float) -> tuple[float, float]:

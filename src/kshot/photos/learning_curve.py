@@ -19,8 +19,9 @@ from kshot.solvers import HeadAdaptation
 _DRAWS = 20
 _SHOTS = 1, 2, 3, 4, 5, 7, 10, 14, 20, 28, 40
 _MOST = 1000  # photographs per class to which the curve is extrapolated
-# Slope of the log odds of being right over the log of shots; see benchmarks/photo_answers.py curve
-_SLOPE, _SLOPE_DEVIATION = 0.75, 0.3
+# Slope of the log odds of being right over the log of shots; mean and standard deviation over tasks: 0.50 and 0.17 on
+# CIFAR-FS validation classes, 0.96 and 0.33 on butterflies, 0.52 and 0.28 on playing cards.
+_SLOPE, _SLOPE_DEVIATION = 0.65, 0.3
 
 
 @dataclass(frozen=True)
