@@ -222,9 +222,9 @@ def test_published_values_are_those_of_the_paper_cell_by_cell(key):
         for position, column in enumerate(head)
         if mine[position] != theirs[position]
     ]
-    assert sorted(shipped) == sorted(typed), "\n".join(
-        [*wrong, "", "published.csv:", tabulate(shipped, head, "plain", disable_numparse=True), "", "paper:", text]
-    )
+    shown = tabulate(shipped, head, "plain", disable_numparse=True)
+    print("\n".join(["", " | ".join(key), "published.csv:", shown, "", "published_values.txt:", text]))
+    assert sorted(shipped) == sorted(typed), "\n".join(wrong)
 
 
 def test_every_published_value_is_held_against_the_second_list():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,8 +20,6 @@ from kshot.evaluation.fit import check_images
 from kshot.evaluation.task_loop import for_tasks
 from kshot.experiments.findings import Findings
 from kshot.learners import TSAMAML, Learner
-
-_DRAWN_AT_ONCE = 2048
 
 Record = dict[str, float | int | str]  # one line of the table
 
@@ -93,16 +90,9 @@ def group_usage(
 
 def tasks_of_domains(sampler: EpisodeSampler, count: int) -> dict[str, IntArray]:
     """The numbers (count,) of the first tasks of each domain that has enough classes for one."""
-    split = sampler.split
-    domains = sorted(name for name, classes in Counter(split.domains).items() if classes >= sampler.shape.ways)
-    found: dict[str, list[int]] = {domain: [] for domain in domains}
-    start = 0
-    while min(map(len, found.values())) < count:
-        classes = sampler.rows(np.arange(start, start + _DRAWN_AT_ONCE)).classes[:, 0]
-        for number, first in enumerate(classes.tolist(), start):
-            found[split.domains[first]].append(number)
-        start += _DRAWN_AT_ONCE
-    return {domain: np.asarray(numbers[:count], np.int64) for domain, numbers in found.items()}
+    numbers = sampler.first_of_each_domain(count)
+    domains = np.asarray(sampler.split.domains)[sampler.rows(numbers).classes[:, 0]]
+    return {str(domain): numbers[domains == domain] for domain in np.unique(domains)}
 
 
 def checked(name: str, learner: Learner, split: Split, ways: int) -> TSAMAML:

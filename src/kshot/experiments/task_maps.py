@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -18,15 +18,18 @@ from kshot.backbones.task_weights import forward_per_task
 from kshot.data.dataset import Dataset, Split
 from kshot.data.episodes import Episodes, EpisodeSampler, TaskShape
 from kshot.data.tasks import split_of
-from kshot.errors import ConfigError
+from kshot.errors import ConfigError, check_positive
 from kshot.evaluation.protocol import check_tasks
 from kshot.experiments.findings import Findings
 from kshot.experiments.plots import STYLES
 from kshot.experiments.task_domains import Record, checked, over_tasks, tasks_of_domains
 from kshot.intervals import mean_interval
 from kshot.learners import TSAMAML, Learner
+from kshot.learners.initialization import as_vectors
 from kshot.report.tables import percent
+from kshot.solvers.descent import Weights
 
+_TITLES = {"feature": "feature", "parameters": "parameters", "group_parameters": "parameters from its group"}
 _DIMENSIONS = 50  # of the largest variance, which t-SNE starts from, as is usual
 
 
@@ -35,17 +38,18 @@ def task_map(
     split: Split | Dataset,
     *,
     method: Literal["tsne", "pca"] = "tsne",
+    steps: int | None = None,
     ways: int = 5,
     shots: int = 5,
     tasks: int = 200,
     seed: int = 0,
     progress: bool = False,
 ) -> Findings:
-    """Two maps of tasks, by their features and by their adapted parameters, coloured by domain.
+    """Three maps of tasks, by their features and by their adapted parameters, coloured by domain (Z21 fig. 1a, b, c).
 
-    A task's feature is the mean over its support images under theta*, and its parameters are where gradient descent
-    takes it from theta*. The title of each map says the share of tasks whose nearest neighbour, in all dimensions, is
-    from the same domain.
+    A task's feature is the mean over its support images under theta*; its parameters are where gradient descent takes
+    it from theta*, and, on the third map, from the initialisation of its group. The title of each map says the share of
+    tasks whose nearest neighbour, in all dimensions, is from the same domain.
 
     Parameters
     ----------
@@ -53,6 +57,8 @@ def task_map(
         As for `kshot.experiments.task_domains.group_usage`.
     method
         How many dimensions become two: "tsne" keeps neighbours together, "pca" is linear.
+    steps
+        Steps of gradient descent per task (Z21: 10); None for as many as the learner takes to find a task's group.
     tasks
         Tasks per domain, at least 2.
     seed
@@ -72,6 +78,8 @@ def task_map(
     """
     if method not in ("tsne", "pca"):
         raise ConfigError(f"method is {method!r}; choose one of: tsne, pca")
+    if steps is not None:
+        check_positive(steps=steps)
     check_tasks(tasks)
     split = split_of(split)
     sampler = EpisodeSampler(split, TaskShape(ways, shots, 0), seed=seed, within_domain=True)
@@ -81,7 +89,7 @@ def task_map(
     for name, learner in learners.items():
         tsa_maml = checked(name, learner, split, ways)
         seen: dict[str, Any] = {}
-        for kind, function in (("feature", _features(tsa_maml)), ("parameters", tsa_maml.task_vectors)):
+        for kind, function in _measures(tsa_maml, steps).items():
             points = over_tasks(tsa_maml, sampler, every, function, f"{name}, {kind}" if progress else None)
             seen[kind] = two_dimensions(points, method, seed), neighbours_of_domain(points, domains)
         for place, (task, domain) in enumerate(zip(every.tolist(), domains.tolist())):
@@ -89,10 +97,17 @@ def task_map(
             for kind, (plane, neighbours) in seen.items():
                 x, y = plane[place].tolist()
                 row |= {f"{kind}_x": x, f"{kind}_y": y, f"{kind}_neighbour_of_domain": int(neighbours[place])}
-            row |= {"method": method, "dataset": split.dataset, "split": split.name, "ways": ways, "shots": shots}
+            row |= {
+                "method": method,
+                "steps": steps or tsa_maml.assignment_steps,
+                "dataset": split.dataset,
+                "split": split.name,
+                "ways": ways,
+                "shots": shots,
+            }
             rows.append(row | {"tasks": tasks, "seed": seed})
     protocol = f"{ways}-way {shots}-shot, {tasks} tasks of each domain of {split.dataset}/{split.name}, seed {seed}"
-    size = (9.5, 0.9 + 3.9 * len(learners))
+    size = (13.5, 0.9 + 3.9 * len(learners))
     return Findings(rows, _map_verdict(rows, protocol), lambda figure: _draw_map(figure, rows, protocol), size)
 
 
@@ -114,7 +129,34 @@ def neighbours_of_domain(points: NDArray[Any], domains: NDArray[Any]) -> NDArray
     return domains[distances.fill_diagonal_(torch.inf).argmin(1).numpy()] == domains
 
 
-def _features(learner: TSAMAML) -> Any:
+def _measures(learner: TSAMAML, steps: int | None) -> dict[str, Callable[[Episodes], Tensor]]:
+    """What is mapped of each task, (B, D), by the name of the map."""
+    count = learner.assignment_steps if steps is None else steps
+    return {
+        "feature": _features(learner),
+        "parameters": learner.task_vectors if steps is None else _optima(learner, count, _from_theta(learner)),
+        "group_parameters": _optima(learner, count, learner.start),
+    }
+
+
+def _from_theta(learner: TSAMAML) -> Callable[[Episodes], Weights]:
+    return lambda episodes: learner.initial(episodes.tasks)
+
+
+def _optima(learner: TSAMAML, steps: int, start_of: Callable[[Episodes], Weights]) -> Callable[[Episodes], Tensor]:
+    """Where gradient descent takes each task from its start, as vectors (B, D) of the clustered weights from theta*."""
+
+    def optima(episodes: Episodes) -> Tensor:
+        start = {name: weight.detach().requires_grad_() for name, weight in start_of(episodes).items()}
+        with torch.enable_grad():
+            reached = learner.adapted(episodes, steps, start)
+        centre = learner.initial(episodes.tasks)
+        return as_vectors((reached[name] - centre[name]).detach() for name in learner.clustered)
+
+    return optima
+
+
+def _features(learner: TSAMAML) -> Callable[[Episodes], Tensor]:
     """The mean feature (B, D) of each task's support images under theta*."""
 
     def features(episodes: Episodes) -> Tensor:
@@ -132,8 +174,8 @@ def _map_verdict(rows: Sequence[Record], protocol: str) -> str:
     chance = sum(size * (size - 1) for size in sizes.values()) / (len(rows_of_one) * (len(rows_of_one) - 1))
     parts = []
     for name in dict.fromkeys(row["run"] for row in rows):
-        shares = [f"by {kind} {_share(rows, name, kind)} %" for kind in ("feature", "parameters")]
-        parts.append(f"{name} {' and '.join(shares)}")
+        shares = [f"by {text} {_share(rows, name, kind)} %" for kind, text in _TITLES.items()]
+        parts.append(f"{name} {', '.join(shares)}")
     return (
         f"Tasks whose nearest neighbour is from the same domain: {'; '.join(parts)} "
         f"({100 * chance:.1f} % by chance; {protocol}; 95% intervals over tasks)."
@@ -148,9 +190,9 @@ def _share(rows: Sequence[Record], name: Any, kind: str) -> str:
 def _draw_map(figure: Figure, rows: Sequence[Record], protocol: str) -> None:
     figure.suptitle(f"{protocol}; in brackets: nearest neighbour from the same domain, 95% interval", fontsize=8.5)
     runs = list(dict.fromkeys(row["run"] for row in rows))
-    for line, name in zip(figure.subplots(len(runs), 2, squeeze=False), runs):
+    for line, name in zip(figure.subplots(len(runs), len(_TITLES), squeeze=False), runs):
         of_run = [row for row in rows if row["run"] == name]
-        for axes, kind in zip(line, ("feature", "parameters")):
+        for axes, (kind, title) in zip(line, _TITLES.items()):
             for style, domain in enumerate(dict.fromkeys(row["domain"] for row in of_run)):
                 points = [(row[f"{kind}_x"], row[f"{kind}_y"]) for row in of_run if row["domain"] == domain]
                 look = STYLES[style % len(STYLES)]
@@ -160,7 +202,7 @@ def _draw_map(figure: Figure, rows: Sequence[Record], protocol: str) -> None:
                     *zip(*points), s=16, alpha=0.75, lw=0, color=look["color"], marker=marker, label=str(domain)
                 )
             axes.set_title(
-                f"{name}: {kind}, {of_run[0]['method']} ({_share(rows, name, kind)} %)", loc="left", fontsize=9
+                f"{name}: {title}, {of_run[0]['method']} ({_share(rows, name, kind)} %)", loc="left", fontsize=9
             )
             axes.set(xticks=[], yticks=[])
     handles, labels = line[0].get_legend_handles_labels()

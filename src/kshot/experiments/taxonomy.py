@@ -1,4 +1,4 @@
-"""Do the last-layer learners minimise one objective of f, loss and R? (W21, Tables 1 and 2)."""
+"""Do the learners minimise one objective of f, loss and R? (W21, Tables 1 and 2, and Appendix A for all layers)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from kshot import seeding
 from kshot.backbones.conv4 import Conv4
 from kshot.data.episodes import Episodes, TaskShape
 from kshot.errors import ConfigError, check_positive
+from kshot.experiments import taxonomy_all_layers as taxonomy_all_layers  # whose lines join the others
 from kshot.experiments.findings import Experiment, Findings, Record, experiments
 from kshot.experiments.taxonomy_lines import CLASSES, LINES, Line
 
@@ -23,11 +24,11 @@ _AGREEMENT = 1e-9  # a relative difference that rounding and the solvers' tolera
 
 @experiments.register("taxonomy")
 class Taxonomy(Experiment):
-    """One function of f, loss and R gives the objective of every last-layer learner (W21, Tables 1 and 2).
+    """One function of f, loss and R gives the objective of every learner (W21, Tables 1 and 2, Appendix A).
 
     Value and gradient of each are compared in float64 with those of the learner itself, on tasks of noisy images and a
-    Conv4 of random weights. Nothing is averaged: rows are single comparisons, and the verdict names the largest
-    difference over seeds.
+    Conv4 of random weights, or a small smooth network if all layers adapt. Nothing is averaged: rows are single
+    comparisons, and the verdict names the largest difference over seeds.
 
     Parameters
     ----------
@@ -64,7 +65,7 @@ class Taxonomy(Experiment):
                     rows.append(_compared(each, seed, self.shape, self.tasks))
                     bar.update()
         protocol = f"{self.tasks} {self.shape} tasks, seeds {' '.join(map(str, self.seeds))}"
-        return Findings(rows, _verdict(rows, protocol), lambda figure: _draw(figure, rows, protocol), (8.6, 3.6))
+        return Findings(rows, _verdict(rows, protocol), lambda figure: _draw(figure, rows, protocol), (8.6, 5.0))
 
 
 def _compared(each: Line, seed: int, shape: TaskShape, tasks: int) -> Record:
@@ -152,7 +153,7 @@ def _draw(figure: Figure, rows: Sequence[Record], protocol: str) -> None:
     right = max(1e-8, 10 * np.nanmax([*values, *gradients]))
     axes.set(xscale="log", xlim=(smallest / 2, right))
     axes.set_xlabel("relative difference, the largest over seeds (exactly 0: at the left edge)")
-    axes.set_title(f"Last-layer objectives, formula against learner: {protocol}", loc="right", fontsize=9.5)
+    axes.set_title(f"Objectives, formula against learner: {protocol}", loc="right", fontsize=9.5)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="x", color="#e4e4e4", lw=0.7)
     axes.legend(frameon=False, fontsize=8)

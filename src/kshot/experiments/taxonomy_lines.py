@@ -107,7 +107,7 @@ def _maml(episodes: Episodes, backbone: Conv4) -> Comparison:
 
 @line("ProtoNet", "-|x - w|^2", "summed -f of own class", "none")
 def _protonet(episodes: Episodes, backbone: Conv4) -> Comparison:
-    tasks, start = _feature_tasks(episodes, backbone)
+    tasks, start = feature_tasks(episodes, backbone)
     value = formula.objective(
         tasks,
         start,
@@ -121,7 +121,7 @@ def _protonet(episodes: Episodes, backbone: Conv4) -> Comparison:
 
 @line("ridge head", "w.x", "summed squared error", "0.5 |w|^2")
 def _ridge(episodes: Episodes, backbone: Conv4) -> Comparison:
-    tasks, start = _feature_tasks(episodes, backbone)
+    tasks, start = feature_tasks(episodes, backbone)
     head = ridge(tasks.support, tasks.support_labels, tasks.ways, l2=0.5)
     by_solver = formula.mean_cross_entropy(head.scores(tasks.query), tasks.query_labels).mean()
     return Comparison(by_solver, _ridge_objective(tasks, start, 0.5), list(backbone.parameters()))
@@ -140,7 +140,7 @@ def _r2d2(episodes: Episodes, backbone: Conv4) -> Comparison:
 
 @line("logistic head, C = 3", "w.x + b", "summed cross-entropy", "|w|^2 / 6")
 def _logistic(episodes: Episodes, backbone: Conv4) -> Comparison:
-    tasks, weight = _feature_tasks(episodes, backbone)
+    tasks, weight = feature_tasks(episodes, backbone)
     # the solver passes no gradient on: its objective is a number, not a function of the backbone
     fixed = tasks.with_images(tasks.support.detach(), tasks.query.detach())
     head = logistic_regression(fixed.support, fixed.support_labels, fixed.ways, c=3.0, tol=1e-12)
@@ -158,7 +158,7 @@ def _logistic(episodes: Episodes, backbone: Conv4) -> Comparison:
 
 def _ridge_learner(learner: MetaOptNet | R2D2, l2: float, episodes: Episodes, backbone: Conv4) -> Comparison:
     """Both learners scale the scores by a learnt number, which is 1 here."""
-    value = _ridge_objective(*_feature_tasks(episodes, backbone), l2)
+    value = _ridge_objective(*feature_tasks(episodes, backbone), l2)
     return Comparison(learner.double().meta_loss(episodes), value, list(backbone.parameters()))
 
 
@@ -185,7 +185,7 @@ def _early_stopping(learner: ANIL | MAML, episodes: Episodes) -> Comparison:
     return Comparison(learner.meta_loss(episodes), value, list(learner.parameters()))
 
 
-def _feature_tasks(episodes: Episodes, backbone: nn.Module) -> tuple[Episodes, Tensor]:
+def feature_tasks(episodes: Episodes, backbone: nn.Module) -> tuple[Episodes, Tensor]:
     """The tasks with features, support and query images normalised together, and heads (B, N, D) of zeros."""
     features = _features(backbone, episodes.images())
     boundary = episodes.support.shape[1]

@@ -181,7 +181,14 @@ def l2_but_for_bias(strength: float) -> Callable[[Tensor], Tensor]:
 
 
 def objective(
-    tasks: Episodes, start: Tensor, *, scores: Scores, loss: Loss, regularizer: Regularizer, outer_loss: Loss
+    tasks: Episodes,
+    start: Tensor,
+    *,
+    scores: Scores,
+    loss: Loss,
+    regularizer: Regularizer,
+    outer_loss: Loss,
+    outer_penalty: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """The objective (W21, eqs. 10-13) on a batch of tasks, averaged over tasks: a scalar.
 
@@ -199,9 +206,12 @@ def objective(
         R, which finds the heads.
     outer_loss
         Loss on the query set, like `loss`.
+    outer_penalty
+        Maps heads to R, (B,), which counts in the outer problem, too (Meta-MinibatchProx); None for no such term.
     """
     heads = regularizer.argmin(lambda heads: loss(scores(heads, tasks.support), tasks.support_labels), start)
-    return outer_loss(scores(heads, tasks.query), tasks.query_labels).mean()
+    values = outer_loss(scores(heads, tasks.query), tasks.query_labels)
+    return (values if outer_penalty is None else values + outer_penalty(heads)).mean()
 
 
 def _gradient(losses: Callable[[Tensor], Tensor], heads: Tensor) -> Tensor:
