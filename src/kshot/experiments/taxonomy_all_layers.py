@@ -123,5 +123,9 @@ def _objective(learner: InitializationLearner, episodes: Episodes, regularizer: 
 
 def _with_gradients(value: Tensor, learner: InitializationLearner) -> Tensor:
     """The value as a function whose gradient is the update of the learner, which is not that of a loss it computes."""
-    slopes = [(parameter - parameter.detach()) * parameter.grad for parameter in learner.parameters()]
-    return value + torch.stack([slope.sum() for slope in slopes]).sum()
+    slopes = [
+        ((parameter - parameter.detach()) * parameter.grad).sum()
+        for parameter in learner.parameters()
+        if parameter.grad is not None
+    ]
+    return value + torch.stack(slopes).sum()
