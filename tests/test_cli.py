@@ -49,13 +49,14 @@ def test_every_option_of_every_part_has_a_text():
 
 
 COMMANDS_WITH_OPTIONS = [
-    *[[name] for name in COMMANDS if name not in ("classifier", "data", "study", "tsa", "theory")],
+    *[[name] for name in COMMANDS if name not in ("classifier", "data", "results", "study", "tsa", "theory")],
     *[["train", "--learner", name] for name in learners if name != "tsa-maml"],
     *[["train", "--backbone", name] for name in backbones],
     *[["evaluate", "--adaptation", name] for name in adaptations],
     *[["classifier", name] for name in ("fit", "predict", "evaluate", "show", "export")],
     *[["data", name] for name in ("list", "prepare", "verify", "show")],
     *[["data", "prepare", name] for name in SOURCES],
+    *[["results", name] for name in ("build", "add")],
     *[["study", name] for name in ("list", "plan", "run", "status", "report")],
     *[["tsa", name] for name in ("train", *VIEWS)],
     *[["theory", name] for name in experiments],

@@ -20,6 +20,7 @@ COMMANDS = {
     "compare": "measure runs on the same tasks, with paired differences",
     "report": "one self-contained HTML page about runs",
     "study": "a paper's table by one command: plan, run, status, report",
+    "results": "the measured numbers of the repository as data, and the pages built from them",
     "classify": "recognise your own classes from a few photographs of each",
     "classifier": "keep classifiers of photographs: fit, predict, evaluate, show, export",
     "app": "a page in the browser that learns from photographs",

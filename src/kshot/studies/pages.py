@@ -30,7 +30,7 @@ from kshot.studies.study_folder import StudyFolder
 _MOST_DOMAINS = 10  # of a mixture; more than that are classes' groups, and no columns
 
 
-class _Done(NamedTuple):
+class Done(NamedTuple):
     """A cell that is done."""
 
     cell: Cell
@@ -40,12 +40,7 @@ class _Done(NamedTuple):
 
 def write_pages(study: StudyFolder, summary: str) -> Path:
     """Write all pages of a study; returns the path of the HTML page. DataError if no cell is done."""
-    folders = [study.cell_folder(cell) for cell in study.cells]
-    done = [
-        _Done(folder.read(), result, Run(folder.run_path, root=study.root))
-        for folder in folders
-        if (result := folder.result()) is not None
-    ]
+    done = done_cells(study)
     if not done:
         raise DataError(f"no cell of {study.name} is done ({summary}); run: kshot study run {study.typed}")
     content = _content(study, done, summary)
@@ -58,12 +53,22 @@ def write_pages(study: StudyFolder, summary: str) -> Path:
     return page
 
 
-def _content(study: StudyFolder, done: Sequence[_Done], summary: str) -> StudyContent:
+def done_cells(study: StudyFolder) -> list[Done]:
+    """The cells of a study that are done, with their results and runs."""
+    folders = [study.cell_folder(cell) for cell in study.cells]
+    return [
+        Done(folder.read(), result, Run(folder.run_path, root=study.root))
+        for folder in folders
+        if (result := folder.result()) is not None
+    ]
+
+
+def _content(study: StudyFolder, done: Sequence[Done], summary: str) -> StudyContent:
     rows: dict[str, dict[str, dict[Column, Number]]] = {}
     measured = {each.cell.name: each for each in done}
-    for members in _entries(study.cells):
+    for members in entries_of(study.cells):
         finished = [measured[cell.name] for cell in members if cell.name in measured]
-        for name, numbers in _rows(members[0], finished, study.file.tables).items():
+        for name, numbers in rows_of_entry(members[0], finished, study.file.tables).items():
             rows.setdefault(members[0].dataset, {}).setdefault(name, {}).update(numbers)
     return StudyContent(
         title=study.file.title,
@@ -79,7 +84,7 @@ def _content(study: StudyFolder, done: Sequence[_Done], summary: str) -> StudyCo
     )
 
 
-def _entries(cells: Sequence[Cell]) -> Iterator[list[Cell]]:
+def entries_of(cells: Sequence[Cell]) -> Iterator[list[Cell]]:
     """The cells of each entry: those that differ in their seed alone."""
     by_entry: dict[str, list[Cell]] = {}
     for cell in cells:
@@ -87,7 +92,7 @@ def _entries(cells: Sequence[Cell]) -> Iterator[list[Cell]]:
     yield from by_entry.values()
 
 
-def _rows(cell: Cell, done: Sequence[_Done], tables: Collection[str]) -> dict[str, dict[Column, Number]]:
+def rows_of_entry(cell: Cell, done: Sequence[Done], tables: Collection[str]) -> dict[str, dict[Column, Number]]:
     """The rows of an entry, one for each kind of statistics, whether it was measured or not."""
     measurement, _ = Measurement.of(dict(cell.measure))  # type: ignore[arg-type]
     kinds: Sequence[Statistics] = measurement.statistics or learners[cell.options["learner"]["name"]].statistics_offered
@@ -107,7 +112,7 @@ def _rows(cell: Cell, done: Sequence[_Done], tables: Collection[str]) -> dict[st
 
 
 def _values(
-    done: Sequence[_Done], shots: int, kind: Statistics, measurement: Measurement
+    done: Sequence[Done], shots: int, kind: Statistics, measurement: Measurement
 ) -> tuple[dict[int, Any], dict[str, dict[int, Any]], str, int | None]:
     """The values per task by seed, those by domain and seed, what identifies the tasks, and their ways."""
     values: dict[int, Any] = {}
@@ -164,10 +169,10 @@ def _remarks(study: StudyFolder, done: int, summary: str) -> list[str]:
     return remarks
 
 
-def _costs(study: StudyFolder, done: Sequence[_Done]) -> dict[str, list[str]]:
+def _costs(study: StudyFolder, done: Sequence[Done]) -> dict[str, list[str]]:
     """What each entry took: images beside those of the recipe, minutes, memory."""
     estimates, columns = study.estimates(), dict[str, list[str]]()
-    for members in _entries([each.cell for each in done]):
+    for members in entries_of([each.cell for each in done]):
         results = [each.result for each in done if each.cell.entry == members[0].entry]
         recipe = estimates.get(members[0].name, {}).get("recipe_images")
         images = statistics.mean(result["images"] for result in results)
@@ -187,10 +192,10 @@ def _costs(study: StudyFolder, done: Sequence[_Done]) -> dict[str, list[str]]:
     return columns
 
 
-def _curves(done: Sequence[_Done]) -> list[Curve]:
+def _curves(done: Sequence[Done]) -> list[Curve]:
     """Validation accuracy against images seen, the mean over the trainings of an entry."""
     curves = []
-    for members in _entries([each.cell for each in done]):
+    for members in entries_of([each.cell for each in done]):
         several = [each for each in done if each.cell.entry == members[0].entry]
         try:
             metrics = [each.run.metrics() for each in several]
@@ -234,7 +239,7 @@ def _short(version: str) -> str:
     return f"{number} {commit[:7]}{'-dirty' if commit.endswith('-dirty') else ''}"
 
 
-def _notes(done: Sequence[_Done]) -> list[str]:
+def _notes(done: Sequence[Done]) -> list[str]:
     protocols = {
         f"{at['ways']}-way {at['shots']}-shot: {at['tasks']} tasks of {at['dataset']}/{at['split']}, {at['queries']} "
         f"queries per class, task seed {at['seed']}"

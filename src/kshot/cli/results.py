@@ -1,0 +1,78 @@
+"""`kshot results`: the measured numbers of the repository as data, and the pages that are built from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from kshot.cli.options import ROOT_TEXT, Options
+from kshot.errors import ConfigError, DataError, did_you_mean
+from kshot.files import read_text
+from kshot.studies import Study
+from kshot.studies.records import add, build, write
+
+_HELP = """usage: kshot results build|add [options]
+
+In a clone of kshot, results/ holds one JSON for each measured cell; docs/results.md and the tables of README.md are
+built from them.
+
+commands:
+  build           build the pages
+  add STUDY       take over what a study has measured
+
+examples:
+  kshot results build
+  kshot results build --check
+  kshot results add all-learners
+
+`kshot results build --help` (add) explains the options.
+"""
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Dispatch to build or add."""
+    actions = {"build": _build, "add": _add}
+    action = arguments[0] if arguments else "--help"
+    if action in ("-h", "--help"):
+        print(_HELP, end="")
+    elif action in actions:
+        actions[action](arguments[1:])
+    else:
+        near = did_you_mean(action, actions)
+        raise ConfigError(f"kshot results has no command {action!r}{near}; choose one of: {', '.join(actions)}")
+
+
+def _build(arguments: Sequence[str]) -> None:
+    options = Options(
+        "kshot results build",
+        "Build docs/results.md and the tables of README.md from results/.",
+        ["kshot results build", "kshot results build --check"],
+    )
+    options.add("--repository", Path, Path("."), "the clone of kshot", metavar="FOLDER")
+    options.add("--check", bool, False, "write nothing; fail if a page is out of date")
+    given = options.parse(arguments)
+    if given.check:
+        pages = build(given.repository)
+        stale = [path for path, text in pages.items() if not path.exists() or read_text(path) != text]
+        if stale:
+            raise DataError(f"out of date: {', '.join(map(str, stale))}; run: kshot results build")
+        print(f"{len(pages)} pages are up to date")
+        return
+    changed = write(given.repository)
+    print("\n".join(f"wrote {path}" for path in changed) or "the pages are up to date")
+
+
+def _add(arguments: Sequence[str]) -> None:
+    options = Options(
+        "kshot results add",
+        "Write one JSON to results/ for each entry of a study whose trainings are done.",
+        ["kshot results add all-learners", "kshot results add my-study.yaml --out studies/mine"],
+        positional="STUDY",
+    )
+    options.add("study", str, None, "a name of kshot study list, or a YAML file")
+    options.add("--out", Path | None, None, "folder of the study; null for studies/NAME", metavar="FOLDER")
+    options.add("--root", Path | None, None, ROOT_TEXT)
+    options.add("--repository", Path, Path("."), "the clone of kshot", metavar="FOLDER")
+    given = options.parse(arguments)
+    for path in add(Study(given.study, folder=given.out, root=given.root), given.repository):
+        print(f"wrote {path}")
