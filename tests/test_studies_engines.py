@@ -23,7 +23,7 @@ from kshot.studies.engines.base import Job
 from kshot.studies.engines.local import Local
 from kshot.studies.engines.packing import last_change, pack, unpack
 
-EPOCHS = 12
+EPOCHS = 8
 STUDY = f"""
 common: {{validation_tasks: 20, backbone.width: 8, meta_batch: 2, tasks_per_epoch: 20, max_epochs: {EPOCHS}, queries: 2,
          validation_queries: 2, ways: 5}}
@@ -46,7 +46,7 @@ def study_of(folder: Path, root: Path, monkeypatch: pytest.MonkeyPatch, seeds: i
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_root: Path) -> kshot.Study:
     """The cells as one process runs them from end to end."""
     with pytest.MonkeyPatch.context() as patch:
-        study = study_of(tmp_path_factory.mktemp("undisturbed"), tiny_root, patch, seeds=6)
+        study = study_of(tmp_path_factory.mktemp("undisturbed"), tiny_root, patch, seeds=4)
     for cell in study.cells:
         study.cell_folder(cell).write(cell)
         assert run_cell(study.cell_folder(cell), root=tiny_root) == 0
@@ -146,7 +146,8 @@ def test_a_lost_node_of_ray_loses_nothing(undisturbed, tmp_path, tiny_root, monk
     ray = pytest.importorskip("ray", reason="pip install 'kshot[ray]'")
     from ray.cluster_utils import Cluster
 
-    study = study_of(tmp_path, tiny_root, monkeypatch, seeds=6)
+    study = study_of(tmp_path, tiny_root, monkeypatch, seeds=4)
+    monkeypatch.setenv("RAY_worker_niceness", "0")
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     nodes = [cluster.add_node(num_cpus=1) for _ in range(3)]
     taken: list[str] = []

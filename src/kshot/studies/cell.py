@@ -1,6 +1,6 @@
 """The process of one cell: train or go on, measure, and write result.json; whatever happens, nothing done is lost.
 
-    python -m kshot.studies.cell FOLDER [--root ROOT] [--expect VERSION@COMMIT]
+    python -m kshot.studies FOLDER [--root ROOT] [--expect VERSION@COMMIT]
 
 It can be started any number of times, on any machine that has the folder: what is done is not done again, and a second
 process of the same cell ends at once. Exit codes: 0 done, 1 failed (failure.json says why), 75 another process has the
@@ -180,7 +180,3 @@ def _measured(result: Evaluation) -> dict[str, Any]:
             "domains": {name: plain(part) for name, part in shown.items()} if len(shown) > 1 else {},
         }
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

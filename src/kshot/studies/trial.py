@@ -32,7 +32,7 @@ from kshot.studies.cells import Cell
 from kshot.studies.stand_in import stand_in
 from kshot.training.loop import train
 
-_FEW, _MORE = 8, 24  # tasks of the two measurements and of the two validations whose difference counts
+_FEW, _MORE = 4, 8  # tasks of the two measurements and of the two validations whose difference counts
 
 
 def measure_costs(cell: Cell, data: AnyDataset, *, seconds: float, loaded: float) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def environment(threads: int, gpu: int | None = None) -> dict[str, str]:
 def command(folder: CellFolder | Path, *, root: Path | str | None, version: str) -> list[str]:
     """The command that works at a cell."""
     path = folder.path if isinstance(folder, CellFolder) else folder
-    words = [sys.executable, "-m", "kshot.studies.cell", str(path), "--expect", version]
+    words = [sys.executable, "-m", "kshot.studies", str(path), "--expect", version]
     return words + ([] if root is None else ["--root", str(root)])
 
 
