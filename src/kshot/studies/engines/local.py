@@ -25,10 +25,10 @@ def environment(threads: int, gpu: int | None = None) -> dict[str, str]:
     return {**os.environ, **pinned} | ({"CUDA_VISIBLE_DEVICES": str(gpu)} if gpu is not None else {})
 
 
-def command(folder: CellFolder | Path, *, root: Path | str | None, version: str) -> list[str]:
-    """The command that works at a cell."""
+def command(folder: CellFolder | Path, *, root: Path | str | None, version: str | None = None) -> list[str]:
+    """The command that works at a cell; `version` is what it must find, or None if it cannot differ."""
     path = folder.path if isinstance(folder, CellFolder) else folder
-    words = [sys.executable, "-m", "kshot.studies", str(path), "--expect", version]
+    words = [sys.executable, "-m", "kshot.studies", str(path), *([] if version is None else ["--expect", version])]
     return words + ([] if root is None else ["--root", str(root)])
 
 
@@ -63,7 +63,7 @@ class Local(Engine):
         gpu = free[0] % self._gpus if self._gpus else None
         with open(job.folder.log_path, "ab") as log:
             process = subprocess.Popen(
-                command(job.folder, root=self.root, version=self.version),
+                command(job.folder, root=self.root),
                 env=environment(self.options.threads, gpu),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
