@@ -26,6 +26,7 @@ from kshot.learners.simpleshot import SimpleShot as SimpleShot
 from kshot.learners.supervised import Supervised as Supervised
 from kshot.learners.tadam import TADAM as TADAM
 from kshot.learners.tsa_maml import TSAMAML as TSAMAML
+from kshot.learners.unicorn_maml import UnicornMAML as UnicornMAML
 
 # every class above; not assigned by name, since type checkers, which read the rows, would take it for an empty list
 globals()["__all__"] = sorted(name for name, value in globals().items() if isinstance(value, type))

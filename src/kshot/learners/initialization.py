@@ -246,7 +246,7 @@ class InitializationLearner(Learner):
         return in_chunks(function, episodes, size, on_threads=on_threads)
 
     @property
-    def bound_ways(self) -> int:
+    def bound_ways(self) -> int | None:
         """N, the rows of the head."""
         return self.ways
 
