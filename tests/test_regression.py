@@ -20,14 +20,16 @@ from kshot.errors import ConfigError
 from kshot.evaluation.protocol import evaluate
 from kshot.evaluation.results import Evaluation, compare
 from kshot.experiments.regression import step_errors, task_fits
-from kshot.learners import InitializationLearner, learners
+from kshot.learners import InitializationLearner, UnicornMAML, learners
 from kshot.measures import SQUARED_ERROR
 from kshot.report.curves import learning_curves
 from kshot.runs.run import Run
 from kshot.training import train
 
 DATA = kshot.load("sinusoids")
-ADAPTS = sorted(name for name, cls in learners.items() if issubclass(cls, InitializationLearner))
+ADAPTS = sorted(
+    name for name, cls in learners.items() if issubclass(cls, InitializationLearner) and cls is not UnicornMAML
+)
 SHORT = {"shots": 10, "meta_batch": 25, "optimizer": "adam", "patience": 0, "schedule": "constant", "progress": False}
 SHORT |= {"tasks_per_epoch": 250, "max_epochs": 2, "validation_tasks": 20, "queries": 10}
 
@@ -99,6 +101,11 @@ def test_every_learner_that_adapts_weights_learns_sinusoids(name):
     train(learner, DATA, **SHORT | {"tasks_per_epoch": 500, "max_epochs": 1}, learning_rate=0.01)
     gain = compare(before, evaluate(learner, DATA.test, shots=10, tasks=200))
     assert gain.mean > 2 * gain.ci95
+
+
+def test_a_head_that_is_made_of_classes_is_refused():
+    with pytest.raises(ConfigError, match="UnicornMAML tells classes apart, and tasks of one way are regression"):
+        train(UnicornMAML(MLP((8, 8), in_channels=1, image_size=1)), DATA, **SHORT)
 
 
 def test_maml_beats_the_network_pretrained_on_all_tasks_and_the_untrained_one_after_five_steps():

@@ -101,6 +101,41 @@ def test_quadratics_are_distances_of_the_published_distribution():
     np.testing.assert_allclose(np.cross(seen[..., :3], points[..., :3]), 0, atol=1e-12)
 
 
+def test_curves_are_sine_waves_lines_and_parabolas():
+    curves, keys = FAMILIES["curves"], seeding.bits(0, np.arange(3000))
+    kind = curves.kind(keys)
+    assert stats.chisquare(np.bincount(kind, minlength=3)).pvalue > 1e-3
+    x = np.broadcast_to(np.linspace(-5, 5, 41)[:, None], (3000, 41, 1))
+    y = curves.values(keys, x)
+    for number, degree in ((1, 1), (2, 2)):
+        coefficients = np.polynomial.polynomial.polyfit(x[0, :, 0], y[kind == number].T, degree)
+        fitted = np.polynomial.polynomial.polyval(x[0, :, 0], coefficients)
+        np.testing.assert_allclose(fitted, y[kind == number], atol=1e-9)
+        if number == 1:
+            assert all(uniform_between(each, -3, 3) for each in coefficients)
+        else:
+            centre = -coefficients[1] / 2 / coefficients[2]
+            height = coefficients[0] - coefficients[2] * centre**2
+            assert uniform_between(np.abs(coefficients[2]), 0.02, 0.15)
+            assert 0.4 < (coefficients[2] < 0).mean() < 0.6
+            assert uniform_between(centre, -3, 3)
+            assert uniform_between(height, -3, 3)
+    waves = y[kind == 0]
+    assert np.abs(waves).max() <= 5
+    peaks = np.abs(waves).max(1)
+    assert stats.kstest(peaks, stats.uniform(0.1, 4.9).cdf).statistic < 0.06, "whose grid sees nearly every crest"
+
+
+def test_the_kinds_of_curves_are_the_domains_of_tasks():
+    maker = sampler("curves")
+    names = maker.domains(np.arange(50))
+    assert set(names) == {"sine wave", "line", "parabola"}
+    line = int(np.flatnonzero(names == "line")[0])
+    y = maker.values(np.asarray([line]), np.linspace(-5, 5, 3)[:, None])[0]
+    assert y[1] == pytest.approx((y[0] + y[2]) / 2)
+    assert set(sampler("sinusoids").domains(np.arange(5))) == {"all"}
+
+
 def test_the_true_function_goes_through_the_points_of_its_task():
     maker = sampler("sinusoids")
     episodes, points = maker.episodes(np.asarray([8])), np.linspace(-5, 5, 1001)[:, None]

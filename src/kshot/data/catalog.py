@@ -146,7 +146,7 @@ def source_named(dataset: str) -> type[Source]:
 
 
 def load(name: str, root: Path | str | None = None) -> AnyDataset:
-    """Open a dataset by name, memory-mapped, or a family of regression tasks: ``sinusoids``, ``quadratics``.
+    """Open a dataset by name, memory-mapped, or a family of regression tasks, such as ``sinusoids``.
 
     A dataset that needs no files, such as ``glyphs``, is prepared on the way, and so is a folder of the user's own
     images, ``folder:PATH``, at the first use and whenever its files have changed.

@@ -266,6 +266,10 @@ class EpisodeSampler:
             if all(len(of_domain) == count for of_domain in numbers):
                 return np.sort(np.concatenate(numbers))
 
+    def domains(self, numbers: IntArray) -> NDArray[np.str_] | None:
+        """The domain of the tasks with these numbers, (B,) names; None if a task may have classes of several."""
+        return np.asarray(self.split.domains)[self.rows(numbers).classes[:, 0]] if self.within_domain else None
+
     def episodes(self, numbers: IntArray, device: torch.device | str = "cpu") -> Episodes:
         """The tasks with these numbers, with images as the split stores them, on `device`."""
         return self.rows(numbers).gather(self.split, device)

@@ -1,4 +1,4 @@
-"""Regression tasks, drawn and not stored: sinusoids (Finn et al. 2017), quadratics (Wang et al. 2021), or your own.
+"""Regression tasks, drawn and not stored: sinusoids (Finn et al. 2017), quadratics (W21), curves, or your own.
 
 A family of functions takes the place of a dataset. Its "train", "val" and "test" tasks are different tasks of one
 distribution, and a task has one real-valued output in the place of N classes: its number of ways is 1.
@@ -45,12 +45,16 @@ class Family(ABC):
         d.
     bounds
         What the points lie between if d is 1, so that a picture can show the functions; None without bounds.
+    kinds
+        Names of the kinds of functions that the family mixes, which `kind` tells apart; they are the domains of its
+        tasks.
     """
 
     name: ClassVar[str]
     description: ClassVar[str]
     input_size: ClassVar[int]
     bounds: ClassVar[tuple[float, float] | None] = None
+    kinds: ClassVar[tuple[str, ...]] = ("all",)
 
     @abstractmethod
     def points(self, keys: Keys, numbers: IntArray) -> FloatArray:
@@ -63,6 +67,10 @@ class Family(ABC):
     def inputs(self, points: FloatArray) -> FloatArray:
         """The inputs of a network for points (B, P, d); the points themselves, unless a subclass says otherwise."""
         return points
+
+    def kind(self, keys: Keys) -> IntArray:
+        """The number of each task's kind, (B,); 0 for all tasks, unless a subclass has several `kinds`."""
+        return np.zeros(len(keys), np.int64)
 
 
 def uniform(bounds: tuple[float, float], keys: Keys, counters: ArrayLike) -> FloatArray:
@@ -138,7 +146,38 @@ class Quadratics(Family):
         return normal(keys[:, None], 1 + np.arange(self.input_size)), uniform(self.widths, keys, 0)
 
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (Sinusoids(), Quadratics())}
+class Curves(Family):
+    """A sine wave, a line or a parabola, each equally likely: Vuorio et al. (2019, MMAML), section 5.1, without noise.
+
+    y = a sin(w x + b) with a ~ U(0.1, 5), w ~ U(0.5, 2), b ~ U(0, 2 pi); y = a x + b with a, b ~ U(-3, 3); or
+    y = a (x - c)^2 + b with |a| ~ U(0.02, 0.15) of either sign and b, c ~ U(-3, 3); x ~ U(-5, 5).
+    """
+
+    name = "curves"
+    description = "regression: each task is a sine wave, a line or a parabola (Vuorio et al. 2019)"
+    input_size = 1
+    kinds = ("sine wave", "line", "parabola")
+    bounds = (-5.0, 5.0)
+
+    def points(self, keys: Keys, numbers: IntArray) -> FloatArray:
+        """Points (B, P, 1), uniform between the bounds."""
+        return uniform(self.bounds, keys[:, None, None], point_counters(numbers))
+
+    def values(self, keys: Keys, points: FloatArray) -> FloatArray:
+        """The curves (B, P) at points (B, P, 1)."""
+        x, kind = points[..., 0], self.kind(keys)[:, None]
+        first, second, third = (seeding.uniform(keys, counter)[:, None] for counter in (1, 2, 3))
+        wave = (0.1 + 4.9 * first) * np.sin((0.5 + 1.5 * second) * x + 2 * np.pi * third)
+        slope, height, centre = (6 * share - 3 for share in (first, second, third))
+        steepness = np.where(first < 0.5, -1, 1) * (0.02 + 0.13 * np.abs(2 * first - 1))
+        return np.select([kind == 0, kind == 1], [wave, slope * x + height], steepness * (x - centre) ** 2 + height)
+
+    def kind(self, keys: Keys) -> IntArray:
+        """Which of `kinds` each task is, (B,)."""
+        return (len(self.kinds) * seeding.uniform(keys, 0)).astype(np.int64)
+
+
+FAMILIES: dict[str, Family] = {family.name: family for family in (Sinusoids(), Quadratics(), Curves())}
 
 
 @dataclass(frozen=True, repr=False)

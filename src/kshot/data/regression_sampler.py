@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from kshot import seeding
 from kshot.data.episodes import Episodes, IntArray, TaskShape
@@ -65,6 +66,10 @@ class RegressionSampler:
             classes=torch.zeros(len(keys), 1, dtype=torch.int64, device=device),
             keys=seeding.bits(keys, 1 << 21),
         )
+
+    def domains(self, numbers: IntArray) -> NDArray[np.str_]:
+        """The kind of function of the tasks with these numbers, (B,) names."""
+        return np.asarray(self.split.family.kinds)[self.split.family.kind(self._keys(numbers))]
 
     def values(self, numbers: IntArray, points: FloatArray) -> FloatArray:
         """The true functions of the tasks with these numbers at points (P, d): (B, P)."""

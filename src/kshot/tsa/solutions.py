@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from kshot.data.augmentation import augmentation_for
-from kshot.data.dataset import Dataset
 from kshot.data.episodes import Episodes
+from kshot.data.tasks import AnyDataset
 from kshot.errors import CheckpointError
 from kshot.evaluation.task_loop import for_tasks
 from kshot.files import read_json, refusal, write_json
@@ -30,7 +30,9 @@ FloatArray = NDArray[np.float32]
 _LARGEST = 1 << 20  # bytes of progress.json
 
 
-def solve_tasks(learner: TSAMAML, data: Dataset, *, options: ResolvedOptions, folder: Path, count: int) -> FloatArray:
+def solve_tasks(
+    learner: TSAMAML, data: AnyDataset, *, options: ResolvedOptions, folder: Path, count: int
+) -> FloatArray:
     """Estimate the optima of the first `count` training tasks, as far as the files in `folder` lack them.
 
     Parameters
@@ -86,13 +88,14 @@ def solve_tasks(learner: TSAMAML, data: Dataset, *, options: ResolvedOptions, fo
     return file.read()
 
 
-def _origin(learner: TSAMAML, data: Dataset, options: ResolvedOptions) -> dict[str, Any]:
+def _origin(learner: TSAMAML, data: AnyDataset, options: ResolvedOptions) -> dict[str, Any]:
     """Everything that the task solutions depend on."""
     digest = hashlib.sha256()
     for weight in learner.network.parameters():
         digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
     names = ("ways", "shots", "queries", "within_domain", "train_on", "augment", "seed", "precision")
-    described = {name: learner.options[name] for name in ("assignment_steps", "inner_rate", "layers", "cluster_norms")}
+    solving = ("assignment_steps", "symmetrize", "shifts", "inner_rate", "layers", "cluster_norms", "cluster_head")
+    described = {name: learner.options[name] for name in solving}
     origin = {"dataset": data.name, "pretrained weights": digest.hexdigest()}
     return origin | described | {name: getattr(options, name) for name in names}
 
