@@ -29,6 +29,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "tadam": ("tadam", {"modulation_start": 0.1}),
     # every task descends twice, which takes its time
     "tsa-maml": ("tsa-maml", {"groups": 2, "assignment_steps": 2}),
+    "tsa-maml-offset": ("tsa-maml", {"groups": 2, "assignment_steps": 2, "symmetrize": "shifts", "sharing": "offset"}),
     "tsa-maml-one-group": ("tsa-maml", {"groups": 1, "assignment_steps": 2}),
 }
 

@@ -229,6 +229,7 @@ def shorter(words: list[str]) -> list[str]:
         "tsa usage": few_tasks,
         "tsa map": few_tasks,
         "tsa groups": few_tasks,
+        "tsa clusters": few_tasks,
     }.get(command, [])
 
 

@@ -13,7 +13,7 @@ from kshot.backbones import BatchNorm2d
 from kshot.backbones.registry import Backbone
 from kshot.data.episodes import Episodes
 from kshot.errors import ConfigError
-from kshot.learners import MAML, TSAMAML, learners
+from kshot.learners import MAML, TSAMAML, UnicornMAML, learners
 
 WAYS, SHOTS, QUERIES, SIDE = 3, 2, 4, 5
 OPTIONS = {"ways": WAYS, "groups": 3, "assignment_steps": 4, "inner_rate": 0.2, "inner_steps": 2}
@@ -72,6 +72,57 @@ def test_with_one_group_it_is_maml_step_for_step():
     torch.testing.assert_close(dict(actual), dict(expected), rtol=0, atol=0)
     unseen = tasks(3, seed=9)
     torch.testing.assert_close(pair[1].eval().scores(unseen), pair[0].eval().scores(unseen), rtol=0, atol=0)
+
+
+def test_with_offsets_of_zero_it_is_maml():
+    """Loss, scores and the gradient of the common part, whichever group a task is assigned to."""
+    learner, maml = build(sharing="offset"), build(MAML)
+    learner.load_pretrained(maml.state_dict())
+    anchors = learner.task_vectors(tasks(3, seed=1))
+    learner.assignment = "initial"
+    learner.centroids.data.copy_(anchors)
+    batch = tasks(6)
+    assert len(set(learner.assigned(batch).tolist())) > 1
+    losses = [each.accumulate_gradients(batch)["loss"] for each in (learner, maml)]
+    torch.testing.assert_close(*losses, rtol=1e-12, atol=0)
+    common = dict(learner.initializations.common.named_parameters())
+    for name, expected in maml.network.named_parameters():
+        torch.testing.assert_close(common[name].grad, expected.grad, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(learner.eval().scores(batch), maml.eval().scores(batch), rtol=1e-12, atol=1e-12)
+
+
+def test_offsets_start_around_the_mean_of_the_groups():
+    learner = build(groups=3, sharing="offset", offset_scale=0.5, cluster_norms=False)
+    centroids = torch.randn(3, learner.vector_size, dtype=torch.float64)
+    learner.start_groups(centroids)
+    torch.testing.assert_close(learner.group_vectors(), centroids)
+
+    def vector(part):
+        weights = dict(part.named_parameters())
+        return torch.cat([weights[name].flatten() for name in learner.clustered])
+
+    offsets = torch.stack([vector(part) for part in learner.initializations.offsets])
+    moved = vector(learner.initializations.common) - vector(learner.network)
+    torch.testing.assert_close(moved, centroids.mean(0))
+    torch.testing.assert_close(offsets.sum(0), torch.zeros_like(moved))
+
+
+def test_a_lost_group_keeps_its_offset_while_the_common_part_learns():
+    learner = build(groups=2, sharing="offset", assignment="initial")
+    far = torch.stack([torch.zeros(learner.vector_size), torch.full((learner.vector_size,), 100.0)]).double()
+    learner.start_groups(far)
+    learner.accumulate_gradients(tasks(4))
+    assert learner.usage.tolist() == [4, 0]
+    assert all(parameter.grad is None for parameter in learner.initializations.offsets[1].parameters())
+    assert all(parameter.grad is not None for parameter in learner.initializations.common.parameters())
+
+
+def test_the_head_of_unicorn_maml_becomes_that_of_every_class():
+    learner = build()
+    torch.manual_seed(1)
+    unicorn = UnicornMAML(SmoothBackbone()).double()
+    learner.load_pretrained(unicorn.state_dict())
+    torch.testing.assert_close(learner.network.head.weight, unicorn.network.head.weight.expand(WAYS, -1))
 
 
 def test_gradients_are_those_of_finite_differences():
@@ -184,6 +235,8 @@ def test_training_counts_the_tasks_of_each_group_and_evaluation_does_not():
 
 def test_the_vector_holds_the_weights_that_adapt():
     assert build(layers="head").clustered == ["head.weight", "head.bias"]
+    body = [name for name in build().clustered if not name.startswith("head.")]
+    assert build(cluster_head=False).clustered == build(symmetrize="shared-head").clustered == body
 
 
 @pytest.mark.parametrize(
@@ -192,6 +245,15 @@ def test_the_vector_holds_the_weights_that_adapt():
         ({"groups": 0}, "groups is 0"),
         ({"assignment_steps": 0}, "assignment_steps is 0"),
         ({"assignment": "nearest"}, "assignment is 'nearest'; choose one of: current, initial"),
+        ({"symmetrize": "all"}, "symmetrize is 'all'; choose one of: none, shifts, shared-head"),
+        ({"symmetrize": "shifts", "shifts": 6}, "shifts is 6, but labels of 5 ways have only 5 cyclic shifts"),
+        ({"symmetrize": "shifts", "shifts": 0}, "shifts is 0"),
+        ({"shifts": 3}, "shifts is 3, but symmetrize is 'none'"),
+        ({"symmetrize": "shifts", "ways": 1}, "tasks of one way are regression and have no labels; leave it out"),
+        ({"symmetrize": "shared-head", "layers": "head"}, "no weights are left whose distance could be taken"),
+        ({"sharing": "all"}, "sharing is 'all'; choose one of: none, offset"),
+        ({"sharing": "offset", "offset_scale": 0.0}, "offset_scale is 0.0"),
+        ({"sharing": "offset", "offset_decay": -1.0}, "offset_decay is -1.0"),
     ],
 )
 def test_options_without_sense_are_refused(options, message):

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.cluster import KMeans, MiniBatchKMeans
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from tsa_toys import TRAINING, domains_data, toy_tsa_maml
 
 import kshot.tsa.solutions
@@ -121,6 +122,46 @@ def test_an_interrupted_stage_goes_on_where_it_stopped(
     run_stages(tmp_path / "run", resume=True)
     assert sum(solved) == {"the pretraining": 20, "the task solutions": 4}.get(message.partition(":")[0], 0)
     torch.testing.assert_close(weights_of(tmp_path / "run"), weights_of(finished), rtol=0, atol=0)
+
+
+def test_interrupted_symmetrised_solutions_and_offsets_go_on_to_the_byte(
+    pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"symmetrize": "shifts", "shifts": 2, "sharing": "offset", "offset_decay": 0.1}
+
+    def run(folder: str, resume: bool = False) -> None:
+        stages, training = Stages(pretrained, solutions=SOLUTIONS), TrainingOptions.of(TRAINING)
+        learner = toy_tsa_maml(**options)
+        train_tsa_maml(learner, domains_data(), run=tmp_path / folder, stages=stages, training=training, resume=resume)
+
+    run("whole")
+    for place, name, calls in ((SolutionFile, "append", 1), (MAML, "accumulate_gradients", 4)):
+        with monkeypatch.context() as patch:
+            interrupt_after(patch, place, name, calls)
+            with pytest.raises(TrainingInterrupted):
+                run("half", resume=name != "append")
+    run("half", resume=True)
+    files = ["solutions/solutions.npy", "metrics.csv", "groups.csv"]
+    pairs = [[(tmp_path / folder / file).read_bytes() for folder in ("half", "whole")] for file in files]
+    assert all(half == whole for half, whole in pairs)
+    torch.testing.assert_close(weights_of(tmp_path / "half"), weights_of(tmp_path / "whole"), rtol=0, atol=0)
+
+
+def test_metrics_say_after_every_epoch_how_groups_and_domains_agree(finished: Path, tmp_path: Path) -> None:
+    assert "group_nmi" not in (finished / "metrics.csv").read_text(), "its tasks have classes of several domains"
+    run = tmp_path / "run"
+    run_stages(run, training={"within_domain": True, "validation_tasks": 12})
+    *_, row = csv.DictReader((run / "metrics.csv").open())
+    assert "group_nmi" not in (run / "pretraining" / "metrics.csv").read_text(), "MAML has no groups"
+    learner, split = toy_tsa_maml().eval(), domains_data().val
+    learner.load_state_dict(torch.load(run / "checkpoints" / "last.pt", weights_only=True)["learner"])
+    sampler = EpisodeSampler(split, TaskShape(3, 1, 2), seed=0, within_domain=True)
+    episodes = prepare_images(sampler.episodes(np.arange(12)), split.normalization)
+    groups = torch.cat(learner.by_chunk(learner.assigned, episodes)).numpy()
+    domains = [split.domains[first] for first in episodes.classes[:, 0]]
+    assert len(set(groups)) == 2
+    assert float(row["group_nmi"]) == pytest.approx(normalized_mutual_info_score(domains, groups), abs=1e-9)
+    assert float(row["group_ari"]) == pytest.approx(adjusted_rand_score(domains, groups), abs=1e-9)
 
 
 def test_a_kill_during_clustering_costs_the_clustering_alone(
@@ -304,7 +345,7 @@ def test_groups_that_lose_their_tasks_are_reported(tmp_path: Path, pretrained: P
     training = train_tsa_maml(learner, domains_data(), run=tmp_path, stages=stages, training=options)
     assert [group.lost for group in training.groups] == [False, True]
     assert training.groups[1].unused_for >= 6
-    assert "groups with no task for an epoch or longer, which have stopped learning: 1" in training.report()
+    assert "groups with no task for an epoch or longer, whose weights have stopped learning: 1" in training.report()
     assert "0: 100.0 %" in training.report()
 
 

@@ -14,6 +14,8 @@ import pytest
 import torch
 import yaml
 from scipy import stats
+from sklearn.cluster import KMeans
+from sklearn.metrics import normalized_mutual_info_score
 from tsa_toys import domains_data, toy_tsa_maml
 
 from kshot.backbones import Conv4
@@ -101,9 +103,11 @@ def test_usage_counts_the_groups_that_tasks_are_assigned_to() -> None:
         (d, str(g)) for d in ("bright", "dark") for g in range(3)
     ]
     sampler = EpisodeSampler(split, TaskShape(3, 2, 0), seed=4, within_domain=True)
+    seen: dict[str, list[int]] = {}
     for domain, numbers in tasks_of_domains(sampler, 20).items():
         episodes = prepare_images(sampler.episodes(numbers), split.normalization)
-        counts = Counter(torch.cat(learner.eval().by_chunk(learner.assigned, episodes)).tolist())
+        seen[domain] = torch.cat(learner.eval().by_chunk(learner.assigned, episodes)).tolist()
+        counts = Counter(seen[domain])
         for row in (row for row in rows if row["domain"] == domain):
             count = counts[int(row["group"])]
             assert float(row["frequency"]) == count / 20
@@ -111,6 +115,37 @@ def test_usage_counts_the_groups_that_tasks_are_assigned_to() -> None:
             assert (float(row["low95"]), float(row["high95"])) == pytest.approx((low, high))
     assert len({row["frequency"] for row in rows}) > 2, "the groups are not all used alike"
     assert "20 tasks of each domain of toy/test, seed 4" in findings.verdict
+    nmi = normalized_mutual_info_score(np.repeat(list(seen), 20), np.concatenate(list(seen.values())))
+    assert [float(row["nmi"]) for row in rows] == pytest.approx([nmi] * 6)
+    assert f"mutual information {nmi:.3f} (" in findings.verdict
+
+
+@pytest.mark.parametrize(("kind", "shifts"), [("shifts", 1), ("shifts", 2), ("shifts", 3), ("shared-head", 1)])
+def test_clusters_are_those_of_the_learners_own_solutions(kind: Any, shifts: int) -> None:
+    split = domains_data().test
+    options = {"shifts": shifts} if kind == "shifts" else {}
+    for steps, part, weights in (
+        (1, "all", {}),
+        (3, "body without norms", {"cluster_norms": False, "cluster_head": False}),
+    ):
+        if kind == "shared-head":
+            part = part.replace("all", "body")
+        learner = toy_tsa_maml(symmetrize=kind, assignment_steps=steps, **options, **weights)
+        findings = VIEWS["clusters"]({"x": learner}, split, **SMALL)
+        (row,) = [
+            row
+            for row in rows_of(findings)
+            if (row["symmetrize"], row["shifts"], row["steps"], row["part"]) == (kind, str(shifts), str(steps), part)
+        ]
+        sampler = EpisodeSampler(split, TaskShape(3, 2, 0), seed=4, within_domain=True)
+        numbers = np.concatenate(list(tasks_of_domains(sampler, 20).values()))
+        episodes = prepare_images(sampler.episodes(numbers), split.normalization)
+        vectors = torch.cat(learner.eval().by_chunk(learner.task_vectors, episodes)).numpy()
+        labels = KMeans(2, n_init=10, random_state=4).fit(vectors).labels_
+        expected = normalized_mutual_info_score(np.repeat(["bright", "dark"], 20), labels)
+        assert float(row["nmi"]) == pytest.approx(expected, abs=0.02)
+        assert int(row["passes"]) == (1 if steps == 1 else steps * shifts)
+    assert "x as published" in findings.verdict
 
 
 def test_accuracy_by_groups_is_that_of_evaluations() -> None:
@@ -160,11 +195,12 @@ def test_neighbours_and_projections_of_separate_clouds() -> None:
 def test_learners_without_groups_are_refused() -> None:
     split = domains_data().test
     maml, protonet = toy_tsa_maml().pretraining_learner(), ProtoNet(Conv4(4, in_channels=1, image_size=16))
-    for view, learner in (("usage", maml), ("map", maml), ("steps", protonet), ("groups", protonet)):
-        queries = {"queries": 3} if learner is protonet else {}
+    refused = (("usage", maml), ("map", maml), ("steps", protonet), ("groups", protonet), ("clusters", protonet))
+    for view, learner in refused:
+        queries = {"queries": 3} if learner is protonet and view != "clusters" else {}
         with pytest.raises(ConfigError, match=f"x is a {type(learner).__name__}"):
             VIEWS[view]({"x": learner}, split, **SMALL, **queries)
-    with pytest.raises(ConfigError, match="give runs of hsml, maml, mmaml, tsa-maml"):
+    with pytest.raises(ConfigError, match="give runs of hsml, maml, mmaml, tsa-maml, unicorn-maml"):
         VIEWS["steps"]({"x": protonet}, split, **SMALL, queries=3)
     with pytest.raises(ConfigError, match="method is 'umap'; choose one of: tsne, pca"):
         VIEWS["map"]({"x": toy_tsa_maml()}, split, method="umap", **SMALL)
@@ -193,7 +229,13 @@ def test_the_command_trains_and_draws_every_view(say: Any, tmp_path: Path) -> No
         "pretraining_epochs": 1,
         "solutions": 10,
     }
-    options = {"steps": ["--steps", 2, "--queries", 4], "usage": [], "groups": ["--queries", 4], "map": []}
+    options = {
+        "steps": ["--steps", 2, "--queries", 4],
+        "usage": [],
+        "groups": ["--queries", 4],
+        "map": [],
+        "clusters": [],
+    }
     for name, more in options.items():
         runs = [run] if name in ("usage", "map") else [f"{run}/pretraining", run]
         code, out, err = say("tsa", name, *runs, *VIEW, *more)
@@ -234,10 +276,10 @@ def test_a_recipe_of_stages_is_trained_in_stages(say: Any) -> None:
 def test_the_command_says_what_there_is(say: Any) -> None:
     code, out, _ = say("tsa")
     assert code == 0
-    assert all(f"\n  {name} " in out for name in ("train", "steps", "usage", "groups", "map"))
+    assert all(f"\n  {name} " in out for name in ("train", *VIEWS))
     code, _, err = say("tsa", "plot")
     assert code == 2
-    assert "kshot tsa has no command 'plot'; choose one of: train, steps, usage, groups, map" in err
+    assert "kshot tsa has no command 'plot'; choose one of: train, steps, usage, groups, map, clusters" in err
     assert "kshot tsa train trains tsa-maml; for mtl run kshot train" in say("tsa", "train", "--learner", "mtl")[2]
     assert (
         "nowhere is no folder of a TSA-MAML training: it has no stages.yaml"

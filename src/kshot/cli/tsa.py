@@ -17,6 +17,7 @@ from kshot.data.dataset import Dataset, SplitName
 from kshot.errors import CheckpointError, ConfigError
 from kshot.experiments.adaptation_curves import accuracy_by_groups, adaptation_steps
 from kshot.experiments.findings import Findings
+from kshot.experiments.solution_clusters import solution_clusters
 from kshot.experiments.task_domains import group_usage
 from kshot.experiments.task_maps import task_map
 from kshot.learners import TSAMAML, Learner
@@ -32,6 +33,7 @@ VIEWS: dict[str, Callable[..., Findings]] = {
     "usage": group_usage,
     "groups": accuracy_by_groups,
     "map": task_map,
+    "clusters": solution_clusters,
 }
 _HELP = """usage: kshot tsa train|{names} [options]
 
@@ -90,7 +92,7 @@ def _train(arguments: Sequence[str]) -> None:
         choices=["tsa-maml"],
     )
     given = options.parse(arguments, defaults)
-    data = datasets.load_images(names["data"], given.root)
+    data = datasets.load(names["data"], given.root)
     recipe = given.recipe or f"tsa-maml-{data.name}-{names['backbone']}"
     folder = given.run or Path("runs") / f"{recipe}-seed{given.seed}"
     stages = Stages(**{name: given[name] for name, *_ in parameters(Stages)})
@@ -104,7 +106,7 @@ def _resume(folder: Path, arguments: Sequence[str]) -> None:
     add_common(options)
     options.add_signature(TrainingOptions, "training")
     given = options.parse(arguments, config["training"])
-    data = datasets.load_images(config["data"]["name"], given.root)
+    data = datasets.load(config["data"]["name"], given.root)
     torch.manual_seed(given.seed)
     learner = _tsa_maml(build_learner(config))
     training = TrainingOptions(**training_arguments(given))

@@ -16,10 +16,11 @@ from kshot.data.dataset import Dataset, Split
 from kshot.data.episodes import Episodes, EpisodeSampler, IntArray, TaskShape
 from kshot.data.tasks import split_of
 from kshot.errors import ConfigError, check_positive
+from kshot.evaluation.agreement import agreement
 from kshot.evaluation.fit import check_images
 from kshot.evaluation.task_loop import for_tasks
 from kshot.experiments.findings import Findings
-from kshot.learners import TSAMAML, Learner
+from kshot.learners import MAML, TSAMAML, Learner
 
 Record = dict[str, float | int | str]  # one line of the table
 
@@ -57,7 +58,8 @@ def group_usage(
     Returns
     -------
     Findings
-        One line per learner, domain and group: the share of tasks with its 95% interval (Wilson).
+        One line per learner, domain and group: the share of tasks with its 95% interval (Wilson), and for the learner
+        the normalised mutual information and adjusted Rand index of groups and domains, with theirs (bootstrap).
 
     Raises
     ------
@@ -76,12 +78,15 @@ def group_usage(
         every = np.concatenate(list(numbers.values()))
         assigned = over_tasks(tsa_maml, sampler, every, tsa_maml.assigned, name if progress else None)
         chosen = assigned.reshape(len(numbers), tasks)
+        agreed = agreement(assigned, np.repeat(list(numbers), tasks))
         for domain, groups in zip(numbers, chosen):
             for group in range(tsa_maml.groups):
                 count = int((groups == group).sum())
                 low, high = binomtest(count, tasks).proportion_ci(method="wilson")
                 row: Record = {"run": name, "domain": domain, "group": group, "frequency": count / tasks}
                 row |= {"low95": float(low), "high95": float(high), "dataset": split.dataset, "split": split.name}
+                row |= {"nmi": agreed.nmi, "nmi_low95": agreed.nmi_interval[0], "nmi_high95": agreed.nmi_interval[1]}
+                row |= {"ari": agreed.ari, "ari_low95": agreed.ari_interval[0], "ari_high95": agreed.ari_interval[1]}
                 rows.append(row | {"ways": ways, "shots": shots, "tasks": tasks, "seed": seed})
     protocol = f"{ways}-way {shots}-shot, {tasks} tasks of each domain of {split.dataset}/{split.name}, seed {seed}"
     size = (max(4.5, 1.2 + 0.75 * len(rows) / len(numbers)) + 1, 1.8 + 0.45 * len(numbers))
@@ -105,7 +110,7 @@ def checked(name: str, learner: Learner, split: Split, ways: int) -> TSAMAML:
 
 
 def over_tasks(
-    learner: TSAMAML, sampler: EpisodeSampler, numbers: IntArray, function: Any, bar: str | None
+    learner: MAML, sampler: EpisodeSampler, numbers: IntArray, function: Any, bar: str | None
 ) -> NDArray[Any]:
     """What a function of prepared tasks returns for the tasks with these numbers, (M, ...)."""
 
@@ -129,7 +134,12 @@ def _usage_verdict(rows: Sequence[Record], protocol: str) -> str:
             favourites.append(
                 f"{domain} group {best['group']} in {100 * float(best['frequency']):.1f} % ({low:.1f} to {high:.1f})"
             )
-        parts.append(f"{name}: {', '.join(favourites)}")
+        row = next(row for row in rows if row["run"] == name)
+        measures = [
+            f"{text} {float(row[key]):.3f} ({float(row[f'{key}_low95']):.3f} to {float(row[f'{key}_high95']):.3f})"
+            for text, key in (("mutual information", "nmi"), ("adjusted Rand index", "ari"))
+        ]
+        parts.append(f"{name}: {', '.join(favourites)}; groups and domains: {', '.join(measures)}")
     return f"The group that each domain uses most: {'; '.join(parts)} ({protocol}; 95% intervals over tasks)."
 
 

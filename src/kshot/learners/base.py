@@ -68,6 +68,8 @@ class Learner(nn.Module):
         Names of parameters on which the objective does not depend, so that their gradient is zero.
     magnifies_rounding
         Whether the update magnifies what rounding leaves of a gradient that is zero, as inner steps of Adam do.
+    groups
+        How many groups the learner sorts tasks into, as `assigned` says; 1 for a learner without groups.
     """
 
     meta_batch: ClassVar[int] = 6
@@ -82,6 +84,7 @@ class Learner(nn.Module):
     learns_all_parameters: bool = True
     parameters_without_effect: ClassVar[tuple[str, ...]] = ()
     magnifies_rounding: bool = False
+    groups: int = 1
     options: Mapping[str, object]
 
     def training_scores(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
@@ -120,6 +123,10 @@ class Learner(nn.Module):
         Training calls it after each epoch, before validation and before the best weights are saved, in evaluation mode
         and without recording gradients (`kshot.learners.training_split.observe`).
         """
+
+    def assigned(self, episodes: Episodes) -> Tensor:
+        """The group (B,) of each task, int64 in 0..groups-1; see `groups`."""
+        return torch.zeros_like(episodes.classes[:, 0])
 
     def in_precision(self, network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         """What `network` gives for the images, computed in the learner's `precision`, as float32 or wider."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -13,16 +13,17 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from kshot.backbones.registry import Backbone
-from kshot.backbones.task_weights import shared_weights
 from kshot.data.episodes import Episodes
-from kshot.errors import check_choice, check_positive
+from kshot.errors import ConfigError, check_choice, check_not_negative, check_positive
 from kshot.learners.base import learners
-from kshot.learners.initialization import Classifier, as_vectors
+from kshot.learners.group_weights import CommonAndOffsets, SeparateWeights
+from kshot.learners.initialization import Gradients, as_vectors
 from kshot.learners.maml import MAML
+from kshot.learners.relabelling import cyclic_shifts, mean_losses_over_shifts, with_equal_rows
+from kshot.learners.task_chunks import chunk_size, in_chunks
 from kshot.solvers.descent import Weights, gradient_descent
 
 _counting = threading.Lock()  # tasks may choose their groups side by side
-_APART = 0.01  # of a weight's size: how far groups start from each other before k-means has placed them
 
 
 @learners.register("tsa-maml")
@@ -42,9 +43,12 @@ class TSAMAML(MAML):
     `kshot tsa train` finds theta* by MAML, and the first theta_1..theta_m by k-means; without it, all start close to
     random weights. With one group this is MAML.
 
+    Two options go beyond the paper. `symmetrize` takes out of theta_i* what depends on which class has which label, so
+    that groups are kinds of tasks and not of numberings. `sharing` keeps a part theta_0 that every task moves.
+
     The vector of a task or of an initialisation, (D,), holds the weights that adapt, less those that `cluster_norms`
-    leaves out, as differences from theta*. What is kept and not learnt, theta* among it, are parameters without a
-    gradient.
+    and `cluster_head` leave out, as differences from theta*. What is kept and not learnt, theta* among it, are
+    parameters without a gradient.
 
     Parameters
     ----------
@@ -55,8 +59,24 @@ class TSAMAML(MAML):
         them (Z21's release).
     assignment_steps
         Gradient steps from theta* to the estimated optimum, with `inner_rate`.
-    cluster_norms
-        Count scale and shift of BatchNorm among the weights whose distance is taken; the release does not.
+    symmetrize
+        What makes theta_i* the same for any numbering of the task's classes: "none" (Z21); "shifts" for the mean over
+        cyclic shifts of the labels, each of which is a descent; "shared-head" for one descent from theta* with equal
+        rows of the head, as in UnicornMAML, whose head is then left out. Tasks of regression have no labels to shift.
+    shifts
+        Of the labels, for "shifts": from 1, which changes nothing, to the number of ways; None for the number of ways.
+        With a single step all shifts together cost one pass.
+    cluster_norms, cluster_head
+        Count scale and shift of BatchNorm, or the head, among the weights whose distance is taken; the release leaves
+        out BatchNorm.
+    sharing
+        "none" for groups that learn apart from each other (Z21), or "offset" for theta_k = theta_0 + delta_k: every
+        task moves theta_0, and a group's tasks move its delta_k too. theta_0 starts at the mean of the groups.
+    offset_scale
+        How fast delta_k learns compared with theta_0: it is this times a parameter, which the outer optimiser moves as
+        it moves theta_0.
+    offset_decay
+        Adds half of this times |delta_k|^2, averaged over tasks, to the objective.
 
     Attributes
     ----------
@@ -77,7 +97,13 @@ class TSAMAML(MAML):
         groups: int = 5,
         assignment: Literal["current", "initial"] = "current",
         assignment_steps: int = 20,
+        symmetrize: Literal["none", "shifts", "shared-head"] = "none",
+        shifts: int | None = None,
         cluster_norms: bool = True,
+        cluster_head: bool = True,
+        sharing: Literal["none", "offset"] = "none",
+        offset_scale: float = 0.3,
+        offset_decay: float = 0.0,
         inner_rate: float = 0.05,
         inner_steps: int = 5,
         test_inner_steps: int = 10,
@@ -99,12 +125,27 @@ class TSAMAML(MAML):
         )
         check_positive(groups=groups)
         check_positive(assignment_steps=assignment_steps)
+        check_positive(offset_scale=offset_scale)
+        check_not_negative(offset_decay=offset_decay)
         check_choice("assignment", assignment, ("current", "initial"))
+        check_choice("symmetrize", symmetrize, ("none", "shifts", "shared-head"))
+        check_choice("sharing", sharing, ("none", "offset"))
+        _check_shifts(symmetrize, shifts, ways)
         self.groups, self.assignment, self.assignment_steps = groups, assignment, assignment_steps
+        self.symmetrize, self.shifts = symmetrize, ways if shifts is None else shifts
         self.learns_all_parameters = groups == 1  # a group that no task is assigned to gets no gradient
         norms = set() if cluster_norms else _batch_norm_weights(self.network)
-        self.clustered = [name for name in self.adapting if name not in norms]
-        self.initializations = nn.ModuleList([self.network, *(_neighbour(self.network) for _ in range(groups - 1))])
+        headless = not cluster_head or symmetrize == "shared-head"
+        self.clustered = [
+            name for name in self.adapting if name not in norms and not (headless and name.startswith("head."))
+        ]
+        if not self.clustered:
+            raise ConfigError("no weights are left whose distance could be taken; adapt, or cluster, more layers")
+        self.initializations: SeparateWeights | CommonAndOffsets
+        if sharing == "none":
+            self.initializations = SeparateWeights(self.network, groups)
+        else:
+            self.initializations = CommonAndOffsets(self.network, groups, scale=offset_scale, decay=offset_decay)
         self.network = copy.deepcopy(self.network).requires_grad_(False)  # theta*
         self.centroids = nn.Parameter(self.group_vectors(), requires_grad=False)
         for name in ("usage", "unused_for"):
@@ -123,13 +164,14 @@ class TSAMAML(MAML):
         maml.network.load_state_dict(self.network.state_dict())
         return maml
 
+    @torch.no_grad()
     def load_pretrained(self, weights: Mapping[str, Tensor]) -> None:
         """Make theta*, and the start of all groups, what a MAML learnt.
 
         Parameters
         ----------
         weights
-            The ``state_dict()`` of the MAML.
+            The ``state_dict()`` of the MAML; the one row of a UnicornMAML's head becomes that of every class.
 
         Raises
         ------
@@ -137,37 +179,53 @@ class TSAMAML(MAML):
             If names or shapes are those of another network.
         """
         network, rates = (_part(weights, prefix) for prefix in ("network.", "rates."))
-        for part in (self.network, *self.initializations):
-            part.load_state_dict(network)
+        for name in ("head.weight", "head.bias"):
+            if name in network and len(network[name]) == 1:
+                network[name] = network[name].expand(self.ways, *network[name].shape[1:])
+        self.network.load_state_dict(network)
         if rates and len(self.rates) > 0:
             self.rates.load_state_dict(rates)
-        self.centroids.data.zero_()
+        self.start_groups(torch.zeros_like(self.centroids))
 
     @torch.no_grad()
     def start_groups(self, centroids: Tensor) -> None:
         """Put the initialisations at theta* plus `centroids` (m, D); weights outside of the vector are theta*'s."""
         self.centroids.copy_(centroids)
-        common = dict(self.network.named_parameters())
-        sizes = [common[name].numel() for name in self.clustered]
-        for centroid, initialization in zip(self.centroids, self.initializations):
-            initialization.load_state_dict(self.network.state_dict())
-            weights = dict(initialization.named_parameters())
-            for name, part in zip(self.clustered, centroid.split(sizes)):
-                weights[name].add_(part.view_as(weights[name]))
+        self.initializations.place(self.network, self.clustered, self.centroids)
 
     @torch.no_grad()
     def group_vectors(self) -> Tensor:
         """The vectors (m, D) of the current initialisations."""
-        common = self._vectors(self.initial(1))
-        starts = [{name: value[None] for name, value in part.named_parameters()} for part in self.initializations]
-        return torch.cat([self._vectors(weights) for weights in starts]) - common
+        starts = [self.initializations.of_group(group) for group in range(self.groups)]
+        vectors = [self._vectors({name: weight[None] for name, weight in start.items()}) for start in starts]
+        return torch.cat(vectors) - self._vectors(self.initial(1))
 
     def task_vectors(self, episodes: Episodes) -> Tensor:
         """The vectors (B, D) of the tasks' estimated optima: `assignment_steps` of gradient descent from theta*."""
+        if self.symmetrize != "shifts" or self.assignment_steps == 1:  # then the mean gradient is that of one mean loss
+            return self._descent(episodes)
+        relabelled = cyclic_shifts(episodes, self.shifts)
+        size = chunk_size(self, relabelled, self.tasks_at_once, self.usual_tasks_at_once)
+        with in_chunks(self._descent, relabelled, size) as parts:
+            vectors = torch.cat([part for _, part in parts])
+        return vectors.unflatten(0, (episodes.tasks, self.shifts)).mean(1)
+
+    def _descent(self, episodes: Episodes) -> Tensor:
+        """The vectors (B, D) of where gradient descent leads from theta*."""
         start = self.initial(episodes.tasks)
+        if self.symmetrize == "shared-head":
+            start = with_equal_rows(start)
+        in_one_pass = self.symmetrize == "shifts" and self.assignment_steps == 1
+
+        def losses(weights: Weights, step: int) -> Tensor:
+            if not in_one_pass:
+                return self.support_losses(episodes, start | weights)
+            scores = self.outputs(start | weights, episodes.support)
+            return mean_losses_over_shifts(scores, episodes.support_labels, self.shifts)
+
         with torch.enable_grad():
             moved = gradient_descent(
-                lambda weights, step: self.support_losses(episodes, start | weights),
+                losses,
                 {name: start[name].detach().requires_grad_() for name in self.adapting},
                 rates=self.inner_rate,
                 steps=self.assignment_steps,
@@ -178,7 +236,7 @@ class TSAMAML(MAML):
     def assigned(self, episodes: Episodes) -> Tensor:
         """The group (B,) of each task, 0..m-1: whose initialisation is nearest to the task's estimated optimum."""
         if self.groups == 1:
-            return torch.zeros_like(episodes.classes[:, 0])
+            return super().assigned(episodes)
         anchors = self.group_vectors() if self.assignment == "current" else self.centroids.detach()
         # a product of matrices would lose the small differences between large vectors
         exactly = "donot_use_mm_for_euclid_dist"
@@ -192,21 +250,54 @@ class TSAMAML(MAML):
             self.unused_for.copy_(torch.where(self.usage > before, 0, self.unused_for + episodes.tasks))
         return measured
 
+    def task_objective(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
+        """The loss of the query images, with the penalty of `offset_decay`, and their accuracy."""
+        chosen = self._chosen(episodes)
+        weights = self.adapted(episodes, self.inner_steps, self._starts(chosen))
+        loss, correct = self.query_objective(weights, episodes)
+        penalty = self.initializations.penalty(chosen)
+        return (loss if penalty is None else loss + penalty), correct
+
+    def gradients(self, episodes: Episodes) -> tuple[Tensor, Gradients]:
+        """As those of MAML, with the penalty of `offset_decay`."""
+        return self.gradients_of(*self.task_objective(episodes))
+
     def start(self, episodes: Episodes) -> Weights:
         """The initialisation of each task's group, (B, ...) for each name; training counts the groups' tasks."""
+        return self._starts(self._chosen(episodes))
+
+    def _chosen(self, episodes: Episodes) -> list[int]:
         chosen = self.assigned(episodes)
         if self.training:
             with _counting:
                 self.usage += nn.functional.one_hot(chosen, self.groups).sum(0)
-        places = chosen.tolist()
-        if len(set(places)) == 1:  # needs no copies, and keeps the memory format of the weights
-            return shared_weights(self.initializations[places[0]], len(places))
-        starts = [dict(part.named_parameters()) for part in self.initializations]
-        # stacked from the groups at hand alone: a gradient of zero, unlike none, would still move an optimiser's state
-        return {name: torch.stack([starts[place][name] for place in places]) for name in starts[0]}
+        return chosen.tolist()
+
+    def _starts(self, chosen: Sequence[int]) -> Weights:
+        # made of the groups at hand alone: a gradient of zero, unlike none, would still move an optimiser's state
+        starts = {group: self.initializations.of_group(group) for group in sorted(set(chosen))}
+        if len(starts) == 1:  # needs no copies, and keeps the memory format of the weights
+            return {name: weight.expand(len(chosen), *weight.shape) for name, weight in starts[chosen[0]].items()}
+        return {name: torch.stack([starts[group][name] for group in chosen]) for name in starts[chosen[0]]}
 
     def _vectors(self, weights: Weights) -> Tensor:
         return as_vectors(weights[name] for name in self.clustered)
+
+
+def _check_shifts(symmetrize: str, shifts: int | None, ways: int) -> None:
+    if symmetrize != "none" and ways == 1:
+        raise ConfigError(
+            f"symmetrize is {symmetrize!r}, but tasks of one way are regression and have no labels; leave it out"
+        )
+    if shifts is None:
+        return
+    check_positive(shifts=shifts)
+    if symmetrize != "shifts":
+        raise ConfigError(
+            f"shifts is {shifts}, but symmetrize is {symmetrize!r}; write symmetrize='shifts' or no shifts"
+        )
+    if shifts > ways:
+        raise ConfigError(f"shifts is {shifts}, but labels of {ways} ways have only {ways} cyclic shifts; choose fewer")
 
 
 def _part(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -220,12 +311,3 @@ def _batch_norm_weights(network: nn.Module) -> set[str]:
         if isinstance(module, _BatchNorm)
         for name, _ in module.named_parameters(recurse=False)
     }
-
-
-@torch.no_grad()
-def _neighbour(network: Classifier) -> Classifier:
-    """A copy, each weight a little off at random: initialisations in one place would all be nearest, or none."""
-    other = copy.deepcopy(network)
-    for weight in other.parameters():
-        weight.add_(_APART * weight.square().mean().sqrt() * torch.randn_like(weight))
-    return other

@@ -89,7 +89,7 @@ def _out_of_range(name: str, column: NDArray[np.float64]) -> str:
     if name.startswith("validation_") and np.isnan(column).all():  # nothing was held out
         return ""
     most = 1 + _SLACK if name in ("accuracy", "validation_accuracy") else np.inf
-    least = -np.inf if name == "loss" else 0.0
+    least = {"loss": -np.inf, "group_ari": -1.0}.get(name, 0.0)
     unmeasured = np.isnan(column) & (name == "validation_ci95")  # of one value there is no interval
     inside = np.isfinite(column) & (column >= least) & (column <= most) | unmeasured
     return "" if inside.all() else f"{name} is {column[~inside][0]} in epoch {np.flatnonzero(~inside)[0] + 1}"

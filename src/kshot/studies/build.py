@@ -48,7 +48,7 @@ def train_cell(cell: Cell, folder: Path, *, root: Path | str | None) -> Run:
     learner = build_learner(cell.options, data, seed=cell.seed)
     if isinstance(learner, TSAMAML):
         stages = Stages(**cell.options["stages"])
-        train_tsa_maml(learner, data, run=folder, stages=stages, training=options, resume=True)  # type: ignore[arg-type]
+        train_tsa_maml(learner, data, run=folder, stages=stages, training=options, resume=True)
     else:
         train(learner, data, run=folder, resume=True, **options.plain())
     return Run(folder, root=root)

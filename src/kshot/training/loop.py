@@ -107,7 +107,7 @@ def train(
                     stopped = "time_limit"
                     state.save()
                     break
-                loggers.log(state.end_epoch(score, tasks.images_per_task))
+                loggers.log(state.end_epoch(score, tasks.images_per_task, validation.agreement()))
             if state.counters.best_epoch == 0:  # time ran out in the first epoch
                 score = score or _validate(state, split, validation, halts, bar)
                 state.keep_best(score)

@@ -195,8 +195,8 @@ class TrainingState:
             content = {"config": self.config, "learner": self._best_weights, **best, "ci95": self.counters.best_ci95}
             checkpoints.save(self.folder.best, content)
 
-    def end_epoch(self, score: Score, images_per_task: int) -> dict[str, Any]:
-        """Close an epoch with its validation score, and save; returns its row of the history."""
+    def end_epoch(self, score: Score, images_per_task: int, agreement: Mapping[str, float]) -> dict[str, Any]:
+        """Close an epoch with its validation score and groups, and save; returns its row of the history."""
         counters, tasks = self.counters, self.options.steps_per_epoch * self.options.meta_batch
         counters.epoch += 1
         row = {
@@ -206,6 +206,7 @@ class TrainingState:
             **({"accuracy": counters.accuracy / counters.step} if self.measure is ACCURACY else {}),
             f"validation_{self.measure.name}": self.measure.sign * score.mean,
             "validation_ci95": score.ci95,
+            **agreement,
             "learning_rate": float(self.optimizer.param_groups[0]["lr"]),
             "seconds": counters.epoch_seconds,
             "validation_seconds": self.seconds_of_epoch - counters.epoch_seconds,

@@ -11,12 +11,14 @@ from torch import Tensor
 
 from kshot.data.tasks import AnySplit, task_sampler
 from kshot.errors import DataError
+from kshot.evaluation.agreement import group_agreement
 from kshot.evaluation.protocol import evaluate, shared_features
 from kshot.learners.base import Learner
 from kshot.training.distributed import Processes
 from kshot.training.options import ResolvedOptions
 
 _FEWEST_TASKS = 2  # an interval needs two
+_GROUPED_TASKS = 100  # whose groups are compared with their domains, unless there are fewer
 _GROWTH = 4  # of the number of tasks, as long as time is left
 
 
@@ -78,6 +80,23 @@ class Validation:
     def score_within(self, seconds: float) -> Score:
         """The score on as many of the tasks as fit into so many seconds, and on two at least."""
         return self._from_first(lambda split: self._measure_within(split, seconds))
+
+    def agreement(self) -> dict[str, float]:
+        """How well the learner's groups agree with the domains of validation tasks; empty if it has no groups."""
+        agreed = None
+        if self._split is not None and self._processes.is_first:
+            options = self._options
+            agreed = group_agreement(
+                self._learner,
+                self._split,
+                options.validation_shape,
+                tasks=min(options.validation_tasks, _GROUPED_TASKS),
+                seed=options.seed,
+                within_domain=options.within_domain,
+                precision=options.precision,
+            )
+        nmi, ari = self._processes.from_first((math.nan, math.nan) if agreed is None else (agreed.nmi, agreed.ari))
+        return {} if math.isnan(nmi) else {"group_nmi": nmi, "group_ari": ari}
 
     def _from_first(self, measure: Callable[[AnySplit], Score]) -> Score:
         score = Score(math.nan, math.nan, self._options.validation_tasks)

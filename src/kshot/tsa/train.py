@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from kshot.data.dataset import Dataset
+from kshot.data.tasks import AnyDataset
 from kshot.errors import CheckpointError, ConfigError
 from kshot.files import write_csv
 from kshot.learners import TSAMAML, InitializationLearner, learners
@@ -41,7 +41,7 @@ class Group:
     unused_for
         Training tasks of the steps since the last step with a task of the group.
     lost
-        Whether the group had no task for an epoch or longer: its initialisation has stopped learning.
+        Whether the group had no task for an epoch or longer: its initialisation, or its offset, has stopped learning.
     """
 
     group: int
@@ -73,13 +73,14 @@ class GroupTraining:
         lost = [str(group.group) for group in self.groups if group.lost]
         text = f"training tasks of each group: {shares}"
         if lost:
-            text += f"\ngroups with no task for an epoch or longer, which have stopped learning: {', '.join(lost)}"
+            what = "groups with no task for an epoch or longer, whose weights have stopped learning"
+            text += f"\n{what}: {', '.join(lost)}"
         return text
 
 
 def train_tsa_maml(
     learner: TSAMAML,
-    data: Dataset,
+    data: AnyDataset,
     *,
     run: Path | str,
     stages: Stages | None = None,
@@ -96,7 +97,7 @@ def train_tsa_maml(
     learner
         Its weights are where the pretraining starts.
     data
-        Dataset with the classes to train and to validate on.
+        Dataset with the classes to train and to validate on, or a family of functions.
     run
         Folder of all stages.
     stages
@@ -174,7 +175,7 @@ def _naming_stage(stage: str, folder: StageFolder) -> Iterator[None]:
 
 
 def _pretrain(
-    learner: TSAMAML, data: Dataset, folder: StageFolder, stages: Stages, options: TrainingOptions, resume: bool
+    learner: TSAMAML, data: AnyDataset, folder: StageFolder, stages: Stages, options: TrainingOptions, resume: bool
 ) -> None:
     """Give the learner its theta*: from a run that was named, or from one that is trained here."""
     if stages.pretrained is not None:
@@ -199,7 +200,8 @@ def load_pretrained(learner: TSAMAML, run: Path) -> None:
     if not issubclass(learners[name], InitializationLearner):
         raise CheckpointError(f"{run} was trained by {name}, which learns no initialisation; name a run of maml")
     pairs = {f"backbone.{key}": (value, here["backbone"].get(key)) for key, value in saved["backbone"].items()}
-    pairs["learner.ways"] = (saved["learner"]["ways"], here["learner"]["ways"])
+    if "ways" in saved["learner"]:  # a head for any number of classes fits this one
+        pairs["learner.ways"] = (saved["learner"]["ways"], here["learner"]["ways"])
     differing = [
         f"{key} is {first!r} there and {second!r} here" for key, (first, second) in pairs.items() if first != second
     ]

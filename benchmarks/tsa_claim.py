@@ -1,0 +1,201 @@
+"""TSA-MAML's claim on tasks of several domains: every form of it against MAML, after the same theta* and as many tasks.
+
+    python benchmarks/tsa_claim.py --data groups --folder runs/tsa-claim --seed 0
+
+trains theta* (first-order MAML), then each arm from it on the same tasks, measures all arms on the same test tasks and
+writes ``results-seed0.csv``: accuracy of each arm and domain, and paired differences to MAML and to the control of one
+group. Everything is resumable: the same command goes on where it was stopped, and a larger --epochs trains longer.
+
+Arms: maml; published (three groups, Algorithm 1); symmetrized (mean over label shifts, nearest initial group); offset
+(symmetrized, with a common part and an offset per group); offset-one-group (its control); oracle and oracle-offset (the
+true domains in the place of groups, all starting at theta*).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import kshot
+from kshot.data.dataset import Dataset
+from kshot.data.episodes import Episodes, EpisodeSampler, TaskShape
+from kshot.evaluation.protocol import evaluate
+from kshot.intervals import mean_interval
+from kshot.learners import MAML, TSAMAML, learners
+from kshot.runs import checkpoints
+from kshot.training import TrainingOptions, train
+from kshot.tsa import Stages, train_tsa_maml
+
+SHAPE = {"ways": 5, "shots": 5}
+STEPS = {"inner_rate": 0.05, "inner_steps": 3, "test_inner_steps": 5, "first_order": True}
+SYMMETRIZED = {"symmetrize": "shifts", "assignment": "initial", "assignment_steps": 1, "cluster_head": False}
+SYMMETRIZED |= {"cluster_norms": False}
+ARMS: dict[str, dict[str, Any]] = {
+    "maml": {},
+    "offset": {"groups": 3, "sharing": "offset", **SYMMETRIZED},
+    "offset-one-group": {"groups": 1, "sharing": "offset", **SYMMETRIZED},
+    "oracle-offset": {"groups": 3, "sharing": "offset"},
+    "symmetrized": {"groups": 3, **SYMMETRIZED},
+    "published": {"groups": 3, "assignment": "current", "cluster_norms": False},
+    "oracle": {"groups": 3},
+}
+SOLUTIONS = 150
+
+
+@learners.register("oracle-of-domains")
+class OracleOfDomains(TSAMAML):
+    """TSA-MAML whose groups are the domains; `domains` holds the group of each class for training and for the rest."""
+
+    domains: dict[bool, Tensor]
+
+    def assigned(self, episodes: Episodes) -> Tensor:
+        """The domain (B,) of each task."""
+        return self.domains[self.training][episodes.classes[:, 0]]
+
+
+def domains_of(split: kshot.Split) -> Tensor:
+    """The number of each class's domain, (classes,)."""
+    return torch.from_numpy(np.unique(split.domains, return_inverse=True)[1])
+
+
+def backbone(data: Dataset) -> kshot.Conv4:
+    channels, side, _ = data.train.image_shape
+    return kshot.Conv4(32, in_channels=channels, image_size=side, pooling="flatten")
+
+
+def training(given: argparse.Namespace, *, seed: int, epochs: int, tasks: int) -> TrainingOptions:
+    return TrainingOptions(
+        **SHAPE, queries=10, validation_queries=15, meta_batch=4, tasks_per_epoch=tasks, max_epochs=epochs,
+        validation_tasks=given.validation_tasks, learning_rate=1e-3, clip_gradient_value=10.0, schedule="constant",
+        patience=0, augment=False, seed=seed, progress=False,
+    )  # fmt: skip
+
+
+def theta_star(data: Dataset, given: argparse.Namespace) -> Path:
+    """The run of theta*."""
+    if given.theta is not None:
+        return given.theta
+    folder = given.folder / f"seed{given.seed}" / "theta"
+    options = training(given, seed=given.seed, epochs=given.theta_epochs, tasks=600)
+    torch.manual_seed(given.seed)
+    train(MAML(backbone(data), ways=5, **STEPS), data, run=folder, resume=folder.exists(), **options.plain())
+    return folder
+
+
+def arm_learner(name: str, data: Dataset, theta: Path, given: argparse.Namespace) -> MAML:
+    """The trained learner of an arm, with the weights of its last epoch."""
+    folder, options = given.folder / f"seed{given.seed}" / name, ARMS[name]
+    if name == "published":
+        options = options | {"assignment_steps": given.published_steps}
+    chosen = training(given, seed=1000 + given.seed, epochs=given.epochs, tasks=given.tasks_per_epoch)
+    weights = checkpoints.load(kshot.Run(theta).best)["learner"]
+    torch.manual_seed(given.seed)
+    kind = MAML if name == "maml" else OracleOfDomains if name.startswith("oracle") else TSAMAML
+    learner = kind(backbone(data), **STEPS, **options)
+    if isinstance(learner, OracleOfDomains):
+        learner.domains = {True: domains_of(data.train), False: domains_of(data.val)}
+    if kind is TSAMAML:
+        stages = Stages(pretrained=theta, solutions=SOLUTIONS)
+        resume = (folder / "stages.yaml").exists()
+        train_tsa_maml(learner, data, run=folder, stages=stages, training=chosen, resume=resume)
+    else:
+        learner.load_pretrained(weights) if isinstance(learner, TSAMAML) else learner.load_state_dict(weights)
+        train(learner, data, run=folder, resume=folder.exists(), **chosen.plain())
+    # of the last epoch, not of the best: every arm has learnt from as many tasks
+    learner.load_state_dict(checkpoints.load(kshot.Run(folder).last)["learner"])
+    return learner.eval()
+
+
+def measure(learner: MAML, data: Dataset, given: argparse.Namespace) -> np.ndarray:
+    """The accuracies of the test tasks, (tasks,)."""
+    if isinstance(learner, OracleOfDomains):
+        learner.domains = {True: learner.domains[True], False: domains_of(data.test)}
+    return evaluate(learner, data.test, **SHAPE, queries=15, tasks=given.tasks, seed=0).accuracies
+
+
+def found_groups(learner: MAML, data: Dataset, given: argparse.Namespace) -> dict[str, float]:
+    """Agreement of groups and domains on the test tasks; empty without groups that are found."""
+    from kshot.evaluation.agreement import group_agreement
+
+    if learner.groups == 1 or isinstance(learner, OracleOfDomains):
+        return {}
+    agreed = group_agreement(learner, data.test, TaskShape(5, 5, 15), tasks=min(150, given.tasks), seed=0)
+    return {} if agreed is None else {"nmi": agreed.nmi, "ari": agreed.ari}
+
+
+def rows_of(results: dict[str, np.ndarray], agreed: dict[str, Any], data: Dataset, given: argparse.Namespace) -> list:
+    """Accuracy of each arm and domain, and of the mean over domains, with paired differences; in percent."""
+    sampler = EpisodeSampler(data.test, TaskShape(5, 5, 15), seed=0)
+    classes = sampler.rows(np.arange(given.tasks)).classes[:, 0]
+    domains = np.asarray(data.test.domains)[classes]
+    rows = []
+    for name, domain in itertools.product(results, [*sorted(set(domains)), "mean"]):
+        row: dict[str, Any] = {"seed": given.seed, "arm": name, "domain": domain}
+        row |= {"tasks_of_theta": 600 * given.theta_epochs, "tasks": given.epochs * given.tasks_per_epoch}
+        pairs = {"accuracy": results[name]}
+        pairs |= {
+            f"minus_{other}": results[name] - results[other]
+            for other in ("maml", "offset-one-group")
+            if other in results
+        }
+        for column, values in pairs.items():
+            mean, half = over_domains(100 * values, domains, domain)
+            row |= {column: round(mean, 4), f"{column}_ci95": round(half, 4)}
+        chosen = len(domains) if domain == "mean" else int((domains == domain).sum())
+        rows.append(row | {"test_tasks": chosen, "nmi": "", "ari": ""} | agreed.get(name, {}))
+    return rows
+
+
+def over_domains(values: np.ndarray, domains: np.ndarray, domain: str) -> tuple[float, float]:
+    """Mean and half-width of the 95% interval over tasks of a domain, or of the mean of the domains' means."""
+    if domain != "mean":
+        return tuple(mean_interval(values[domains == domain]))
+    each = [mean_interval(values[domains == name]) for name in sorted(set(domains))]
+    return float(np.mean([one.mean for one in each])), float(np.sqrt(np.sum([one.ci95**2 for one in each])) / len(each))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="groups")
+    parser.add_argument("--folder", type=Path, default=Path("runs/tsa-claim"))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--theta", type=Path, help="a run of first-order MAML that is trained already")
+    parser.add_argument("--published-steps", type=int, default=20, help="of the published assignment (Z21: 20)")
+    parser.add_argument("--theta-epochs", type=int, default=5, help="of 600 tasks each")
+    parser.add_argument("--epochs", type=int, default=2, help="of each arm")
+    parser.add_argument("--tasks-per-epoch", type=int, default=400)
+    parser.add_argument("--validation-tasks", type=int, default=24)
+    parser.add_argument("--tasks", type=int, default=450, help="of the test")
+    parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(ARMS))
+    given = parser.parse_args()
+    data = kshot.load(given.data)
+    theta = theta_star(data, given)
+    results: dict[str, np.ndarray] = {}
+    agreed: dict[str, Any] = {}
+    for name in given.arms:
+        learner = arm_learner(name, data, theta, given)
+        saved = (
+            given.folder / f"seed{given.seed}" / name / f"test-{given.epochs}x{given.tasks_per_epoch}-{given.tasks}.npz"
+        )
+        if not saved.exists():
+            np.savez(saved, accuracies=measure(learner, data, given), **found_groups(learner, data, given))
+        content = np.load(saved)
+        results[name] = content["accuracies"]
+        agreed[name] = {key: round(float(content[key]), 4) for key in ("nmi", "ari") if key in content}
+        rows = rows_of(results, agreed, data, given)
+        with (given.folder / f"results-seed{given.seed}.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
+            writer.writeheader()
+            writer.writerows(rows)
+        print(name, *(row for row in rows if row["arm"] == name and row["domain"] == "mean"), flush=True)
+
+
+if __name__ == "__main__":
+    main()
