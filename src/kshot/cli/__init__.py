@@ -13,6 +13,7 @@ from kshot.errors import NO_MEMORY, ConfigError, KshotError
 
 COMMANDS = {
     "demo": "train three learners on glyphs, compare them on unseen scripts (about two minutes on two cores)",
+    "photos": "learn six drawn signs from five pictures each, and recognise new ones (half a minute)",
     "data": "list, prepare, verify and show datasets",
     "recipes": "list the recipes with their published values, or print one",
     "train": "train a learner, from a recipe or from options",

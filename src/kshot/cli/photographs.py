@@ -91,10 +91,15 @@ def answer(classifier: FewShotClassifier, recognised: Recognised, out: Path, *, 
         print(f"\n{_answers(predictions)}\n")
         print(trust(classifier.estimate()))
     predictions.save(out / "predictions.csv")
+    print(f"wrote {out / 'predictions.csv'} and {picture_of(predictions, out)}")
+
+
+def picture_of(predictions: Predictions, out: Path) -> Path:
+    """Write predictions.png, the first photographs with what was said of them; returns its path."""
     picture = pictures.predictions_picture(
         list(predictions.images), _captions(predictions), title="What was recognised"
     )
-    print(f"wrote {out / 'predictions.csv'} and {pictures.save(picture, out / 'predictions.png')}")
+    return pictures.save(picture, out / "predictions.png")
 
 
 def trust(estimate: Estimate | None) -> str:

@@ -1,0 +1,50 @@
+"""`kshot photos`: the way from a few pictures to a classifier, on pictures that need no download."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from kshot.cli.options import Options
+from kshot.cli.photographs import notes, picture_of, trust
+from kshot.photos import samples
+from kshot.photos.classifier import FewShotClassifier
+from kshot.photos.network import pretrained
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Draw pictures, learn from some, recognise the others, keep the classifier."""
+    options = Options(
+        "kshot photos",
+        "Draw six signs on cards, as if photographed, five pictures of each to learn from and ten to recognise; fit a\n"
+        "classifier, say how far to trust it, and see how right it is. Takes half a minute and downloads nothing.\n"
+        "Needs pip install 'kshot[photos]'. The pictures are made, and no photographs.",
+        ["kshot photos", "kshot photos --out somewhere --examples 1"],
+    )
+    options.add("--out", Path, Path("photos"), "folder for the pictures, signs.kshot and predictions")
+    options.add("--examples", int, 5, "pictures of each sign to learn from")
+    options.add("--seed", int, 0, "names the pictures")
+    given = options.parse(arguments)
+    started = time.perf_counter()
+    network = pretrained("efficientnet-lite0")
+    print(f"1/3  drawing {len(samples.SIGNS)} signs: {', '.join(samples.SIGNS)}")
+    examples, new = samples.draw(given.out, examples=given.examples, seed=given.seed)
+    print(f"2/3  learning from {given.examples} of each, by features of {network.trained_on}")
+    with notes():
+        classifier = FewShotClassifier(seed=given.seed).fit(examples, progress=True)
+    print(f"     {trust(classifier.estimate())}".replace("\n", "\n     "))
+    print("3/3  recognising the new pictures")
+    result = classifier.evaluate(new)
+    print(f"     accuracy {result}")
+    for mistake in result.mistakes[:3]:
+        print(f"     {mistake}")
+    recognised = classifier.recognise(new)
+    predictions = classifier.calibrated(recognised)
+    predictions.save(given.out / "predictions.csv")
+    print(f"\npicture  {picture_of(predictions, given.out)}")
+    print(f"kept     {classifier.save(given.out / 'signs.kshot', thumbnails=True)}")
+    print(f"time     {time.perf_counter() - started:.0f} s")
+    print(
+        f"next     kshot classify my_examples/ new_photos/, or kshot classifier predict {given.out}/signs.kshot PHOTO"
+    )
