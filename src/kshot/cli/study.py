@@ -88,7 +88,7 @@ def _plan(arguments: Sequence[str]) -> None:
         ["kshot study plan w21-table3", "kshot study plan z21-table3 --simulate true --workers 64"],
     )
     options.add("--cells", str | None, None, "a pattern of cells' names, such as maml-*; null for all")
-    options.add("--trial-seconds", float, 4.0, "how long each trial trains, about; 0 for no trials and no costs")
+    options.add("--trial-seconds", float, 4.0, "how long each trial trains, about; 0 for no trials but those of before")
     options.add("--threads", int, 1, "threads of each cell")
     options.add("--simulate", bool, False, "say what a schedule on the workers would take")
     options.add("--workers", int, 1, "for the simulation: cells at once")

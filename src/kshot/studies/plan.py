@@ -140,7 +140,7 @@ def make_plan(
     budget
         What a cell may cost.
     trial_seconds
-        How long each trial trains, about; 0 for none.
+        How long each trial trains, about; 0 for no other trials than those of before.
     threads
         Of each cell.
     say
@@ -149,9 +149,7 @@ def make_plan(
     missing = missing_data(cells, root)
     planned = []
     for cell in cells:
-        trial = None
-        if trial_seconds > 0:
-            trial = _tried(cell, folder, root=root, seconds=trial_seconds, threads=threads, say=say)
+        trial = _tried(cell, folder, root=root, seconds=trial_seconds, threads=threads, say=say)
         planned.append(_planned(cell, trial, budget, missing))
     return Plan(name, planned, missing)
 
@@ -194,8 +192,8 @@ def _planned(cell: Cell, trial: Trial | None, budget: Budget, missing: Mapping[s
 
 def _tried(
     cell: Cell, folder: Path, *, root: Path | str | None, seconds: float, threads: int, say: Callable[[str], None]
-) -> Trial:
-    """What the trial of a training found, by a process of its own; seeds share it."""
+) -> Trial | None:
+    """What the trial of a training found, by a process of its own; seeds share it. None without one."""
     place = folder / f"{cell.entry}-{cell.training_key}-threads{threads}"
     out = place.with_suffix(".json")
     if out.exists():
@@ -203,6 +201,8 @@ def _tried(
         # a stand-in is tried again once the data is there, and an error may have been mended
         if "error" not in found and (found["on"] == "its data" or not store.is_prepared(cell.dataset, root)):
             return found
+    if seconds == 0:
+        return None
     say(f"trying   {cell.entry}")
     write_text(place.with_suffix(".yaml"), yaml.safe_dump(cell.plain(), sort_keys=False))
     words = [sys.executable, "-m", "kshot.studies.trial", str(place.with_suffix(".yaml")), str(out)]

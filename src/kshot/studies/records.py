@@ -5,8 +5,9 @@
     results/NN-SECTION/NAME/table.json          the columns of a table
     results/NN-SECTION/NAME/NN-ROW.json         one measured cell: its row of the table, and what is known of it
     results/NN-SECTION/cells/ENTRY.json         one cell of a study, as `kshot results add` writes it
+    results/NAME/page.md                        a page of its own, docs/NAME.md
 
-`docs/results.md` is the pages in the order of their folders; README.md has a block between two comments for each table
+`docs/results.md` is the numbered pages in their order; README.md has a block between two comments for each table
 that it shows: ``<!-- results: SECTION/NAME -->`` and ``<!-- end of results -->``.
 """
 
@@ -42,16 +43,23 @@ def build(repository: Path) -> dict[Path, str]:
         If a file is damaged, or a page speaks of a table or fact that is not there.
     """
     folder = repository / "results"
-    sections = sorted(path.parent for path in folder.glob("*/page.md"))
+    sections = sorted(path.parent for path in folder.glob("[0-9]*/page.md"))
     if not sections:
         raise ConfigError(f"{folder} holds no results; run this in a clone of kshot, or name one with --repository")
     text = "\n\n".join(_page(section).strip("\n") for section in sections)
-    title, _, rest = text.partition("\n")
-    pages = {repository / "docs" / "results.md": f"{title}\n\n{_HEAD.strip()}\n{rest}\n"}
+    pages = {repository / "docs" / "results.md": _headed(text)}
+    for path in sorted(folder.glob("[!0-9]*/page.md")):
+        pages[repository / "docs" / f"{path.parent.name}.md"] = _headed(_page(path.parent).strip("\n"))
     readme = repository / "README.md"
     if readme.exists():
         pages[readme] = _BLOCK.sub(lambda block: _block(block, folder), read_text(readme))
     return pages
+
+
+def _headed(text: str) -> str:
+    """A page with a word on where it comes from below its title."""
+    title, _, rest = text.partition("\n")
+    return f"{title}\n\n{_HEAD.strip()}\n{rest}\n"
 
 
 def write(repository: Path) -> list[Path]:

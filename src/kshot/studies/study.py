@@ -141,7 +141,7 @@ class Study(StudyFolder):
         cells
             A pattern of names, such as ``maml-*``; None for all.
         trial_seconds
-            How long each trial trains, about; 0 for none, and then no costs.
+            How long each trial trains, about; 0 for no other trials than those of before.
         threads
             Of each cell.
         say

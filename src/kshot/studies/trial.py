@@ -47,7 +47,7 @@ def measure_costs(cell: Cell, data: AnyDataset, *, seconds: float, loaded: float
     seconds
         How long the training of the trial takes, about.
     loaded
-        Seconds that the process has taken until now.
+        Seconds that the process has taken until now, imports included.
     """
     learner = build_learner(cell.options, data, seed=cell.seed)
     tried = learner.pretraining_learner() if isinstance(learner, TSAMAML) else learner
@@ -105,7 +105,6 @@ def _measuring(cell: Cell, run: Run, clock: Callable[[], float]) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Try one cell and write what was found, or the error."""
-    begun = time.process_time()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cell", type=Path)
     parser.add_argument("out", type=Path)
@@ -119,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             data: AnyDataset = datasets.load(cell.dataset, given.root)
         except DataError:
             data, found["on"] = stand_in(cell), "random images of its form"
-        found |= measure_costs(cell, data, seconds=given.seconds, loaded=time.process_time() - begun)
+        found |= measure_costs(cell, data, seconds=given.seconds, loaded=time.process_time())
     except KshotError as error:
         found["error"] = str(error)
     except (MemoryError, RuntimeError) as error:

@@ -35,7 +35,7 @@ from kshot.studies.engines.base import Ended, Engine, EngineOptions, Job
 from kshot.studies.engines.packing import last_change, pack, unpack
 from kshot.studies.engines.process import run_process
 
-_SECONDS_FOR_A_PROBE = 120
+_SECONDS_FOR_A_PROBE = 600  # of which importing torch on a busy machine takes most
 _SECONDS_BETWEEN_QUESTIONS = 1.0  # whether to stop
 
 
