@@ -1,3 +1,4 @@
+from kshot import app as app
 from kshot import backbones as backbones
 from kshot import data as data
 from kshot import evaluation as evaluation
