@@ -171,11 +171,17 @@ def test_the_map_has_a_place_for_every_task_by_both_measures(method: Any) -> Non
     sampler = EpisodeSampler(split, TaskShape(3, 2, 0), seed=4, within_domain=True)
     numbers = np.asarray([int(row["task"]) for row in rows])
     episodes = prepare_images(sampler.episodes(numbers), split.normalization)
-    vectors = torch.cat(learner.eval().by_chunk(learner.task_vectors, episodes)).numpy()
-    near = neighbours_of_domain(vectors, np.asarray([row["domain"] for row in rows]))
-    assert [row["parameters_neighbour_of_domain"] for row in rows] == [str(int(each)) for each in near]
-    share = f"{100 * near.mean():.2f} ± {100 * mean_interval(near.astype(np.float64)).ci95:.2f} %"
-    assert f"by parameters {share}" in findings.verdict
+    symmetrised = toy_tsa_maml(symmetrize="shifts")
+    symmetrised.load_state_dict(learner.state_dict())
+    for kind, label, solver in (
+        ("parameters", "parameters", learner),
+        ("symmetrised", "parameters, symmetrised", symmetrised),
+    ):
+        vectors = torch.cat(solver.eval().by_chunk(solver.task_vectors, episodes)).numpy()
+        near = neighbours_of_domain(vectors, np.asarray([row["domain"] for row in rows]))
+        assert [row[f"{kind}_neighbour_of_domain"] for row in rows] == [str(int(each)) for each in near]
+        share = f"{100 * near.mean():.2f} ± {100 * mean_interval(near.astype(np.float64)).ci95:.2f} %"
+        assert f"by {label} {share}" in findings.verdict
     assert "48.7 % by chance" in findings.verdict, "19 of the 39 others"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -29,7 +30,12 @@ from kshot.learners.initialization import as_vectors
 from kshot.report.tables import percent
 from kshot.solvers.descent import Weights
 
-_TITLES = {"feature": "feature", "parameters": "parameters", "group_parameters": "parameters from its group"}
+_TITLES = {
+    "feature": "feature",
+    "parameters": "parameters",
+    "symmetrised": "parameters, symmetrised",
+    "group_parameters": "parameters from its group",
+}
 _DIMENSIONS = 50  # of the largest variance, which t-SNE starts from, as is usual
 
 
@@ -45,11 +51,12 @@ def task_map(
     seed: int = 0,
     progress: bool = False,
 ) -> Findings:
-    """Three maps of tasks, by their features and by their adapted parameters, coloured by domain (Z21 fig. 1a, b, c).
+    """Four maps of tasks, by their features and by their adapted parameters, coloured by domain (Z21 fig. 1a, b, c).
 
     A task's feature is the mean over its support images under theta*; its parameters are where gradient descent takes
-    it from theta*, and, on the third map, from the initialisation of its group. The title of each map says the share of
-    tasks whose nearest neighbour, in all dimensions, is from the same domain.
+    it from theta* as published; symmetrised, their mean over all cyclic shifts of the labels; and, on the last map,
+    where it gets from the initialisation of its group. The title of each map says the share of tasks whose nearest
+    neighbour, in all dimensions, is from the same domain.
 
     Parameters
     ----------
@@ -107,7 +114,7 @@ def task_map(
             }
             rows.append(row | {"tasks": tasks, "seed": seed})
     protocol = f"{ways}-way {shots}-shot, {tasks} tasks of each domain of {split.dataset}/{split.name}, seed {seed}"
-    size = (13.5, 0.9 + 3.9 * len(learners))
+    size = (15, 1.1 + 3.3 * len(learners))
     return Findings(rows, _map_verdict(rows, protocol), lambda figure: _draw_map(figure, rows, protocol), size)
 
 
@@ -132,9 +139,11 @@ def neighbours_of_domain(points: NDArray[Any], domains: NDArray[Any]) -> NDArray
 def _measures(learner: TSAMAML, steps: int | None) -> dict[str, Callable[[Episodes], Tensor]]:
     """What is mapped of each task, (B, D), by the name of the map."""
     count = learner.assignment_steps if steps is None else steps
+    published = _optima(learner, count, _from_theta(learner))
     return {
         "feature": _features(learner),
-        "parameters": learner.task_vectors if steps is None else _optima(learner, count, _from_theta(learner)),
+        "parameters": published,
+        "symmetrised": _over_shifts(published),
         "group_parameters": _optima(learner, count, learner.start),
     }
 
@@ -154,6 +163,17 @@ def _optima(learner: TSAMAML, steps: int, start_of: Callable[[Episodes], Weights
         return as_vectors((reached[name] - centre[name]).detach() for name in learner.clustered)
 
     return optima
+
+
+def _over_shifts(optima: Callable[[Episodes], Tensor]) -> Callable[[Episodes], Tensor]:
+    """The mean of the vectors (B, D) over all cyclic shifts of the labels."""
+
+    def mean(episodes: Episodes) -> Tensor:
+        ways = episodes.ways
+        labels = [(episodes.support_labels + shift) % ways for shift in range(ways)]
+        return torch.stack([optima(replace(episodes, support_labels=shifted)) for shifted in labels]).mean(0)
+
+    return mean
 
 
 def _features(learner: TSAMAML) -> Callable[[Episodes], Tensor]:
@@ -202,7 +222,7 @@ def _draw_map(figure: Figure, rows: Sequence[Record], protocol: str) -> None:
                     *zip(*points), s=16, alpha=0.75, lw=0, color=look["color"], marker=marker, label=str(domain)
                 )
             axes.set_title(
-                f"{name}: {title}, {of_run[0]['method']} ({_share(rows, name, kind)} %)", loc="left", fontsize=9
+                f"{name}, {of_run[0]['method']}\n{title} ({_share(rows, name, kind)} %)", loc="left", fontsize=9
             )
             axes.set(xticks=[], yticks=[])
     handles, labels = line[0].get_legend_handles_labels()
