@@ -27,12 +27,12 @@ from common import describe_machine
 from torch import Tensor
 
 import kshot
-from kshot.backbones import DropBlock
+from kshot.backbones import DropBlock, batch_of_tasks
 from kshot.backbones.dropout import current_task_batch, uniform_like
 from kshot.data import Split
 from kshot.data.episodes import Episodes
 from kshot.evaluation.results import Evaluation, compare
-from kshot.intervals import mean_interval
+from kshot.intervals import MeanInterval, mean_interval
 from kshot.learners import MultiTask, learners
 from kshot.runs import checkpoints
 
@@ -104,6 +104,18 @@ class IncompleteDropBlock(DropBlock):
             dropped[image, channel, row + offset // size, column + offset % size] = 1
             masks.append(1 - dropped)
         return torch.cat(masks)
+
+
+def dropped_shares(size: int, side: int, *, rate: float = 0.1, tasks: int = 12) -> dict[str, MeanInterval]:
+    """The share of values that whole and incomplete blocks drop from maps (50, 80, side, side), over tasks."""
+    shares: dict[str, list[float]] = {"whole": [], "incomplete": []}
+    for name, cls in (("whole", DropBlock), ("incomplete", IncompleteDropBlock)):
+        layer = cls(rate, size=size, ramp_tasks=1).train()
+        layer.training_tasks += 1
+        for task in range(tasks):
+            with batch_of_tasks(1, np.asarray([task], np.uint64)):
+                shares[name].append(float((layer(torch.ones(50, 80, side, side)) == 0).float().mean()))
+    return {name: mean_interval(values) for name, values in shares.items()}
 
 
 def networks_of(arguments: argparse.Namespace, data: kshot.Dataset) -> dict[str, Callable[[], MultiTask]]:
@@ -191,6 +203,14 @@ def main() -> None:
     tasks, labels = faulty_share(data.train.num_classes, ways=5)
     print(describe_machine())
     print(f"label merge: {100 * tasks:.1f} % of tasks and {100 * labels:.1f} % of labels are wrong, by simulation")
+    for size, side in ((2, 4), (2, 2)) if data.train.image_shape[-1] < 64 else ((5, 10), (5, 5)):
+        texts = [
+            f"{name} {100 * share:.1f} ± {100 * ci95:.1f} %"
+            for name, (share, ci95) in dropped_shares(size, side).items()
+        ]
+        print(
+            f"blocks of {size} on maps of {side}x{side} drop: {', '.join(texts)} of the values (12 tasks of 50 images)"
+        )
     costs: dict[tuple[str, int], list[float]] = defaultdict(list)
     for seed in arguments.seeds:
         results: dict[str, dict[int, Evaluation]] = {}

@@ -113,9 +113,7 @@ def test_files_that_do_not_fit_are_refused(timm, tmp_path):
     with pytest.raises(ConfigError, match=r"config\.json cannot be read"):
         PretrainedNetwork("timm:tiny.tag", weights=tmp_path / "own.safetensors")
     timm.create_model = lambda *_, **__: (_ for _ in ()).throw(OSError("no route to host"))
-    with pytest.raises(
-        ConfigError, match=r"cannot be had \(no route to host\); download them where"
-    ):
+    with pytest.raises(ConfigError, match=r"cannot be had \(no route to host\); download them where"):
         PretrainedNetwork("timm:tiny.tag")
 
 
