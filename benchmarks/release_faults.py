@@ -165,6 +165,7 @@ def measured(
         tasks_per_epoch=arguments.tasks_per_epoch,
         learning_rate=arguments.learning_rate,
         validation_tasks=arguments.validation_tasks,
+        validation_queries=arguments.queries,
         patience=0,
         precision=arguments.precision,
         seed=seed,
