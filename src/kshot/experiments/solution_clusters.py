@@ -178,7 +178,8 @@ def _draw(figure: Figure, rows: Sequence[Record], protocol: str) -> None:
                 low, value, high = (
                     np.asarray([row[key] for row in drawn]) for key in ("nmi_low95", "nmi", "nmi_high95")
                 )
-                shared, look = kind[0] == "shared-head", STYLES[style % len(STYLES)]
+                shared = kind[0] == "shared-head"
+                look = {"color": "#666666", "marker": "x"} if shared else STYLES[style % len(STYLES)]
                 label = "equal rows" if shared else f"{kind[1]} shift{'s' if int(kind[1]) > 1 else ''}"
                 axes.errorbar(
                     [row["steps"] for row in drawn], value, np.abs([value - low, high - value]),
