@@ -233,8 +233,10 @@ def test_the_whole_path_in_a_browser(open_browser, cards, tmp_path):
     find(other, "input[type=file][accept*='.kshot']")[0].send_keys(str(kept))
     until(lambda: "3 classes from 15 photographs" in text_of(other, "#trust"))
     until(lambda: len(find(other, "#class-0 .class-photos img")) >= 5)
-    ask(other, photograph(tmp_path / "again.jpg", "key", 11))
+    ask(other, photograph(tmp_path / "again.jpg", "key", 12))
     until(lambda: find(other, "[data-answer='key']"))
+    ask(other, photograph(tmp_path / "sun.jpg", "sun", 9))
+    until(lambda: find(other, "[data-answer='none of these']"))
     other.save_screenshot(str(tmp_path / "opened.png"))
     assert asked_hosts(browser) <= {"127.0.0.1"}, "nothing comes from other machines"
 
