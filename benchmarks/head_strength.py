@@ -82,8 +82,13 @@ def picture(rows: list[dict[str, object]], arguments: argparse.Namespace) -> Fig
         for style, name in enumerate(NORMS):
             of_curve = [row for row in rows if (row["features"], row["shots"]) == (name, shots)]
             mean, ci95 = ([100 * float(row[key]) for row in of_curve] for key in ("accuracy", "ci95"))
-            plots.curve(axes, [row["c"] for row in of_curve], mean, ci95, name, style)
-        plots.finish(axes, f"{shots}-shot, {arguments.split} classes, {arguments.tasks} tasks", "C", "accuracy in %")
+            plots.curve(axes, [row["c"] for row in of_curve], mean, ci95=ci95, label=name, style=style)
+        plots.finish(
+            axes,
+            f"{shots}-shot, {arguments.split} classes, {arguments.tasks} tasks",
+            xlabel="C",
+            ylabel="accuracy in %",
+        )
     return figure
 
 

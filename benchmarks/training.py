@@ -81,7 +81,7 @@ def bare_steps(data: Dataset, options: argparse.Namespace, device: torch.device)
     optimizer = torch.optim.RAdam(learner.parameters(), 1e-3)
     raw = EpisodeSampler(data.train, SHAPE, seed=0).episodes(np.arange(META_BATCH), device)
     normalization = data.train.normalization
-    episodes = prepare_images(raw, normalization, augmentation_for(normalization, 32))
+    episodes = prepare_images(raw, normalization, augmentation=augmentation_for(normalization, 32))
 
     def run() -> None:
         for _ in range(options.steps):

@@ -13,7 +13,7 @@ from kshot import recipes
 PAGE = Path(__file__).with_name("papers.md")
 BEGIN, END = "<!-- cells: written by docs/papers_cells.py -->", "<!-- end of the cells -->"
 RECIPES = Path(recipes.__file__).parent
-VALUES = "tests/test_recipes.py::test_published_values_are_those_of_the_paper_cell_by_cell"
+VALUES = "tests/test_recipes_published.py::test_published_values_are_those_of_the_paper_cell_by_cell"
 
 STATES = {
     "mini-imagenet": "needs data mini-ImageNet",

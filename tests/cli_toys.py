@@ -33,7 +33,7 @@ def prepare_tiny(root: Path, *, overwrite: bool = False) -> None:
     write(
         "tiny",
         Contents(classes, (16, 16, 1), batches=batches, origin="random", augment="none"),
-        root,
+        root=root,
         overwrite=overwrite,
     )
 

@@ -49,4 +49,4 @@ def build(name: str, **options: object) -> Learner:
 
 def normalised(episodes: Episodes, split: Split, dtype: torch.dtype = torch.float32) -> Episodes:
     """The tasks with images as a learner sees them."""
-    return prepared(episodes, split, dtype)
+    return prepared(episodes, split, dtype=dtype)

@@ -122,7 +122,7 @@ def test_says_how_to_install_timm(monkeypatch):
         ("2.13.0+cpu", "0.22.1", r"torchvision==0.28.*' --index-url https://download.pytorch.org/whl/cpu"),
         ("2.6.0+cu124", "0.20.0+cpu", r"torchvision==0.21.*' --index-url https://download.pytorch.org/whl/cu124"),
         ("2.7.1", "0.21.0", "torchvision==0.22.*'"),
-        ("2.7.1", None, "pip install torchvision"),
+        ("2.7.1", None, "pip install --no-deps 'torchvision==0.22.*'"),
     ],
 )
 def test_names_the_torchvision_that_fits(torch_version, torchvision_version, expected):
@@ -150,12 +150,20 @@ def test_a_torchvision_for_another_torch_is_named(error, monkeypatch):
         Timm("resnet18")
 
 
-def test_a_library_that_timm_lacks_is_named(monkeypatch):
+@pytest.mark.parametrize(
+    ("missing", "advice"),
+    [
+        ("safetensors", r"lacks safetensors: pip install kshot\[timm\]"),
+        # not kshot[timm], which would bring the newest torchvision, for another torch
+        ("torchvision", r"lacks torchvision; install the one for torch \S+: pip install --no-deps 'torchvision==0"),
+    ],
+)
+def test_a_library_that_timm_lacks_is_named(missing, advice, monkeypatch):
     def import_module(name):
-        raise ModuleNotFoundError("No module named 'safetensors'", name="safetensors")
+        raise ModuleNotFoundError(f"No module named '{missing}'", name=missing)
 
     monkeypatch.setattr("kshot.backbones.timm_adapter.importlib.import_module", import_module)
-    with pytest.raises(ConfigError, match="timm cannot be imported, since it lacks safetensors"):
+    with pytest.raises(ConfigError, match=f"timm cannot be imported, since it {advice}"):
         Timm("resnet18")
 
 

@@ -100,14 +100,14 @@ def test_a_recipe_sets_the_defaults_that_help_shows(say):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["trian"], "no command 'trian'; did you mean train?"),
+        (["trian"], "no command 'trian' (did you mean 'train'?)"),
         (["train", "--lerner", "mtl"], "no option --lerner; did you mean --learner?"),
         (["train", "--learner", "mlt"], "no learner 'mlt'; choose one of"),
         (["train", "--backbone", "conv5"], "no backbone 'conv5'; choose one of"),
         (["train", "--learner", "protonett"], "did you mean 'protonet'?"),
         (["train", "--backbone", "resnet-12"], "did you mean 'resnet12'?"),
         (["train", "--data", "tinny"], "no dataset 'tinny'"),
-        (["train", "--recipe", "mtl-cifar-fs-5-shot"], "did you mean mtl-cifar-fs-5shot?"),
+        (["train", "--recipe", "mtl-cifar-fs-5-shot"], "did you mean 'mtl-cifar-fs-5shot'?"),
         (["train", "--learner.normalise_over", "batch"], "did you mean --learner.normalize-over?"),
         (
             ["train", "--learner", "protonet", "--learner.inner-rate", "0.1"],
@@ -248,8 +248,8 @@ def test_help_speaks_the_language_of_the_command_line(say):
 
 def test_switches_need_no_value():
     options = Options("kshot test", "", [])
-    options.add("--overwrite", bool, False, "a switch")
-    options.add("--size", int, 3, "a number")
+    options.add("--overwrite", bool, default=False, text="a switch")
+    options.add("--size", int, default=3, text="a number")
     assert options.parse(["--overwrite", "--size", "4"]).as_dict() == {"overwrite": True, "size": 4}
     for word in ("false", "False", "no", "off"):
         assert options.parse(["--overwrite", word]).overwrite is False

@@ -173,7 +173,7 @@ def test_an_older_run_needs_its_dataset(toy_data, tmp_path, monkeypatch):
     forget_form(tmp_path / "run")
     with pytest.raises(CheckpointError, match=r"does not say how its images have to look.*no dataset 'toy'"):
         _ = Run(tmp_path / "run", root=tmp_path).image_form
-    monkeypatch.setattr("kshot.runs.run.datasets.load_images", lambda name, root: toy_data)
+    monkeypatch.setattr("kshot.runs.config.load_images", lambda name, root: toy_data)
     assert Run(tmp_path / "run").image_form == told
     assert told == ImageForm("toy", toy_data.train.image_shape, toy_data.train.normalization)
 

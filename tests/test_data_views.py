@@ -105,7 +105,7 @@ def small(root: Path, counts: dict[str, list[int]]) -> None:
         (generator.integers(0, 256, (info.count, 8, 8, 1), np.uint8), np.full(info.count, label))
         for label, info in enumerate(classes)
     ]
-    write("small", Contents(classes, (8, 8, 1), batches=batches, origin="test"), root)
+    write("small", Contents(classes, (8, 8, 1), batches=batches, origin="test"), root=root)
 
 
 @pytest.mark.parametrize(("images", "shots", "queries"), [(12, 5, 5), (7, 4, 3), (3, 2, 1), (1, 1, 0)])

@@ -14,7 +14,7 @@ from kshot.data.query_balance import UnbalancedSampler, whole_shares
 from kshot.data.tasks import task_sampler
 from kshot.errors import ConfigError, DataError
 from kshot.evaluation import compare, evaluate, extract_features
-from kshot.evaluation.protocol import plan_evaluation
+from kshot.evaluation.plan import plan_evaluation
 from kshot.evaluation.results import Evaluation
 from kshot.learners import MAML, MultiTask
 from kshot.report.rows import Row

@@ -210,7 +210,7 @@ def test_seeds_line_has_the_interval_over_trainings():
 def test_missing_and_damaged_run_folders(tmp_path):
     with pytest.raises(CheckpointError, match="no run folder"):
         read_config(tmp_path)
-    with pytest.raises(DataError, match="train the run first"):
+    with pytest.raises(DataError, match="there is no such file or folder"):
         Run(tmp_path).metrics()
     (tmp_path / "metrics.csv").write_text("epoch,accuracy\n")
     with pytest.raises(DataError, match="no epoch yet"):

@@ -30,7 +30,7 @@ def prepare_part(root: Path, name: str, shape: tuple[int, int, int], seed: int, 
     classes = [ClassInfo(f"class {i}", "all", split=part, count=3) for part in PARTS for i in range(*POSITIONS[part])]
     images = noise(3 * len(classes), *shape, seed=seed)
     labels = np.repeat(np.arange(len(classes)), 3)
-    write(name, Contents(classes, shape, batches=[(images, labels)], origin="test", augment=augment), root)
+    write(name, Contents(classes, shape, batches=[(images, labels)], origin="test", augment=augment), root=root)
 
 
 POSITIONS = {"train": (0, 4), "val": (4, 7), "test": (7, 10)}

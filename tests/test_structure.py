@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import kshot
+from kshot.learners import learners
 
 # from the top floor down; rooms on one floor do not know each other
 FLOORS = [
@@ -125,6 +128,64 @@ def test_every_file_is_read_in_one_go():
     """A file that grows beyond this holds two concepts; there are no exceptions."""
     lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in PACKAGE.rglob("*.py")}
     assert [f"{path} has {length} lines" for path, length in lengths.items() if length > LONGEST_FILE] == []
+
+
+MOST_POSITIONAL = 4  # such as support features, their labels, query features and ways
+OPERANDS_ALONE = 2  # of these, from where on whatever has a default is given by name
+POSITIONAL_BY_CONTRACT = {
+    "FewShotClassifier.score": "scikit-learn calls it so",
+    **dict.fromkeys(["Evidence.__init__", "largest_rank", "verdicts"], "photographs are being reworked"),
+    "empirical_kernels": "a kernel is called with one or two sets of points, here after the network",
+}
+
+
+def functions_of(node: ast.AST, owner: str = "") -> Iterator[tuple[str, ast.FunctionDef]]:
+    """Each function below a node, with the classes that it is in before its name."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ClassDef):
+            yield from functions_of(child, f"{owner}{child.name}.")
+        elif isinstance(child, ast.FunctionDef):
+            yield owner + child.name, child
+        else:
+            yield from functions_of(child, owner)
+
+
+def positional(name: str, function: ast.FunctionDef) -> tuple[list[str], list[str]]:
+    """The parameters that may be given without a name, and those of them that have a default; without self."""
+    arguments = [argument.arg for argument in (*function.args.posonlyargs, *function.args.args)]
+    optional = arguments[len(arguments) - len(function.args.defaults) :]
+    is_static = any(isinstance(mark, ast.Name) and mark.id == "staticmethod" for mark in function.decorator_list)
+    return arguments[1:] if "." in name and not is_static else arguments, optional
+
+
+def test_options_are_given_by_name():
+    """A public function takes four operands at most without their names, and an option with its name.
+
+    The first two may have defaults. Of the constructors of learners the backbone alone goes without its name. Private
+    functions, whose callers are in the same file, may take more.
+    """
+    wrong = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for name, function in functions_of(ast.parse(path.read_text(encoding="utf-8"))):
+            private = any(part.startswith("_") and part != "__init__" for part in name.split("."))
+            if private or name in POSITIONAL_BY_CONTRACT:
+                continue
+            operands, optional = positional(name, function)
+            if len(operands) > MOST_POSITIONAL or set(operands[OPERANDS_ALONE:]) & set(optional):
+                wrong.append(f"{path.relative_to(PACKAGE)}: {name}({', '.join(operands)})")
+    assert wrong == [], "let the options of each follow a star: f(first, second, *, option)"
+
+
+def test_learners_take_everything_but_the_backbone_by_name():
+    taken = {
+        name: [
+            parameter.name
+            for parameter in inspect.signature(cls).parameters.values()
+            if parameter.kind is not parameter.KEYWORD_ONLY
+        ]
+        for name, cls in learners.items()
+    }
+    assert {name: parameters for name, parameters in taken.items() if parameters != ["backbone"]} == {}
 
 
 IMPORT_EACH_FIRST = """

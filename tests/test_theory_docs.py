@@ -65,16 +65,18 @@ def test_the_snippets_of_the_page_run():
 
 
 def test_the_files_that_the_page_names_exist():
-    for name in re.findall(r"\]\(([^)#:]+)\)", PAGE):
-        assert (ROOT / "docs" / name).exists(), name
-    for name in re.findall(r"`((?:src|benchmarks|examples)/[\w/.]+)`", PAGE):
-        assert (ROOT / name).exists(), name
+    linked = [ROOT / "docs" / name for name in re.findall(r"\]\(([^)#:]+)\)", PAGE)]
+    quoted = [ROOT / name for name in re.findall(r"`((?:src|benchmarks|examples)/[\w/.]+)`", PAGE)]
+    assert linked
+    assert quoted
+    assert [path for path in linked + quoted if not path.exists()] == []
 
 
 def cells() -> list[str]:
     notebook = json.loads((ROOT / "examples/theory.ipynb").read_text(encoding="utf-8"))
     assert notebook["nbformat"] == 4
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert code
     assert not any(cell["outputs"] or cell["execution_count"] for cell in code), "outputs are not kept in git"
     return ["".join(cell["source"]) for cell in code]
 

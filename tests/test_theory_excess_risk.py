@@ -294,7 +294,7 @@ def test_maml_and_tsa_maml_find_the_middle_and_the_centres() -> None:
     one = maml(mixture, training, generator())
     assert (one.points[0] - mixture.centres.mean(0)).norm() < 0.5
     assert torch.equal(one.origin, one.points[0])
-    several = tsa_maml(mixture, training, one, generator(), groups=3)
+    several = tsa_maml(mixture, training, start=one, generator=generator(), groups=3)
     nearest = torch.cdist(mixture.centres, several.points).min(1)
     assert nearest.values.max() < 0.3
     assert sorted(nearest.indices.tolist()) == [0, 1, 2]
@@ -308,7 +308,7 @@ def test_maml_and_tsa_maml_find_the_middle_and_the_centres() -> None:
 def test_tsa_maml_with_one_group_is_maml_from_the_mean_of_the_estimated_optima() -> None:
     mixture, training = mixture_of(Linear()), MetaTraining(shots=10, rate=1.0)
     one = maml(mixture, training, generator())
-    same = tsa_maml(mixture, training, one, generator(1), groups=1)
+    same = tsa_maml(mixture, training, start=one, generator=generator(1), groups=1)
     assert (same.points - one.points).norm() < 0.3
     assert not same.chosen(mixture.sample(5, generator(), shots=10), 1.0).any()
 

@@ -25,7 +25,7 @@ from kshot.errors import ConfigError, check_positive
 from kshot.experiments import ClosenessDepth, experiments, plots
 from kshot.experiments.findings import Findings, over_seeds
 from kshot.files import csv_text, write_csv
-from kshot.intervals import mean_interval
+from kshot.intervals import mean_interval, with_interval
 
 
 def test_the_interval_of_a_mean_is_that_of_student():
@@ -86,7 +86,7 @@ def test_a_notebook_shows_verdict_table_and_picture():
 def test_a_band_on_a_logarithmic_axis_never_drops_to_zero(margin):
     axes = Figure().subplots()
     plots.logarithmic(axes)
-    plots.curve(axes, [1, 2, 3], [2.0, 2.0, 2.0], [0.1, margin, 0.1], "measured")
+    plots.curve(axes, [1, 2, 3], [2.0, 2.0, 2.0], ci95=[0.1, margin, 0.1], label="measured")
     heights = axes.collections[0].get_paths()[0].vertices[:, 1]
     factor = math.exp(0 if math.isnan(margin) else margin / 2)
     assert heights.min() == pytest.approx(min(2 / factor, 2 / math.exp(0.05)))
@@ -95,7 +95,7 @@ def test_a_band_on_a_logarithmic_axis_never_drops_to_zero(margin):
 
 def test_a_band_on_a_plain_axis_is_the_interval_itself():
     axes = Figure().subplots()
-    plots.curve(axes, [1, 2, 3], [2.0, 2.0, 2.0], [0.1, 5.0, 0.1], "measured")
+    plots.curve(axes, [1, 2, 3], [2.0, 2.0, 2.0], ci95=[0.1, 5.0, 0.1], label="measured")
     heights = axes.collections[0].get_paths()[0].vertices[:, 1]
     assert (heights.min(), heights.max()) == (-3, 7)
 
@@ -135,8 +135,18 @@ def test_every_number_has_its_interval_and_its_seeds(name):
     assert "reference" not in findings.csv()
 
 
+@pytest.mark.parametrize("name", sorted(SMALL.keys() - {"excess-risk", "taxonomy"}))  # the first refuses a seed alone
+def test_one_seed_has_no_interval(name):
+    findings = experiments[name](**SMALL[name], seeds=(3,)).run()
+    assert "nan" not in findings.verdict
+    assert "no intervals over seeds, since there is one (3)" in findings.verdict
+    assert findings.figure()
+
+
 def test_the_phrase_about_seeds():
     assert over_seeds((0, 4)) == "95% intervals over 2 seeds (0 4)"
+    assert over_seeds((4,), fitted=True).endswith("(4) (those of exponents are of the fit alone)")
+    assert (with_interval(1.25, 0.5, "+.2f"), with_interval(1.25, math.nan, ".1f")) == ("+1.25 ± 0.50", "1.2")
 
 
 # Options and names
@@ -159,7 +169,7 @@ def test_every_public_name_works_and_hides_no_module(room):
     assert len(room.__all__) == len(set(room.__all__))
     for name in room.__all__:
         value = getattr(room, name)
-        assert name == "experiments" or inspect.getdoc(value), name
+        assert name == "experiments" or value.__doc__, name  # its own, not that of a base
     modules = {module.name for module in pkgutil.iter_modules(room.__path__)}
     assert modules & set(room.__all__) == set()
     for name in modules:

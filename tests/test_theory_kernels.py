@@ -246,7 +246,7 @@ def test_models_whose_points_influence_one_another_are_refused():
     with pytest.raises(ConfigError, match="choose one of: auto"):
         empirical_kernels(perceptron(), points(5), method="fast")  # type: ignore[arg-type]
     with pytest.raises(DataError, match="differ in shape"):
-        empirical_kernels(perceptron(), points(5), points(5, 3))
+        empirical_kernels(perceptron(), points(5), x2=points(5, 3))
     with pytest.raises(DataError, match="dimensions per point"):
         empirical_kernels(perceptron(), points(5)[0])
     with pytest.raises(DataError, match=r"outputs for a batch have shape \(1, 1, 6\)"):

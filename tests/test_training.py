@@ -232,7 +232,7 @@ def test_the_keywords_of_training_are_written_once() -> None:
     names = [field.name for field in fields(TrainingOptions)]
     assert list(keywords) == ["learner", "data", *names, "run", "resume"]
     assert keywords["shots"].default == TrainingOptions.shots == 5
-    with pytest.raises(ConfigError, match="training has no option shot; did you mean shots"):
+    with pytest.raises(ConfigError, match=r"training has no option 'shot' \(did you mean 'shots'\?\)"):
         toy_train(shot=5)
 
 

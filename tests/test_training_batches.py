@@ -80,7 +80,7 @@ def test_prepared_images_are_augmented_in_sequence_and_normalised() -> None:
     assert plain.support.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
     augmentation = PhotoAugmentation(1)
     expected = normalize(augmentation(raw.images(), raw.keys), normalization)
-    assert torch.equal(prepare_images(raw, normalization, augmentation).images(), expected)
+    assert torch.equal(prepare_images(raw, normalization, augmentation=augmentation).images(), expected)
 
 
 def test_steps_of_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:

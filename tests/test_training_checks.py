@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +20,14 @@ from training_toys import (
 )
 
 import kshot
-from kshot.backbones import Backbone, Conv4
+from kshot.backbones import Backbone, Conv4, backbones
 from kshot.data.dataset import Dataset
 from kshot.errors import ConfigError, DataError
 from kshot.evaluation.protocol import evaluate
-from kshot.learners import MAML, TADAM, MultiTask, Reptile
-from kshot.training import train
+from kshot.learners import MAML, TADAM, MultiTask, Reptile, learners
+from kshot.learners.create import FROM_DATA
+from kshot.runs.measurement import Measurement
+from kshot.training import TrainingOptions, train
 from kshot.training.checks import check_compile
 
 
@@ -30,10 +35,13 @@ from kshot.training.checks import check_compile
     ("options", "message"),
     [
         ({"ways": 9}, "toy/train has 8 classes, too few for 9 ways"),
-        ({"validation_ways": 5}, "toy/val has 4 classes, too few for 5 ways; choose fewer.*by validation_ways"),
+        (
+            {"validation_ways": 5},
+            "toy/val has 4 classes, too few for 5 ways; choose fewer ways. The options of .* validation_ways",
+        ),
         (
             {"validation_queries": 15},
-            r"class 'val-class-0' has 10 images, but 2 shots \+ 15 queries need 17.*by .*validation_queries",
+            r"class 'val-class-0' has 10 images, but 2 shots \+ 15 queries need 17.* \(10\)\. The options .*_queries",
         ),
         ({"shots": 6, "queries": 6}, "toy/train: class 'train-class-0' has 10 images"),
         ({"meta_batch": 0}, "meta_batch is 0, but must be at least 1"),
@@ -152,3 +160,43 @@ def test_leaving_small_classes_out_is_no_advice_if_all_are_small() -> None:
         toy_train(shots=60)
     assert "need" in str(refused.value)
     assert "leave small" not in str(refused.value)
+
+
+def options_of(constructor: type) -> list[str]:
+    return sorted(set(inspect.signature(constructor).parameters) - FROM_DATA)
+
+
+def misspelt(option: str) -> str:
+    return option + option[-1]
+
+
+def create(name: str, options: dict[str, Any]) -> None:
+    kshot.create_learner(name, toy_data_16(), **options)
+
+
+def create_in(name: str, options: dict[str, Any]) -> None:
+    kshot.create_learner("protonet", toy_data_16(), backbone=name, backbone_options=options)
+
+
+PLACES = {
+    **{f"learner {name}": (options_of(cls), functools.partial(create, name)) for name, cls in learners.items()},
+    **{f"backbone {name}": (options_of(cls), functools.partial(create_in, name)) for name, cls in backbones.items()},
+    "training": ([field.name for field in fields(TrainingOptions)], TrainingOptions.of),
+    "evaluation": ([field.name for field in fields(Measurement)], Measurement.of),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_misspelt_option_is_answered_with_the_right_one(place: str) -> None:
+    known, give = PLACES[place]
+    for option in known:
+        with pytest.raises(ConfigError, match=rf"no option '{misspelt(option)}' \(did you mean '"):
+            give({misspelt(option): 3})
+
+
+def test_an_option_of_the_backbone_is_not_one_of_the_learner() -> None:
+    for option in ("widht", "width"):
+        with pytest.raises(
+            ConfigError, match=f"no option '{option}', but conv4 has, in backbone_options .*mean 'width'"
+        ):
+            kshot.create_learner("protonet", toy_data_16(), **{option: 3})

@@ -214,7 +214,7 @@ def test_a_pretrained_run_of_another_architecture_is_refused(pretrained: Path, t
         ({"solutions": 1}, {}, "groups is 2, but there are only 1 task solutions"),
         ({"clustering": "k-medoids"}, {}, "clustering is 'k-medoids'; choose one of: kmeans, minibatch"),
         ({"pretraining_epochs": 0}, {}, "pretraining_epochs is 0"),
-        ({}, {"epochs": 3}, "training has no option epochs"),
+        ({}, {"epochs": 3}, "training has no option 'epochs'"),
     ],
 )
 def test_options_without_sense_are_refused_before_any_work(
@@ -321,8 +321,8 @@ def test_a_task_that_diverges_is_named_by_its_number(
 ) -> None:
     batches: list[Any] = []
 
-    def with_nan(*arguments: Any) -> Any:
-        batches.append(prepare_images(*arguments))
+    def with_nan(*arguments: Any, **options: Any) -> Any:
+        batches.append(prepare_images(*arguments, **options))
         if len(batches) == 2:
             batches[-1].support[2] = torch.nan
         return batches[-1]

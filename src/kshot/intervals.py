@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy.special import stdtrit
 
 from kshot.errors import DataError
 
@@ -45,8 +46,23 @@ def mean_interval(values: ArrayLike) -> MeanInterval:
     count = len(numbers)
     if count < 2:
         return MeanInterval(float(numbers.mean()), float("nan"))
-    half_width = stats.t.ppf(0.975, count - 1) * numbers.std(ddof=1) / np.sqrt(count)
+    half_width = _student(count - 1) * numbers.std(ddof=1) / np.sqrt(count)
     return MeanInterval(float(numbers.mean()), float(half_width))
+
+
+def with_interval(mean: float, ci95: float, digits: str, *, margin_digits: str | None = None) -> str:
+    """A mean with the half-width of its interval, ``4.72 ± 0.31``; without one, ``4.72``, if the half-width is nan.
+
+    Parameters
+    ----------
+    mean, ci95
+        As `mean_interval` returns them.
+    digits
+        How to write the mean, such as ".2f".
+    margin_digits
+        How to write the half-width; None for as the mean, but without a sign.
+    """
+    return f"{mean:{digits}}" + ("" if math.isnan(ci95) else f" ± {ci95:{margin_digits or digits.lstrip('+')}}")
 
 
 @dataclass(frozen=True)
@@ -68,7 +84,12 @@ class PowerLaw:
     factor: float
 
     def __str__(self) -> str:
-        return f"exponent {self.exponent:.2f} ± {self.ci95:.2f}"
+        return f"exponent {self.exponent_text}"
+
+    @property
+    def exponent_text(self) -> str:
+        """The exponent with its interval, ``-0.98 ± 0.05``."""
+        return with_interval(self.exponent, self.ci95, ".2f")
 
 
 def fit_power_law(x: ArrayLike, curves: ArrayLike) -> PowerLaw:
@@ -92,13 +113,15 @@ def fit_power_law(x: ArrayLike, curves: ArrayLike) -> PowerLaw:
     DataError
         If a number is not positive or there are fewer than three points.
     """
+    from scipy.stats import linregress  # takes half a second to import, which only fits need
+
     log_x, log_y = _logarithms(x), np.atleast_2d(_logarithms(curves))
     if len(log_x) < 3:
         raise DataError(f"a power law needs at least three points, not {len(log_x)}; give more")
-    fits: Sequence = [stats.linregress(log_x, curve) for curve in log_y]
+    fits: Sequence = [linregress(log_x, curve) for curve in log_y]
     factor = float(np.exp(np.mean([fit.intercept for fit in fits])))
     if len(fits) == 1:
-        half_width = float(stats.t.ppf(0.975, len(log_x) - 2) * fits[0].stderr)
+        half_width = float(_student(len(log_x) - 2) * fits[0].stderr)
         return PowerLaw(float(fits[0].slope), half_width, factor)
     exponent, half_width = mean_interval([fit.slope for fit in fits])
     return PowerLaw(exponent, half_width, factor)
@@ -134,3 +157,8 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     corrected = np.empty_like(values)
     corrected[order] = np.minimum(stepped, 1.0)
     return corrected
+
+
+def _student(degrees: int) -> float:
+    """How many standard errors a 95% interval reaches to each side, by Student's t with so many degrees of freedom."""
+    return float(stdtrit(degrees, 0.975))

@@ -36,7 +36,7 @@ class Measure:
     unit: str
     sign: Literal[1, -1]
 
-    def text(self, mean: float, ci95: float, signed: bool = False) -> str:
+    def text(self, mean: float, ci95: float, *, signed: bool = False) -> str:
         """A mean and the half-width of its 95% interval, without the unit; a nan half-width is "no interval".
 
         Parameters

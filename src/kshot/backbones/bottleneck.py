@@ -66,7 +66,7 @@ class BottleneckResNet50(Backbone):
         initialise_as_he(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(M, C, H, W) to (M, feature_size)."""
+        """Features (M, feature_size) of images (M, C, H, W)."""
         return flat_features(self.blocks(self.stem(images)), average=True)
 
 

@@ -65,7 +65,7 @@ class Conv4(Backbone):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """(M, C, H, W) to (M, feature_size)."""
+        """Features (M, feature_size) of images (M, C, H, W)."""
         return flat_features(self.blocks(images), average=self.average)
 
 

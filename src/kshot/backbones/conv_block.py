@@ -9,7 +9,7 @@ from kshot.errors import ConfigError
 LEAKY_SLOPE = 0.1
 
 
-def convolution(inputs: int, outputs: int, size: int = 3, stride: int = 1, bias: bool = False) -> nn.Conv2d:
+def convolution(inputs: int, outputs: int, *, size: int = 3, stride: int = 1, bias: bool = False) -> nn.Conv2d:
     """A convolution that keeps the map's side (up to `stride`); next to BatchNorm, which shifts, few have a bias."""
     return nn.Conv2d(inputs, outputs, size, stride=stride, padding=size // 2, bias=bias)
 

@@ -24,7 +24,7 @@ class Dropout(nn.Module):
         self.rate = rate
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(B*M, C, H, W) to the same shape."""
+        """The maps (B*M, C, H, W) of B tasks, some of their values dropped in training."""
         if not self.training or self.rate == 0:
             return maps
         if current_task_batch().keys is None:
@@ -63,7 +63,7 @@ class DropBlock(nn.Module):
         return self.rate * (self.training_tasks / self.ramp_tasks).clamp(max=1)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(B*M, C, H, W) to the same shape."""
+        """The maps (B*M, C, H, W) of B tasks, some of their values dropped in training."""
         if not self.training or self.rate == 0:
             return maps
         tasks = current_task_batch()

@@ -47,5 +47,5 @@ class MLP(Backbone):
         self.layers = nn.Sequential(*(nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in sizes))
 
     def forward(self, images: Tensor) -> Tensor:
-        """(M, C, H, W), or vectors (M, C), to (M, feature_size)."""
+        """Features (M, feature_size) of images (M, C, H, W), or of vectors (M, C)."""
         return self.layers(images.flatten(1))

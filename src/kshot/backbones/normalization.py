@@ -39,7 +39,7 @@ class BatchNorm2d(nn.BatchNorm2d, KeepsTasksApart):
     """
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalise (B*M, C, H, W) over M, H and W for each task."""
+        """Normalise images (B*M, C, H, W) over M, H and W for each task."""
         tasks = current_task_batch()
         if tasks.own_statistics:
             return self._untracked(images, tasks)
@@ -98,7 +98,7 @@ class BatchNorm1d(BatchNorm2d):
     """`torch.nn.BatchNorm1d`, for vectors (M, C) and series (M, C, L), that keeps tasks apart as `BatchNorm2d` does."""
 
     def forward(self, values: Tensor) -> Tensor:
-        """Normalise (B*M, C) or (B*M, C, L) per channel for each task."""
+        """Normalise values (B*M, C) or (B*M, C, L) per channel for each task."""
         return super().forward(values.reshape(*values.shape[:2], -1, 1)).view(values.shape)
 
 
@@ -106,7 +106,7 @@ class BatchNorm3d(BatchNorm2d):
     """`torch.nn.BatchNorm3d`, for volumes (M, C, D, H, W), that keeps tasks apart as `BatchNorm2d` does."""
 
     def forward(self, volumes: Tensor) -> Tensor:
-        """Normalise (B*M, C, D, H, W) per channel for each task."""
+        """Normalise volumes (B*M, C, D, H, W) per channel for each task."""
         return super().forward(volumes.flatten(3)).view(volumes.shape)
 
 

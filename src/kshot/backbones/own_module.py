@@ -77,7 +77,13 @@ def backbone(
 
 
 class ModuleBackbone(Backbone):
-    """A module of any origin within a backbone; `kshot.backbone` builds it and documents the arguments."""
+    """A module of any origin within a backbone; `kshot.backbone` builds it and documents the arguments.
+
+    Parameters
+    ----------
+    module, in_channels, image_size, kind
+        As for `backbone`.
+    """
 
     input_shape: tuple[int, int, int]
 
@@ -107,7 +113,7 @@ class ModuleBackbone(Backbone):
         self._prepare()
 
     def forward(self, images: Tensor) -> Tensor:
-        """(M, C, H, W), or vectors (M, C), or series (M, C, T), to (M, feature_size)."""
+        """Features (M, feature_size) of images (M, C, H, W), or of vectors (M, C), or of series (M, C, T)."""
         inputs = self._as_taken(images)
         if inputs.shape[1:] != self._taken:
             raise ConfigError(

@@ -62,7 +62,7 @@ class R2D2Network(Backbone):
         self.fourth = nn.Sequential(last, Dropout(drop_rates[1]))
 
     def forward(self, images: Tensor) -> Tensor:
-        """(M, C, H, W) to (M, feature_size)."""
+        """Features (M, feature_size) of images (M, C, H, W)."""
         third = self.first_three(images)
         return torch.cat([self.copied(third).flatten(1), self.fourth(third).flatten(1)], 1)
 

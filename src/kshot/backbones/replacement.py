@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -19,11 +21,11 @@ class BatchNormActivation2d(BatchNorm2d):
     """The counterpart of timm's BatchNormAct2d: BatchNorm, then dropout, then the activation."""
 
     def __init__(self, replaced: nn.BatchNorm2d) -> None:
-        super().__init__(replaced.num_features, replaced.eps, replaced.momentum, replaced.affine)
+        super().__init__(**_settings(replaced))
         self.drop, self.act = replaced.get_submodule("drop"), replaced.get_submodule("act")
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalise (B*M, C, H, W) over M, H and W for each task, and activate."""
+        """Normalise images (B*M, C, H, W) over M, H and W for each task, and activate."""
         return self.act(self.drop(super().forward(images)))
 
 
@@ -58,10 +60,15 @@ def replace_batch_norm(network: nn.Module, described: str) -> None:
         setattr(network.get_submodule(parent), attribute, ours[id(layer)])
 
 
+def _settings(layer: _BatchNorm) -> dict[str, Any]:
+    """The arguments that a layer was built with, except for `track_running_stats`."""
+    return {name: getattr(layer, name) for name in ("num_features", "eps", "momentum", "affine")}
+
+
 def _counterpart(layer: _BatchNorm, name: str, described: str) -> BatchNorm2d:
     counterpart: BatchNorm2d
     if type(layer) in _OURS:
-        counterpart = _OURS[type(layer)](layer.num_features, layer.eps, layer.momentum, layer.affine)
+        counterpart = _OURS[type(layer)](**_settings(layer))
     elif isinstance(layer, nn.BatchNorm2d) and {"act", "drop"} <= dict(layer.named_children()).keys():
         counterpart = BatchNormActivation2d(layer)
     else:

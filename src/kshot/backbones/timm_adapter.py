@@ -55,7 +55,7 @@ class Timm(Backbone):
         self.feature_size = _feature_size(self.network, model, self.input_shape)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(M, C, H, W) to (M, feature_size)."""
+        """Features (M, feature_size) of images (M, C, H, W)."""
         return self.network(images)
 
 
@@ -64,11 +64,15 @@ def import_timm() -> ModuleType:
     try:
         return importlib.import_module("timm")
     except ModuleNotFoundError as error:
-        if error.name != "timm":
-            raise ConfigError(
-                f"timm cannot be imported, since it lacks {error.name}: pip install kshot[timm]"
-            ) from error
-        raise ConfigError(f"the backbone 'timm' needs the timm library: pip install kshot[timm] ({error})") from error
+        if error.name == "timm":
+            message = f"the backbone 'timm' needs the timm library: pip install kshot[timm] ({error})"
+        elif error.name == "torchvision":
+            message = (
+                f"timm cannot be imported, since it lacks torchvision; {_torchvision_advice(torch.__version__, None)}"
+            )
+        else:
+            message = f"timm cannot be imported, since it lacks {error.name}: pip install kshot[timm]"
+        raise ConfigError(message) from error
     # a torchvision that was built for another torch ends in "operator torchvision::nms does not exist", a second import
     # in an error about a module that is half there
     except (ImportError, RuntimeError, AttributeError, OSError) as error:
@@ -79,14 +83,14 @@ def import_timm() -> ModuleType:
 
 def _torchvision_advice(torch_version: str, torchvision_version: str | None) -> str:
     """Which torchvision goes with this torch: 0.21 with torch 2.6, 0.22 with 2.7 and so on, of the same build."""
-    if torchvision_version is None:
-        return "install torchvision: pip install torchvision"
     release, _, build = torch_version.partition("+")
     index = f" --index-url https://download.pytorch.org/whl/{build}" if build else ""
-    minor = int(release.split(".")[1]) + 15
+    fitting = f"'torchvision==0.{int(release.split('.')[1]) + 15}.*'{index}"
+    if torchvision_version is None:
+        return f"install the one for torch {torch_version}: pip install --no-deps {fitting}"
     return (
         f"the installed torchvision {torchvision_version} was most likely built for another torch than the installed "
-        f"{torch_version}: pip install --force-reinstall --no-deps 'torchvision==0.{minor}.*'{index}"
+        f"{torch_version}: pip install --force-reinstall --no-deps {fitting}"
     )
 
 

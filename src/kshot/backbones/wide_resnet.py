@@ -60,7 +60,7 @@ class WideResNet(Backbone):
         initialise_as_he(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(M, C, H, W) to (M, 640)."""
+        """Features (M, 640) of images (M, C, H, W)."""
         return flat_features(self.blocks(self.stem(images)), average=True)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
 
-from kshot.errors import NO_MEMORY, ConfigError, KshotError
+from kshot.errors import NO_MEMORY, ConfigError, KshotError, did_you_mean
 
 COMMANDS = {
     "demo": "train three learners on glyphs, compare them on unseen scripts (about two minutes on two cores)",
@@ -101,9 +100,8 @@ def _run(words: list[str]) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "100000")
     command, *rest = words
     if command not in COMMANDS:
-        close = difflib.get_close_matches(command, COMMANDS, n=1)
-        near = f"did you mean {close[0]}? " if close else ""
-        raise ConfigError(f"there is no command {command!r}; {near}kshot --help lists them all")
+        near = did_you_mean(command, COMMANDS)
+        raise ConfigError(f"there is no command {command!r}{near}; kshot --help lists them all")
     try:
         import_module(f"kshot.cli.{command}").run(rest)
     except SystemExit as exit_:  # argparse leaves so after --help

@@ -21,10 +21,15 @@ def run(arguments: Sequence[str]) -> None:
         "on this machine. Needs pip install 'kshot[web,photos]'.",
         ["kshot app", "kshot app --port 8000 --open-browser false", "kshot app --host 0.0.0.0"],
     )
-    options.add("--host", str, _THIS_MACHINE, "the address to serve at; 0.0.0.0 lets everybody in the network use it")
-    options.add("--port", int | None, None, "the port; by default a free one from 7860 on")
-    options.add("--backbone", str, "efficientnet-lite0", "a pretrained backbone, as for kshot classify")
-    options.add("--open-browser", bool, True, "open the page in the browser")
+    options.add(
+        "--host",
+        str,
+        default=_THIS_MACHINE,
+        text="the address to serve at; 0.0.0.0 lets everybody in the network use it",
+    )
+    options.add("--port", int | None, text="the port; by default a free one from 7860 on")
+    options.add("--backbone", str, default="efficientnet-lite0", text="a pretrained backbone, as for kshot classify")
+    options.add("--open-browser", bool, default=True, text="open the page in the browser")
     given = options.parse(arguments)
     pretrained(given.backbone)  # what is missing is said before anything is served
     page = app.build(given.backbone)

@@ -63,10 +63,10 @@ def _fit(arguments: Sequence[str]) -> None:
         ],
         positional="EXAMPLES",
     )
-    options.add("examples", Path, None, "folder with one folder of photographs per class")
-    options.add("--out", Path, Path("classifier.kshot"), "the file to write")
-    options.add("--thumbnails", bool, False, "keep a small picture of each example in the file")
-    options.add("--skip-broken", bool, False, SKIP_TEXT)
+    options.add("examples", Path, text="folder with one folder of photographs per class")
+    options.add("--out", Path, default=Path("classifier.kshot"), text="the file to write")
+    options.add("--thumbnails", bool, default=False, text="keep a small picture of each example in the file")
+    options.add("--skip-broken", bool, default=False, text=SKIP_TEXT)
     add_network_options(options)
     given = options.parse(arguments)
     classifier = new_classifier(given)
@@ -91,10 +91,10 @@ def _predict(arguments: Sequence[str]) -> None:
         positional="CLASSIFIER IMAGES [IMAGES ...]",
     )
     _add_classifier(options)
-    options.add("images", list[Path], None, "files or folders to recognise")
-    options.add("--out", Path, Path("predictions"), "folder for predictions.csv and predictions.png")
-    options.add("--reject", float | None, None, REJECT_TEXT)
-    options.add("--skip-broken", bool, False, SKIP_TEXT)
+    options.add("images", list[Path], text="files or folders to recognise")
+    options.add("--out", Path, default=Path("predictions"), text="folder for predictions.csv and predictions.png")
+    options.add("--reject", float | None, text=REJECT_TEXT)
+    options.add("--skip-broken", bool, default=False, text=SKIP_TEXT)
     given = options.parse(arguments)
     paths = images_at(given.images)
     classifier = FewShotClassifier.load(given.classifier)
@@ -111,8 +111,13 @@ def _evaluate(arguments: Sequence[str]) -> None:
         positional="CLASSIFIER FOLDER",
     )
     _add_classifier(options)
-    options.add("folder", Path, None, "folder with one folder of photographs per class")
-    options.add("--out", Path, Path("evaluation"), "folder for confusion.csv, confusion.png, classes.csv, mistakes.csv")
+    options.add("folder", Path, text="folder with one folder of photographs per class")
+    options.add(
+        "--out",
+        Path,
+        default=Path("evaluation"),
+        text="folder for confusion.csv, confusion.png, classes.csv, mistakes.csv",
+    )
     given = options.parse(arguments)
     result = FewShotClassifier.load(given.classifier).evaluate(given.folder)
     print(f"accuracy {result}")
@@ -135,7 +140,7 @@ def _show(arguments: Sequence[str]) -> None:
         positional="CLASSIFIER",
     )
     _add_classifier(options)
-    options.add("--picture", Path | None, None, "draw the thumbnails of the examples to this file, if there are any")
+    options.add("--picture", Path | None, text="draw the thumbnails of the examples to this file, if there are any")
     given = options.parse(arguments)
     saved = Saved.read(given.classifier)
     print(saved)
@@ -157,7 +162,7 @@ def _export(arguments: Sequence[str]) -> None:
         positional="CLASSIFIER",
     )
     _add_classifier(options)
-    options.add("--out", Path | None, None, "the file to write; by default the classifier's name with .onnx")
+    options.add("--out", Path | None, text="the file to write; by default the classifier's name with .onnx")
     given = options.parse(arguments)
     path = given.out or given.classifier.with_suffix(".onnx")
     classifier: Any = FewShotClassifier.load(given.classifier)
@@ -165,4 +170,4 @@ def _export(arguments: Sequence[str]) -> None:
 
 
 def _add_classifier(options: Options) -> None:
-    options.add("classifier", Path, None, "file that kshot classifier fit, or FewShotClassifier.save, wrote")
+    options.add("classifier", Path, text="file that kshot classifier fit, or FewShotClassifier.save, wrote")

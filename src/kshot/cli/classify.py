@@ -27,12 +27,12 @@ def run(arguments: Sequence[str]) -> None:
         ],
         positional="EXAMPLES IMAGES [IMAGES ...]",
     )
-    options.add("examples", Path, None, "folder with one folder of photographs per class")
-    options.add("images", list[Path], None, "files or folders to recognise")
-    options.add("--out", Path, Path("predictions"), "folder for predictions.csv and predictions.png")
-    options.add("--save", Path | None, None, "keep the classifier in this file, for kshot classifier predict")
-    options.add("--reject", float | None, None, REJECT_TEXT)
-    options.add("--skip-broken", bool, False, SKIP_TEXT)
+    options.add("examples", Path, text="folder with one folder of photographs per class")
+    options.add("images", list[Path], text="files or folders to recognise")
+    options.add("--out", Path, default=Path("predictions"), text="folder for predictions.csv and predictions.png")
+    options.add("--save", Path | None, text="keep the classifier in this file, for kshot classifier predict")
+    options.add("--reject", float | None, text=REJECT_TEXT)
+    options.add("--skip-broken", bool, default=False, text=SKIP_TEXT)
     add_network_options(options)
     given = options.parse(arguments)
     with notes():

@@ -19,11 +19,11 @@ def run(arguments: Sequence[str]) -> None:
     options = evaluation_options(
         arguments,
         "kshot compare",
-        "Measure runs on the same tasks and print the paired difference of each to the first, with its 95%\n"
-        "interval.\n\n"
+        description="Measure runs on the same tasks and print the paired difference of each to the first, with its\n"
+        "95% interval.\n\n"
         "Pairing removes the spread of easy and hard tasks, so small differences become visible. Results that were\n"
         "saved before with the same options are used again.",
-        [
+        examples=[
             "kshot compare runs/mtl-glyphs-conv4-seed0 runs/protonet-glyphs-conv4-seed0",
             "kshot compare runs/a runs/b --shots 5 --tasks 10000 --style markdown",
         ],

@@ -49,7 +49,7 @@ def run(arguments: Sequence[str]) -> None:
 
 def _list(arguments: Sequence[str]) -> None:
     options = Options("kshot data list", "List all datasets.", ["kshot data list"])
-    options.add("--root", Path | None, None, ROOT_TEXT)
+    options.add("--root", Path | None, text=ROOT_TEXT)
     root = options.parse(arguments).root
     entries = data.catalog(root)
     rows = [
@@ -97,8 +97,8 @@ def _verify(arguments: Sequence[str]) -> None:
         ["kshot data verify cifar-fs"],
         positional="NAME",
     )
-    options.add("name", str, None, "the prepared dataset")
-    options.add("--root", Path | None, None, ROOT_TEXT)
+    options.add("name", str, text="the prepared dataset")
+    options.add("--root", Path | None, text=ROOT_TEXT)
     given = options.parse(arguments)
     print(data.verify(given.name, given.root))
 
@@ -110,15 +110,15 @@ def _show(arguments: Sequence[str]) -> None:
         ["kshot data show glyphs", "kshot data show cifar-fs --split test --ways 5 --shots 1 --out tasks.png"],
         positional="NAME",
     )
-    options.add("name", str, None, "a dataset, or folder:PATH")
-    options.add("--split", SplitName, "test", "the classes to draw from")
-    options.add("--ways", int | None, None, "classes per task; by default 5, or all classes of a smaller split")
-    options.add("--shots", int | None, None, "support images per class; by default 5, or half of the smallest class")
-    options.add("--queries", int | None, None, "query images per class; by default 5, or what the shots leave")
-    options.add("--tasks", int, 6, "how many tasks to show")
-    options.add("--seed", int, 0, "names the set of tasks")
-    options.add("--out", Path | None, None, "the picture; by default DATASET-SPLIT.png in this folder")
-    options.add("--root", Path | None, None, ROOT_TEXT)
+    options.add("name", str, text="a dataset, or folder:PATH")
+    options.add("--split", SplitName, default="test", text="the classes to draw from")
+    options.add("--ways", int | None, text="classes per task; by default 5, or all classes of a smaller split")
+    options.add("--shots", int | None, text="support images per class; by default 5, or half of the smallest class")
+    options.add("--queries", int | None, text="query images per class; by default 5, or what the shots leave")
+    options.add("--tasks", int, default=6, text="how many tasks to show")
+    options.add("--seed", int, default=0, text="names the set of tasks")
+    options.add("--out", Path | None, text="the picture; by default DATASET-SPLIT.png in this folder")
+    options.add("--root", Path | None, text=ROOT_TEXT)
     given = options.parse(arguments)
     check_positive(tasks=given.tasks)
     from kshot.report import pictures

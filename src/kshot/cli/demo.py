@@ -20,10 +20,10 @@ def run(arguments: Sequence[str]) -> None:
         "Takes about two minutes on two cores and downloads nothing.",
         ["kshot demo", "kshot demo --out somewhere --seed 1"],
     )
-    options.add("--out", Path, Path("demo"), "folder for the runs, table.txt and task.png")
-    options.add("--seed", int, 0, "seed of the initial weights, the training tasks and the test tasks")
-    options.add("--epochs", int, 8, "epochs of each training; an epoch has 10,000 images")
-    options.add("--root", Path | None, None, ROOT_TEXT)
+    options.add("--out", Path, default=Path("demo"), text="folder for the runs, table.txt and task.png")
+    options.add("--seed", int, default=0, text="seed of the initial weights, the training tasks and the test tasks")
+    options.add("--epochs", int, default=8, text="epochs of each training; an epoch has 10,000 images")
+    options.add("--root", Path | None, text=ROOT_TEXT)
     given = options.parse(arguments)
     started = time.perf_counter()
     print("1/3  preparing glyphs: characters in 8 typefaces, split by script")

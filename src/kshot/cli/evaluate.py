@@ -29,10 +29,10 @@ def run(arguments: Sequence[str]) -> None:
     options = evaluation_options(
         arguments,
         "kshot evaluate",
-        "Measure trained runs on sampled tasks of a split: mean accuracy with its 95% interval.\n\n"
+        description="Measure trained runs on sampled tasks of a split: mean accuracy with its 95% interval.\n\n"
         "The features of each image are computed once and shared by all tasks and shots. Task i is the same for every\n"
         "run. Each result goes to RUN/evaluation/, with the accuracy of every task.",
-        [
+        examples=[
             "kshot evaluate runs/mtl-glyphs-conv4-seed0",
             "kshot evaluate runs/mtl-cifar-fs-5shot-seed* --shots 1 5 --queries 30",
             "kshot evaluate runs/mtl-cifar-fs-5shot-seed0 --data my-photos",
@@ -51,36 +51,38 @@ def run(arguments: Sequence[str]) -> None:
                 print(seeds_line(alike))
 
 
-def evaluation_options(arguments: Sequence[str], command: str, description: str, examples: Sequence[str]) -> Options:
+def evaluation_options(arguments: Sequence[str], command: str, *, description: str, examples: Sequence[str]) -> Options:
     """The options that `kshot evaluate` and `kshot compare` share."""
     options = Options(command, description, examples, positional="RUN [RUN ...]")
-    options.add("runs", list[Path], None, "run folders, as kshot train wrote them")
-    options.add("--shots", list[int], [5], "support images per class, one or more numbers")
-    options.add("--data", str | None, None, "the dataset to measure on; null for the one that each run was trained on")
-    options.add("--split", SplitName, "test", "the classes that tasks are drawn from")
+    options.add("runs", list[Path], text="run folders, as kshot train wrote them")
+    options.add("--shots", list[int], default=[5], text="support images per class, one or more numbers")
+    options.add("--data", str | None, text="the dataset to measure on; null for the one that each run was trained on")
+    options.add("--split", SplitName, default="test", text="the classes that tasks are drawn from")
     checkpoint_text = (
         "which weights: best, of the best validation accuracy, or last, as of a run whose best.pt is damaged"
     )
-    options.add("--checkpoint", Checkpoint, "best", checkpoint_text)
-    options.add("--style", Style, "text", "of the table; csv has one line per number")
-    options.add("--root", Path | None, None, ROOT_TEXT)
-    options.add("--device", str, "auto", 'where to compute: "auto" for a GPU if there is one, "cpu", "cuda:1"')
+    options.add("--checkpoint", Checkpoint, default="best", text=checkpoint_text)
+    options.add("--style", Style, default="text", text="of the table; csv has one line per number")
+    options.add("--root", Path | None, text=ROOT_TEXT)
+    options.add(
+        "--device", str, default="auto", text='where to compute: "auto" for a GPU if there is one, "cpu", "cuda:1"'
+    )
     options.add_signature(evaluate, "tasks", skip=_FROM_COMMAND)
     text = (
         "where BatchNorm statistics come from, for learners that adapt weights: transductive (the whole query set), "
         "inductive (the support set plus one query image); null for all that a learner offers"
     )
-    options.add("--statistics", list[Statistics] | None, None, text)
+    options.add("--statistics", list[Statistics] | None, text=text)
     known = ", ".join(sorted(adaptations))
     text = f"how a task is learnt from features: {known}; null for the learner's own"
-    options.add("--adaptation.name", str | None, None, text)
+    options.add("--adaptation.name", str | None, text=text)
     name = chosen(arguments, ["adaptation"]).get("adaptation")
     if name is not None:
-        options.add_signature(adaptations[name], f"adaptation {name}", "adaptation.", among=adaptations)
+        options.add_signature(adaptations[name], f"adaptation {name}", prefix="adaptation.", among=adaptations)
     return options
 
 
-def measured(runs: list[Run], given: Namespace, reuse: bool = False) -> list[list[Row]]:
+def measured(runs: list[Run], given: Namespace, *, reuse: bool = False) -> list[list[Row]]:
     """Each run at every number of shots, one row per kind of statistics; refuses before any work what cannot be.
 
     runs: emptied, so that the images of only one run at a time are in memory.

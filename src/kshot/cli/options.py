@@ -57,16 +57,16 @@ class Options:
         self._takes_positional = False
         self._choices: dict[str, tuple[str, dict[str, set[str]]]] = {}  # by prefix: a part, and all parts' options
 
-    def add(self, name: str, hint: Any, default: Any, text: str, **options: Any) -> None:
-        """Add one option `--name`, or a positional argument if `name` has no dashes."""
+    def add(self, name: str, hint: Any, *, text: str, default: Any = None, **options: Any) -> None:
+        """Add one option `--name`, or a positional argument, which has no default, if `name` has no dashes."""
         self._add(self.parser, name, hint, text, {"default": default} if name.startswith("-") else {}, **options)
 
     def add_signature(
         self,
         function: Callable[..., Any],
         title: str,
-        prefix: str = "",
         *,
+        prefix: str = "",
         skip: Collection[str] = (),
         positional: Collection[str] = (),
         among: Mapping[str, Callable[..., Any]] | None = None,

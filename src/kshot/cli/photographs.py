@@ -36,15 +36,20 @@ def add_network_options(options: Options) -> None:
     options.add(
         "--backbone",
         str,
-        "efficientnet-lite0",
-        "a pretrained backbone: efficientnet-lite0, -lite1 or -lite2, or a model of timm, such as timm:resnet18",
+        default="efficientnet-lite0",
+        text="a pretrained backbone: efficientnet-lite0, -lite1 or -lite2, or a model of timm, such as timm:resnet18",
     )
-    options.add("--weights", Path | None, None, "a file of other weights for the backbone, safetensors or a state dict")
-    options.add("--run", Path | None, None, "a trained run, whose features are used in place of the backbone's")
-    options.add("--root", Path | None, None, ROOT_TEXT)
-    options.add("--device", str, "auto", 'where a run computes: "auto" for a GPU if there is one, "cpu", "cuda:1"')
+    options.add("--weights", Path | None, text="a file of other weights for the backbone, safetensors or a state dict")
+    options.add("--run", Path | None, text="a trained run, whose features are used in place of the backbone's")
+    options.add("--root", Path | None, text=ROOT_TEXT)
     options.add(
-        "--cache", bool, True, "remember the features and thumbnails of image files in the platform's cache folder"
+        "--device", str, default="auto", text='where a run computes: "auto" for a GPU if there is one, "cpu", "cuda:1"'
+    )
+    options.add(
+        "--cache",
+        bool,
+        default=True,
+        text="remember the features and thumbnails of image files in the platform's cache folder",
     )
 
 

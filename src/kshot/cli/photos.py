@@ -22,9 +22,9 @@ def run(arguments: Sequence[str]) -> None:
         "Needs pip install 'kshot[photos]'. The pictures are made, and no photographs.",
         ["kshot photos", "kshot photos --out somewhere --examples 1"],
     )
-    options.add("--out", Path, Path("photos"), "folder for the pictures, signs.kshot and predictions")
-    options.add("--examples", int, 5, "pictures of each sign to learn from")
-    options.add("--seed", int, 0, "names the pictures")
+    options.add("--out", Path, default=Path("photos"), text="folder for the pictures, signs.kshot and predictions")
+    options.add("--examples", int, default=5, text="pictures of each sign to learn from")
+    options.add("--seed", int, default=0, text="names the pictures")
     given = options.parse(arguments)
     started = time.perf_counter()
     network = pretrained("efficientnet-lite0")

@@ -24,7 +24,7 @@ def run(arguments: Sequence[str]) -> None:
         positional="[NAME]",
     )
     text = "the recipe to print, or what the names of those to list begin with; without it all are listed"
-    options.add("name", str | None, None, text, nargs="?")
+    options.add("name", str | None, text=text, nargs="?")
     name = options.parse(arguments).name or ""
     family = [other for other in recipes.names() if other.startswith(name)]
     if name and (name in family or not family):

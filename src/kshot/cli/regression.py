@@ -28,11 +28,15 @@ def run(arguments: Sequence[str]) -> None:
         ],
         positional="RUN [RUN ...]",
     )
-    options.add("runs", list[Path], None, "run folders, trained on the same family of functions")
+    options.add("runs", list[Path], text="run folders, trained on the same family of functions")
     options.add_signature(regression.step_errors, "tasks", skip={"learners", "data", "progress"})
-    options.add("--task", int, 0, "the number of the task in the picture")
-    options.add("--out", Path, Path("regression"), "folder for errors.csv, predictions-*.csv and predictions.png")
-    options.add("--device", str, "auto", 'where to compute: "auto" for a GPU if there is one, "cpu", "cuda:1"')
+    options.add("--task", int, default=0, text="the number of the task in the picture")
+    options.add(
+        "--out", Path, default=Path("regression"), text="folder for errors.csv, predictions-*.csv and predictions.png"
+    )
+    options.add(
+        "--device", str, default="auto", text='where to compute: "auto" for a GPU if there is one, "cpu", "cuda:1"'
+    )
     given = options.parse(arguments)
     alike = len({folder.name for folder in given.runs}) < len(given.runs)
     loaded = {str(folder) if alike else folder.name: Run(folder) for folder in given.runs}

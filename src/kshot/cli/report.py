@@ -20,8 +20,8 @@ def run(arguments: Sequence[str]) -> None:
         ["kshot report runs/a runs/b --out report.html"],
         positional="RUN [RUN ...]",
     )
-    options.add("runs", list[Path], None, "run folders that were evaluated")
-    options.add("--out", Path, Path("report.html"), "the page")
+    options.add("runs", list[Path], text="run folders that were evaluated")
+    options.add("--out", Path, default=Path("report.html"), text="the page")
     given = options.parse(arguments)
     first, *others = (Run(folder) for folder in given.runs)
     print(f"wrote {first.report(given.out, *others)}")

@@ -48,8 +48,8 @@ def _build(arguments: Sequence[str]) -> None:
         "Build docs/results.md and the tables of README.md from results/.",
         ["kshot results build", "kshot results build --check"],
     )
-    options.add("--repository", Path, Path("."), "the clone of kshot", metavar="FOLDER")
-    options.add("--check", bool, False, "write nothing; fail if a page is out of date")
+    options.add("--repository", Path, default=Path("."), text="the clone of kshot", metavar="FOLDER")
+    options.add("--check", bool, default=False, text="write nothing; fail if a page is out of date")
     given = options.parse(arguments)
     if given.check:
         pages = build(given.repository)
@@ -69,10 +69,10 @@ def _add(arguments: Sequence[str]) -> None:
         ["kshot results add all-learners", "kshot results add my-study.yaml --out studies/mine"],
         positional="STUDY",
     )
-    options.add("study", str, None, "a name of kshot study list, or a YAML file")
-    options.add("--out", Path | None, None, "folder of the study; null for studies/NAME", metavar="FOLDER")
-    options.add("--root", Path | None, None, ROOT_TEXT)
-    options.add("--repository", Path, Path("."), "the clone of kshot", metavar="FOLDER")
+    options.add("study", str, text="a name of kshot study list, or a YAML file")
+    options.add("--out", Path | None, text="folder of the study; null for studies/NAME", metavar="FOLDER")
+    options.add("--root", Path | None, text=ROOT_TEXT)
+    options.add("--repository", Path, default=Path("."), text="the clone of kshot", metavar="FOLDER")
     given = options.parse(arguments)
     for path in add(Study(given.study, folder=given.out, root=given.root), given.repository):
         print(f"wrote {path}")

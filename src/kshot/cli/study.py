@@ -52,15 +52,15 @@ def run(arguments: Sequence[str]) -> None:
 
 def _options(command: str, description: str, examples: list[str]) -> Options:
     options = Options(f"kshot study {command}", description, examples, positional="NAME")
-    options.add("study", str, None, "a name of kshot study list, or a YAML file")
-    options.add("--out", Path | None, None, "folder of the study; null for studies/NAME", metavar="FOLDER")
-    options.add("--data", list[str] | None, None, "the datasets whose cells are wanted; null for all")
-    options.add("--seeds", list[int] | None, None, "training seeds; null for those of the study")
+    options.add("study", str, text="a name of kshot study list, or a YAML file")
+    options.add("--out", Path | None, text="folder of the study; null for studies/NAME", metavar="FOLDER")
+    options.add("--data", list[str] | None, text="the datasets whose cells are wanted; null for all")
+    options.add("--seeds", list[int] | None, text="training seeds; null for those of the study")
     text = (
         "what each cell may cost: full, as the recipes say, or a time such as 10min-per-cell; null for the study's own"
     )
-    options.add("--budget", str | None, None, text)
-    options.add("--root", Path | None, None, ROOT_TEXT)
+    options.add("--budget", str | None, text=text)
+    options.add("--root", Path | None, text=ROOT_TEXT)
     return options
 
 
@@ -87,11 +87,16 @@ def _plan(arguments: Sequence[str]) -> None:
         "from a short trial of each training on this machine. Nothing else is run.",
         ["kshot study plan w21-table3", "kshot study plan z21-table3 --simulate true --workers 64"],
     )
-    options.add("--cells", str | None, None, "a pattern of cells' names, such as maml-*; null for all")
-    options.add("--trial-seconds", float, 4.0, "how long each trial trains, about; 0 for no trials but those of before")
-    options.add("--threads", int, 1, "threads of each cell")
-    options.add("--simulate", bool, False, "say what a schedule on the workers would take")
-    options.add("--workers", int, 1, "for the simulation: cells at once")
+    options.add("--cells", str | None, text="a pattern of cells' names, such as maml-*; null for all")
+    options.add(
+        "--trial-seconds",
+        float,
+        default=4.0,
+        text="how long each trial trains, about; 0 for no trials but those of before",
+    )
+    options.add("--threads", int, default=1, text="threads of each cell")
+    options.add("--simulate", bool, default=False, text="say what a schedule on the workers would take")
+    options.add("--workers", int, default=1, text="for the simulation: cells at once")
     given = options.parse(arguments)
     study = _study(given)
     plan = study.plan(cells=given.cells, trial_seconds=given.trial_seconds, threads=given.threads, say=_to_errors)
@@ -111,12 +116,16 @@ def _run(arguments: Sequence[str]) -> None:
             "kshot study run z21-table2 --engine ray --address auto --workers 64",
         ],
     )
-    options.add("--cells", str | None, None, "a pattern of cells' names, such as maml-*; null for all")
-    options.add("--engine", str, "local", "local, ray or slurm")
+    options.add("--cells", str | None, text="a pattern of cells' names, such as maml-*; null for all")
+    options.add("--engine", str, default="local", text="local, ray or slurm")
     options.add_signature(EngineOptions, "engine")
-    options.add("--retries", int, 1, "how often a cell is tried again that was killed, or lost its machine")
-    options.add("--retry-failed", bool, False, "try cells again that failed in a way that would repeat itself")
-    options.add("--trial-seconds", float, 4.0, "how long the trial of each training lasts, about")
+    options.add(
+        "--retries", int, default=1, text="how often a cell is tried again that was killed, or lost its machine"
+    )
+    options.add(
+        "--retry-failed", bool, default=False, text="try cells again that failed in a way that would repeat itself"
+    )
+    options.add("--trial-seconds", float, default=4.0, text="how long the trial of each training lasts, about")
     given = options.parse(arguments)
     study = _study(given)
     engine_options = EngineOptions(**{name: given[name] for name in EngineOptions.__dataclass_fields__})
@@ -138,7 +147,7 @@ def _run(arguments: Sequence[str]) -> None:
 
 def _status(arguments: Sequence[str]) -> None:
     options = _options("status", "Show how far each cell is.", ["kshot study status all-learners --watch true"])
-    options.add("--watch", bool, False, "show it again every few seconds, until all is done")
+    options.add("--watch", bool, default=False, text="show it again every few seconds, until all is done")
     given = options.parse(arguments)
     study = _study(given)
     status = study.status()

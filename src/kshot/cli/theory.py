@@ -42,14 +42,14 @@ def run(arguments: Sequence[str]) -> None:
     experiment_class = experiments[name]
     options = Options(f"kshot theory {name}", _description(name), [f"kshot theory {name}"])
     options.add_signature(experiment_class, "options of the experiment")
-    options.add("--out", Path, Path("theory"), "folder for the table, the picture and the verdict")
+    options.add("--out", Path, default=Path("theory"), text="folder for the table, the picture and the verdict")
     given = options.parse(rest).as_dict()
     out = given.pop("out")
     experiment = experiment_class(**given)
-    write_findings(experiment.run(progress=True), out, name, experiment.options)
+    write_findings(experiment.run(progress=True), out, name=name, options=experiment.options)
 
 
-def write_findings(findings: Findings, out: Path, name: str, options: Mapping[str, Any]) -> None:
+def write_findings(findings: Findings, out: Path, *, name: str, options: Mapping[str, Any]) -> None:
     """Write the table, the picture, and the verdict with the options that led to it; print the verdict."""
     write_csv(out / f"{name}.csv", findings.rows)
     record = {"verdict": findings.verdict, "options": options, "torch": torch.__version__}

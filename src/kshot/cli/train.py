@@ -108,19 +108,19 @@ def training_options(
     named |= {name: typed[name] for name in DEFAULT_NAMES if name in typed}
     usual = {**default_names} | ({"backbone": "mlp"} if named.get("data") in FAMILIES else {})
     names = usual | named
-    options.add("--recipe", str | None, None, "a recipe's name; kshot recipes lists them")
-    options.add("--data.name", str, usual["data"], "the dataset; kshot data list shows them all")
+    options.add("--recipe", str | None, text="a recipe's name; kshot recipes lists them")
+    options.add("--data.name", str, default=usual["data"], text="the dataset; kshot data list shows them all")
     if names["learner"] not in choices and names["learner"] in learners:
         raise ConfigError(f"{options.parser.prog} trains {', '.join(choices)}; for {names['learner']} run kshot train")
-    options.add("--learner.name", str, usual["learner"], f"one of: {', '.join(sorted(choices))}")
-    options.add("--backbone.name", str, usual["backbone"], f"one of: {', '.join(sorted(backbones))}")
+    options.add("--learner.name", str, default=usual["learner"], text=f"one of: {', '.join(sorted(choices))}")
+    options.add("--backbone.name", str, default=usual["backbone"], text=f"one of: {', '.join(sorted(backbones))}")
     add_common(options)
     run_text = "folder of the run; null for runs/RECIPE-seedN, with the names of the parts if there is no recipe, "
     run_text += "and with a hash of the options if a run with other options is there"
-    options.add("--run", Path | None, None, run_text, metavar="FOLDER")
+    options.add("--run", Path | None, text=run_text, metavar="FOLDER")
     for part, registry in (("learner", learners), ("backbone", backbones)):
         name = names[part]
-        options.add_signature(registry[name], f"{part} {name}", f"{part}.", skip=FROM_DATA, among=registry)
+        options.add_signature(registry[name], f"{part} {name}", prefix=f"{part}.", skip=FROM_DATA, among=registry)
     options.add_signature(TrainingOptions, "training")
     # options that a recipe has for its own learner mean nothing to the one that was typed in its place
     kept = {name: content for name, content in recipe.items() if name in names and content["name"] == names[name]}
@@ -154,9 +154,9 @@ def training_arguments(given: Namespace) -> dict[str, Any]:
 def add_common(options: Options) -> None:
     """Add the options that every training has, a resumed one included."""
     resume_text = "go on with the interrupted run in this folder, with the options of its config.yaml"
-    options.add("--root", Path | None, None, ROOT_TEXT, metavar="FOLDER")
-    options.add("--resume", Path | None, None, resume_text, metavar="RUN")
-    options.add("--set", str | None, None, "the same as --key value; may be repeated", metavar="KEY=VALUE")
+    options.add("--root", Path | None, text=ROOT_TEXT, metavar="FOLDER")
+    options.add("--resume", Path | None, text=resume_text, metavar="RUN")
+    options.add("--set", str | None, text="the same as --key value; may be repeated", metavar="KEY=VALUE")
 
 
 def _resume(folder: Path, arguments: Sequence[str]) -> None:

@@ -134,18 +134,23 @@ def _view(name: str, arguments: Sequence[str]) -> None:
         [line.strip() for line in _HELP.splitlines() if f"kshot tsa {name} " in line],
         positional="RUN [RUN ...]",
     )
-    options.add("runs", list[Path], None, "run folders, as kshot tsa train and kshot train wrote them")
-    options.add("--split", SplitName, "test", "the classes that tasks are drawn from")
+    options.add("runs", list[Path], text="run folders, as kshot tsa train and kshot train wrote them")
+    options.add("--split", SplitName, default="test", text="the classes that tasks are drawn from")
     options.add_signature(view, "options of the view", skip=_FROM_COMMAND)
-    options.add("--out", Path, Path("tsa"), "folder for the table, the picture and the verdict")
-    options.add("--root", Path | None, None, ROOT_TEXT)
-    options.add("--device", str, "auto", 'where to compute: "auto" for a GPU if there is one, "cpu", "cuda:1"')
+    options.add("--out", Path, default=Path("tsa"), text="folder for the table, the picture and the verdict")
+    options.add("--root", Path | None, text=ROOT_TEXT)
+    options.add(
+        "--device", str, default="auto", text='where to compute: "auto" for a GPU if there is one, "cpu", "cuda:1"'
+    )
     given = options.parse(arguments)
     learners, data = _trained(given.runs, given.root, given.device)
     chosen_options = {option: given[option] for option, *_ in parameters(view) if option not in _FROM_COMMAND}
     findings = view(learners, data.split(given.split), progress=True, **chosen_options)
     write_findings(
-        findings, given.out, name, chosen_options | {"runs": [str(run) for run in given.runs], "split": given.split}
+        findings,
+        given.out,
+        name=name,
+        options=chosen_options | {"runs": [str(run) for run in given.runs], "split": given.split},
     )
 
 

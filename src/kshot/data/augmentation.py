@@ -93,7 +93,7 @@ class PhotoAugmentation:
         if np.shape(keys) != (tasks,):
             raise ConfigError(f"augmentation: {tasks} tasks need keys of shape ({tasks},), not {np.shape(keys)}")
         parameters = self.parameters(keys, images_per_task)
-        rows, columns = lookups(parameters, self.padding, height, width, images.device)
+        rows, columns = lookups(parameters, self.padding, height=height, width=width, device=images.device)
         rounds = torch.from_numpy(blend_coefficients(parameters, height * width)).to(images.device, non_blocking=True)
         count = tasks * images_per_task
         augmented = torch.empty((count, height * width, channels), device=images.device)
@@ -102,7 +102,7 @@ class PhotoAugmentation:
         chunk = max(1, (_PIXELS_ON_GPU if images.is_cuda else _PIXELS_IN_CACHE) // (height * width))
         for start in range(0, count, chunk):
             part = slice(start, start + chunk)
-            planes = crop_and_flip(flat[part], self.padding, rows[part], columns[part])
+            planes = crop_and_flip(flat[part], padding=self.padding, rows=rows[part], columns=columns[part])
             jitter(planes.float(), rounds[:, :, part], augmented[part])
         return augmented.view(tasks, images_per_task, height, width, channels).movedim(-1, -3)
 
@@ -177,7 +177,7 @@ def normalize(images: Tensor, normalization: Normalization) -> Tensor:
 
 
 def prepare_images(
-    episodes: Episodes, normalization: Normalization | None, augmentation: PhotoAugmentation | None = None
+    episodes: Episodes, normalization: Normalization | None, *, augmentation: PhotoAugmentation | None = None
 ) -> Episodes:
     """Stored images become what a learner sees: (B, S, C, H, W) float32, normalised, and augmented before that.
 

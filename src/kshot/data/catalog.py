@@ -48,7 +48,13 @@ class CatalogEntry:
 
 
 def catalog(root: Path | str | None = None) -> list[CatalogEntry]:
-    """Every named dataset, then the families of regression tasks, and then the user's own prepared datasets."""
+    """Every named dataset, then the families of regression tasks, and then the user's own prepared datasets.
+
+    Parameters
+    ----------
+    root
+        The folder of prepared datasets; None for $KSHOT_ROOT, or else the platform's cache folder.
+    """
     prepared = (folder.parent.name for folder in sorted(store.cache_root(root).glob("[!.]*/meta.json")))
     return [_entry(name, root) for name in dict.fromkeys([*SOURCES, *FAMILIES, *prepared])]
 
@@ -113,7 +119,7 @@ def prepare(
     with _naming_files(dataset, path):
         contents = reader.read(path, store.cache_root(root))
     batches = _each_naming_files(contents.batches, dataset, path)
-    return writing.write(target, replace(contents, batches=batches), root, overwrite=overwrite)
+    return writing.write(target, replace(contents, batches=batches), root=root, overwrite=overwrite)
 
 
 @contextmanager
@@ -167,7 +173,7 @@ def load(name: str, root: Path | str | None = None) -> AnyDataset:
 
 
 def load_images(name: str, root: Path | str | None = None) -> Dataset:
-    """A dataset by name as `load` returns it, if images are needed; ConfigError for a family of regression tasks."""
+    """What `load` returns for this `name` and `root`; ConfigError for a family of functions, which has no images."""
     return store.load(_prepared_name(name, root), root)
 
 

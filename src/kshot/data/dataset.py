@@ -62,7 +62,7 @@ class Dataset:
         return "\n".join(lines)
 
     def split(self, name: SplitName) -> Split:
-        """The split of this name: train, val, test or train+val."""
+        """The split of this `name`: train, val, test or train+val."""
         splits = {"train": self.train, "val": self.val, "test": self.test, "train+val": self.train_val}
         if name not in splits:
             raise DataError(f"there is no split {name!r}; choose one of: {', '.join(splits)}")
@@ -82,6 +82,21 @@ class Dataset:
         """The dataset whose rows are ordered by split (train, val, test) and by class, as `classes` are.
 
         So every split, and train and val together, is one contiguous slice of one array, which is not copied.
+
+        Parameters
+        ----------
+        name
+            What the dataset is called.
+        images
+            All images (N, H, W, C) uint8, in that order.
+        classes
+            One entry per class: its name, domain, split and number of images.
+        normalization
+            Mean and standard deviation of each channel, and which augmentation training takes.
+        tasks_within_domain
+            Whether all classes of a task come from one domain, unless a sampler is told otherwise.
+        checksum
+            What identifies the content, for results to name; None if it is not known.
         """
 
         def split(split_name: str, parts: Sequence[Part]) -> Split:

@@ -31,7 +31,7 @@ def _bands(values: NDArray[np.generic]) -> Iterator[NDArray[Any]]:
     return (values[first : first + at_once] for first in range(0, len(values), at_once))
 
 
-def plain(image: Image.Image, mode: str, value_range: ValueRange | None = None) -> Image.Image:
+def plain(image: Image.Image, mode: str, *, value_range: ValueRange | None = None) -> Image.Image:
     """Eight bits per channel, no transparency, `mode` RGB or L."""
     if is_deep(image.mode):
         values = np.asarray(image)

@@ -105,11 +105,11 @@ class Episodes:
         return torch.cat([self.support_labels, self.query_labels], 1)
 
     def part(self, start: int, stop: int) -> Episodes:
-        """Tasks start..stop-1 of the batch."""
+        """The tasks of the batch from number `start` up to, and without, `stop`."""
         return replace(self, **{field.name: getattr(self, field.name)[start:stop] for field in fields(self)})
 
     def with_images(self, support: Tensor, query: Tensor) -> Episodes:
-        """The same tasks with other tensors in place of the images: augmented ones, or features."""
+        """The tasks with other images, `support` (B, S, ...) and `query` (B, T, ...), such as features."""
         return replace(self, support=support, query=query)
 
 
@@ -233,7 +233,7 @@ class EpisodeSampler:
         return np.stack([np.pad(pool, (0, sizes.max() - len(pool))) for pool in pools]), sizes
 
     def rows(self, numbers: IntArray) -> EpisodeRows:
-        """The rows of the tasks with these numbers, (B,) non-negative integers."""
+        """The rows of the tasks with the numbers (B,), integers from 0 on."""
         shape, split = self.shape, self.split
         keys = seeding.bits(self._key, np.asarray(numbers))
         pool = seeding.below(keys, 0, len(self._sizes))
@@ -267,11 +267,11 @@ class EpisodeSampler:
                 return np.sort(np.concatenate(numbers))
 
     def domains(self, numbers: IntArray) -> NDArray[np.str_] | None:
-        """The domain of the tasks with these numbers, (B,) names; None if a task may have classes of several."""
+        """The domain of the tasks with the numbers (B,), (B,) names; None if a task may have classes of several."""
         return np.asarray(self.split.domains)[self.rows(numbers).classes[:, 0]] if self.within_domain else None
 
     def episodes(self, numbers: IntArray, device: torch.device | str = "cpu") -> Episodes:
-        """The tasks with these numbers, with images as the split stores them, on `device`."""
+        """The tasks with the numbers (B,), with images as the split stores them, on `device`."""
         return self.rows(numbers).gather(self.split, device)
 
 
@@ -298,5 +298,5 @@ class Sampler(Protocol):
     """What training draws its tasks from: task number i is the same in every process and after every resume."""
 
     def episodes(self, numbers: IntArray, device: torch.device | str = "cpu") -> Episodes:
-        """The tasks with these numbers, as sampled, on `device`."""
+        """The tasks with the numbers (B,), as sampled, on `device`."""
         ...

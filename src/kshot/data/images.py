@@ -210,7 +210,7 @@ def shown_at(
     interpolation: Interpolation = "bilinear",
 ) -> NDArray[np.uint8]:
     """An open image as `decode` treats files, (size, size, channels) uint8; as it stands, without regard to EXIF."""
-    shown = plain(image, "RGB" if channels == 3 else "L", value_range)
+    shown = plain(image, "RGB" if channels == 3 else "L", value_range=value_range)
     if resize is not None and resize != size:
         # one resampling of the part that is left of an image whose shorter side were `resize`
         side = min(shown.size) * size / resize

@@ -41,7 +41,7 @@ class AugmentationParameters:
 
 
 def lookups(
-    parameters: AugmentationParameters, padding: int, height: int, width: int, device: torch.device
+    parameters: AugmentationParameters, padding: int, *, height: int, width: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Row (n, H) and column (n, W) of the padded image behind each row and column of the result, int32."""
     rows = parameters.top.reshape(-1, 1) + np.arange(height)
@@ -52,7 +52,7 @@ def lookups(
     return on_device[:, :height], on_device[:, height:]
 
 
-def crop_and_flip(images: Tensor, padding: int, rows: Tensor, columns: Tensor) -> Tensor:
+def crop_and_flip(images: Tensor, *, padding: int, rows: Tensor, columns: Tensor) -> Tensor:
     """(n, H, W, C) -> (C, n, H*W) uint8: each number of the result is looked up once, in the list of all numbers.
 
     Colour planes rather than interleaved colours, because all that follows then runs along contiguous memory; looking

@@ -62,14 +62,14 @@ class Family(ABC):
 
     @abstractmethod
     def values(self, keys: Keys, points: FloatArray) -> FloatArray:
-        """The values (B, P) of each task's function at its points (B, P, d)."""
+        """The values (B, P) of the functions of the tasks with the keys (B,) at their points (B, P, d)."""
 
     def inputs(self, points: FloatArray) -> FloatArray:
         """The inputs of a network for points (B, P, d); the points themselves, unless a subclass says otherwise."""
         return points
 
     def kind(self, keys: Keys) -> IntArray:
-        """The number of each task's kind, (B,); 0 for all tasks, unless a subclass has several `kinds`."""
+        """The number of the kind (B,) of the tasks with the keys (B,); 0, unless a subclass has several `kinds`."""
         return np.zeros(len(keys), np.int64)
 
 
@@ -218,7 +218,7 @@ class RegressionSplit:
         return self.family.input_size, 1, 1
 
     def to(self, device: torch.device | str) -> RegressionSplit:
-        """The split itself: there is nothing to keep on a device."""
+        """The split itself, for any `device`: there is nothing to keep there."""
         return self
 
 
@@ -272,7 +272,7 @@ class RegressionDataset:
         return RegressionSplit("test", self.family)
 
     def split(self, name: SplitName) -> RegressionSplit:
-        """The split of this name: train, val, test or train+val."""
+        """The split of this `name`: train, val, test or train+val."""
         if name not in get_args(SplitName):
             raise DataError(f"there is no split {name!r}; choose one of: {', '.join(get_args(SplitName))}")
         return RegressionSplit(name, self.family)

@@ -58,7 +58,7 @@ class Contents:
     tasks_within_domain: bool = False
 
 
-def write(name: str, contents: Contents, root: Path | str | None = None, *, overwrite: bool = False) -> Path:
+def write(name: str, contents: Contents, *, root: Path | str | None = None, overwrite: bool = False) -> Path:
     """Write a dataset into the cache folder and return its folder.
 
     Everything goes to a temporary folder which is renamed at the end: a killed or failed preparation leaves nothing

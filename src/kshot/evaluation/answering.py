@@ -35,6 +35,7 @@ class Answering:
 def answering_of(
     learner: Learner,
     sampler: Sampler,
+    *,
     shape: TaskShape,
     split: AnySplit,
     adaptation: Adaptation | None,

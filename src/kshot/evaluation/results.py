@@ -17,7 +17,7 @@ from kshot.intervals import MeanInterval, mean_interval
 from kshot.measures import ACCURACY, MEASURES, Measure, QueryBalance, Statistics
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Protocol:
     """What a number was measured on; two results with equal protocols were measured on the same tasks, in pairs.
 
@@ -210,7 +210,7 @@ class Evaluation:
 
     @classmethod
     def load(cls, path: Path) -> Evaluation:
-        """Read what `save` wrote; DataError if the file is not such a result, or is damaged."""
+        """Read the file at `path`, which `save` wrote; DataError if it is not such a result, or is damaged."""
         content = saved.read(Path(path))
         # version 0.1 knew accuracies alone, and called them so
         values = content["values"] if "values" in content else content["accuracies"]
@@ -229,9 +229,18 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean over tasks of value(first) - value(second) on the same tasks, and the half-width of its 95% interval.
+    """The paired difference of two results on the same tasks, `kshot.evaluation.compare` of them.
 
-    `unlike` says that one of the two looked at all query images together, and the other did not.
+    Attributes
+    ----------
+    mean
+        Of value(first) - value(second) over tasks, in the unit of the measure: 0..1 for accuracy.
+    ci95
+        Half-width of the 95% interval of the mean.
+    measure
+        What the values are: accuracy or squared error.
+    unlike
+        Whether one of the two looked at all query images together, and the other did not.
     """
 
     mean: float
@@ -247,6 +256,11 @@ class Difference:
 
 def compare(first: Evaluation, second: Evaluation) -> Difference:
     """The paired difference of two results.
+
+    Parameters
+    ----------
+    first, second
+        Results on the same tasks; where BatchNorm statistics come from may differ.
 
     Raises
     ------
@@ -271,5 +285,5 @@ def compare(first: Evaluation, second: Evaluation) -> Difference:
 
 
 def over_seeds(results: Sequence[Evaluation]) -> tuple[float, float]:
-    """Mean and half-width of the 95% interval over trainings of one learner: each training's mean is one value."""
+    """Mean and half-width of the 95% interval over trainings of one learner: `results` has one result of each."""
     return mean_interval([result.mean for result in results])

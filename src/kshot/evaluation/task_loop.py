@@ -81,7 +81,7 @@ def for_tasks(
     with evaluating(learner, precision, statistics=statistics), bar:
         for start in range(done, len(numbers), at_once):
             batch = numbers[start : start + at_once]
-            episodes = prepare_images(sampler.episodes(batch, device), normalization, augmentation)
+            episodes = prepare_images(sampler.episodes(batch, device), normalization, augmentation=augmentation)
             with _naming(batch):
                 results.append(function(episodes))
             bar.update(len(batch))

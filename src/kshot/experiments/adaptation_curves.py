@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kshot.data.dataset import Dataset, Normalization, Split
-from kshot.data.episodes import Episodes, Sampler
+from kshot.data.episodes import Episodes
 from kshot.data.tasks import split_of
 from kshot.errors import ConfigError, check_positive
-from kshot.evaluation.protocol import departure, evaluate, plan_evaluation
+from kshot.evaluation.plan import EvaluationPlan, plan_evaluation
+from kshot.evaluation.protocol import evaluate
 from kshot.evaluation.results import Protocol
 from kshot.evaluation.task_loop import for_tasks
 from kshot.experiments.findings import Findings
@@ -93,14 +94,13 @@ def adaptation_steps(
                 f"{name} is a {type(learner).__name__}, whose steps are not those of MAML; give runs of "
                 f"{', '.join(suitable)}"
             )
-        _, sampler, _ = plan_evaluation(
+        plan = plan_evaluation(
             learner, split, ways=ways, shots=shots, queries=queries, tasks=tasks, seed=seed,
             within_domain=within_domain, statistics=statistics,
         )  # fmt: skip
         bar = name if progress else None
-        curves[name] = _curves(learner, sampler, split.normalization, steps, tasks, statistics, bar)
-    used, drawn = statistics or MAML.statistics_offered[0], departure(split, within_domain)
-    protocol = Protocol(split.dataset, split.name, ways, shots, queries, tasks, seed, used, drawn)
+        curves[name] = _curves(learner, plan, normalization=split.normalization, steps=steps, bar=bar)
+    protocol = plan.protocol
     first = next(iter(curves.values()))
     rows: list[Record] = []
     for name, (accuracies, losses) in curves.items():
@@ -118,13 +118,7 @@ def adaptation_steps(
 
 
 def _curves(
-    learner: MAML,
-    sampler: Sampler,
-    normalization: Normalization,
-    steps: int,
-    tasks: int,
-    statistics: Statistics | None,
-    bar: str | None,
+    learner: MAML, plan: EvaluationPlan, *, normalization: Normalization, steps: int, bar: str | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Accuracy and loss of the query images, (steps + 1, tasks) each."""
 
@@ -147,10 +141,10 @@ def _curves(
     pieces = for_tasks(
         learner,
         curves_of,
-        sampler=sampler,
-        numbers=np.arange(tasks),
+        sampler=plan.sampler,
+        numbers=np.arange(plan.protocol.tasks),
         normalization=normalization,
-        statistics=statistics,
+        statistics=plan.protocol.statistics,
         progress=bar,
     )
     accuracies, losses = torch.cat(pieces, 2).double().cpu().numpy().transpose(1, 0, 2)
@@ -242,8 +236,8 @@ def _draw_steps(figure: Figure, rows: list[Record], protocol: Protocol) -> None:
             values, margins = (
                 [scale * float(row[column]) for row in of_run] for column in (quantity, f"{quantity}_ci95")
             )
-            curve(axes, [row["steps"] for row in of_run], values, margins, str(name), style)
-        finish(axes, quantity, "gradient steps on the support set", label)
+            curve(axes, [row["steps"] for row in of_run], values, ci95=margins, label=str(name), style=style)
+        finish(axes, quantity, xlabel="gradient steps on the support set", ylabel=label)
         axes.xaxis.get_major_locator().set_params(integer=True)
 
 
@@ -268,4 +262,4 @@ def _draw_groups(figure: Figure, rows: list[Record], protocol: Protocol) -> None
         color="#0072B2", label="one training, with its 95% interval over tasks",
     )  # fmt: skip
     axes.set_xticks(list(by_groups))
-    finish(axes, "accuracy of unseen tasks", "m, the number of groups", "accuracy, %")
+    finish(axes, "accuracy of unseen tasks", xlabel="m, the number of groups", ylabel="accuracy, %")

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from kshot.errors import check_positive
 from kshot.experiments import plots
 from kshot.experiments.findings import Experiment, Findings, Record, check_fit, experiments, over_seeds
-from kshot.intervals import fit_power_law, mean_interval
+from kshot.intervals import fit_power_law, mean_interval, with_interval
 from kshot.theory.empirical import empirical_kernels
 from kshot.theory.infinite_width import Network, kernels
 from kshot.theory.networks import ReLUNetwork
@@ -113,17 +113,15 @@ class ClosenessDepth(Experiment):
     def _verdict(self, rows: Sequence[Record], curves: NDArray[np.float64]) -> str:
         law = fit_power_law(self.depths, curves)
         tail = fit_power_law(self.depths[-3:], curves[:, -3:])
-        fold, margin = mean_interval(curves[:, 0] / curves[:, -1])
+        fold = with_interval(*mean_interval(curves[:, 0] / curves[:, -1]), ".1f")
         ends = " to ".join(
-            f"{row['distance']:.3g} ± {row['distance_ci95']:.2g} ({row['rms_per_point']:.3g} ± "
-            f"{row['rms_per_point_ci95']:.2g})"
-            for row in (rows[0], rows[-1])
+            f"{_with_interval(row, 'distance')} ({_with_interval(row, 'rms_per_point')})" for row in (rows[0], rows[-1])
         )
         return (
             f"{self.network}: |F_ANIL - F_MTL| over 10 query points (root mean square per point) goes from {ends} "
-            f"between L = {self.depths[0]} and {self.depths[-1]}, which is {fold:.1f} ± {margin:.1f} times less, {law} "
-            f"(last three depths {tail.exponent:.2f} ± {tail.ci95:.2f}); Theorem 1 promises -1 or steeper; "
-            f"{self._protocol()}, {over_seeds(self.seeds)}"
+            f"between L = {self.depths[0]} and {self.depths[-1]}, which is {fold} times less, {law} "
+            f"(last three depths {tail.exponent_text}); Theorem 1 promises -1 or steeper; "
+            f"{self._protocol()}, {over_seeds(self.seeds, fitted=True)}"
         )
 
     def _protocol(self) -> str:
@@ -138,6 +136,10 @@ class ClosenessDepth(Experiment):
         names = {"distance": "norm over 10 query points", "rms_per_point": "root mean square per query point"}
         for style, (name, label) in enumerate(names.items()):
             mean, ci95 = ([float(row[column]) for row in rows] for column in (name, f"{name}_ci95"))
-            plots.curve(axes, self.depths, mean, ci95, f"{label}, 95% interval", style)
-        plots.slope(axes, self.depths, -1, (self.depths[0], float(rows[0]["distance"])))
-        plots.finish(axes, "MTL and ANIL approach each other with depth", "depth L", "|F_ANIL - F_MTL|")
+            plots.curve(axes, self.depths, mean, ci95=ci95, label=f"{label}, 95% interval", style=style)
+        plots.slope(axes, self.depths, exponent=-1, through=(self.depths[0], float(rows[0]["distance"])))
+        plots.finish(axes, "MTL and ANIL approach each other with depth", xlabel="depth L", ylabel="|F_ANIL - F_MTL|")
+
+
+def _with_interval(row: Record, column: str) -> str:
+    return with_interval(float(row[column]), float(row[f"{column}_ci95"]), ".3g", margin_digits=".2g")

@@ -19,7 +19,7 @@ from kshot.experiments.findings import Findings, Record, experiments, over_seeds
 from kshot.experiments.finite_training import Trained, stable_rate, train_anil, train_mtl
 from kshot.experiments.finite_width import INNER_STEPS
 from kshot.experiments.trained_networks import TrainedNetworks
-from kshot.intervals import mean_interval
+from kshot.intervals import mean_interval, with_interval
 from kshot.theory.infinite_width import kernels
 from kshot.theory.networks import ReLUNetwork
 from kshot.theory.predictors import Kernel, predict_anil, predict_mtl
@@ -115,7 +115,7 @@ class ClosenessInnerLoop(TrainedNetworks):
             _row(*place, values, measured_at[place[0], place[1], first[place[0]]])
             for place, values in measured_at.items()
         ]
-        verdict = f"{_verdict(rows)}; {self._protocol()}, {over_seeds(self.seeds)}, paired"
+        verdict = f"{_verdict(rows)}; {self._protocol()}, paired, {over_seeds(self.seeds)}"
         return Findings(rows, verdict, lambda figure: _draw(figure, rows), size=(10.5, 4.2))
 
     def _protocol(self) -> str:
@@ -202,10 +202,10 @@ def _verdict(rows: Sequence[Record]) -> str:
         of_curve = [row for row in rows if row["curve"] == curve]
         row = ([row for row in of_curve if float(row["inner_time"]) <= last] or of_curve[:1])[-1]
         # rounded first, and 0 added, so that no change is not printed as -0.000
-        return f"{round(float(row['change']), 3) + 0:+.3f} ± {row['change_ci95']:.3f}"
+        return with_interval(round(float(row["change"]), 3) + 0, float(row["change_ci95"]), "+.3f")
 
     start = {
-        row["setting"]: f"{row['distance']:.3f} ± {row['distance_ci95']:.3f}"
+        row["setting"]: with_interval(float(row["distance"]), float(row["distance_ci95"]), ".3f")
         for row in reversed(rows)
         if row["curve"] in (FORMULA, NETWORKS)
     }
@@ -226,8 +226,8 @@ def _draw(figure: Figure, rows: Sequence[Record]) -> None:
             times, mean, ci95 = (
                 [float(row[key]) for row in of_curve] for key in ("inner_time", "distance", "distance_ci95")
             )
-            plots.curve(axes, times, mean, ci95, str(name), style)
+            plots.curve(axes, times, mean, ci95=ci95, label=str(name), style=style)
         if setting == "networks":
             axes.set_xscale("symlog", linthresh=0.0025)
         axes.set_ylim(bottom=0)
-        plots.finish(axes, title, "lambda tau", "|F_ANIL - F_MTL| / |F_MTL|")
+        plots.finish(axes, title, xlabel="lambda tau", ylabel="|F_ANIL - F_MTL| / |F_MTL|")

@@ -119,7 +119,7 @@ class ExcessRisk(Experiment):
         )
         training = MetaTraining(self.shots, self.rate / family.smoothness)
         one = maml(mixture, training, generator)
-        several = tsa_maml(mixture, training, one, generator, groups=self.initializations)
+        several = tsa_maml(mixture, training, start=one, generator=generator, groups=self.initializations)
         tasks = mixture.sample(self.tasks, generator, shots=self.shots)
         redrawn = mixture.sample(_REDRAWN_TASKS, generator, shots=self.shots, draws=_DRAWS)
         rows: list[Record] = []

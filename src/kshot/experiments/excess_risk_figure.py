@@ -8,6 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from kshot.intervals import with_interval
+
 MAML, TSA_MAML = "MAML", "TSA-MAML"
 COIN, BIASED_COIN = "fair coin", "coin with 70% heads"
 _COLOURS = {MAML: "#D55E00", TSA_MAML: "#0072B2"}
@@ -171,4 +173,4 @@ def _comparison(rows: Sequence[Cells]) -> str:
 
 def _with_ci(row: Cells, name: str) -> str:
     """A measured value with its interval."""
-    return f"{float(row[name]):.3f} ± {float(row[f'{name}_ci95']):.3f}"
+    return with_interval(float(row[name]), float(row[f"{name}_ci95"]), ".3f")

@@ -80,9 +80,20 @@ class Findings:
         return figure
 
 
-def over_seeds(seeds: Sequence[int]) -> str:
-    """What the intervals of an experiment are over, for its verdict: ``95% intervals over 2 seeds (0 1)``."""
-    return f"95% intervals over {len(seeds)} seeds ({' '.join(map(str, seeds))})"
+def over_seeds(seeds: Sequence[int], *, fitted: bool = False) -> str:
+    """What the intervals of an experiment are over, for its verdict: ``95% intervals over 2 seeds (0 1)``.
+
+    Parameters
+    ----------
+    seeds
+        The seeds of the repetitions; one alone has no interval.
+    fitted
+        Whether there are exponents among the values, whose interval is then that of the fit.
+    """
+    if len(seeds) > 1:
+        return f"95% intervals over {len(seeds)} seeds ({' '.join(map(str, seeds))})"
+    exponents = " (those of exponents are of the fit alone)" if fitted else ""
+    return f"no intervals over seeds, since there is one ({seeds[0]}){exponents}"
 
 
 def check_fit(seeds: Sequence[int], **values: Sequence[int]) -> None:

@@ -72,7 +72,15 @@ class Trained:
 
 
 def stable_rate(network: ReLUNetwork, tasks: RegressionTasks) -> float:
-    """Half of the learning rate from which on gradient descent on the training tasks diverges at infinite width."""
+    """Half of the learning rate from which on gradient descent on the training tasks diverges at infinite width.
+
+    Parameters
+    ----------
+    network
+        Says which kernel: depth and kind of the layers.
+    tasks
+        The training tasks, inputs (N, n, d).
+    """
     inputs, _ = _training_tasks(tasks)
     ntk = kernels(inputs.flatten(0, 1), depth=len(network.hidden) + 1, network=network.network).ntk
     return 1 / float(torch.linalg.eigvalsh(ntk)[-1])
@@ -116,7 +124,7 @@ def train_mtl(
         return _features(trained, inputs) @ heads[..., None] - wanted
 
     weights = [*trained.hidden.parameters(), heads]
-    steps, residual = _descend(weights, residuals, targets, rate, tolerance, max_steps)
+    steps, residual = _descend(weights, residuals, targets, rate=rate, tolerance=tolerance, max_steps=max_steps)
     return Trained(network, trained, steps, residual)
 
 
@@ -171,7 +179,9 @@ def train_anil(
                 left = features @ head - wanted
         return left
 
-    steps, residual = _descend(list(trained.parameters()), residuals, targets, rate, tolerance, max_steps)
+    steps, residual = _descend(
+        list(trained.parameters()), residuals, targets, rate=rate, tolerance=tolerance, max_steps=max_steps
+    )
     return Trained(network, trained, steps, residual)
 
 
@@ -199,6 +209,7 @@ def _descend(
     weights: Sequence[Tensor],
     residuals: Callable[[], Tensor],
     targets: Tensor,
+    *,
     rate: float,
     tolerance: float,
     max_steps: int,

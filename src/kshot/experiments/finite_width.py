@@ -100,12 +100,10 @@ class FiniteWidth(TrainedNetworks):
                 row[name], row[f"{name}_ci95"] = mean_interval(values[:, place])
             rows.append(row | {"seeds": len(self.seeds)})
         laws = {name: fit_power_law(self.widths, values) for name, values in curves.items()}
-        exponents = "; ".join(
-            f"{text} {laws[name].exponent:.2f} ± {laws[name].ci95:.2f}" for name, text in _MEASURES.items()
-        )
+        exponents = "; ".join(f"{text} {laws[name].exponent_text}" for name, text in _MEASURES.items())
         verdict = (
             "exponent of the error in the width, -0.5 expected, and no flatter against its own kernel: "
-            f"{exponents}; {self._protocol()}, {over_seeds(self.seeds)}"
+            f"{exponents}; {self._protocol()}, {over_seeds(self.seeds, fitted=True)}"
         )
         return Findings(rows, verdict, lambda figure: self._draw(figure, rows, laws), size=(7.4, 4.6))
 
@@ -139,9 +137,9 @@ class FiniteWidth(TrainedNetworks):
         plots.logarithmic(axes)
         for style, (name, text) in enumerate(_MEASURES.items()):
             mean, ci95 = ([float(row[column]) for row in rows] for column in (name, f"{name}_ci95"))
-            plots.curve(axes, self.widths, mean, ci95, f"{text} ({laws[name].exponent:.2f})", style)
-        plots.slope(axes, self.widths, -0.5, (self.widths[0], 1.3 * float(rows[0]["mtl"])))
-        plots.finish(axes, "Networks approach their kernels with width", "width", "relative error")
+            plots.curve(axes, self.widths, mean, ci95=ci95, label=f"{text} ({laws[name].exponent:.2f})", style=style)
+        plots.slope(axes, self.widths, exponent=-0.5, through=(self.widths[0], 1.3 * float(rows[0]["mtl"])))
+        plots.finish(axes, "Networks approach their kernels with width", xlabel="width", ylabel="relative error")
 
 
 def _kernels_of(network: ReLUNetwork, first: Tensor, second: Tensor) -> Kernels:

@@ -51,13 +51,27 @@ class Initializations:
     origin: Tensor
 
     def chosen(self, tasks: MixtureTasks, rate: float) -> Tensor:
-        """The index (B,) of the point nearest to each task's estimated optimum (Z21, section 4.2)."""
+        """The index (B,) of the point nearest to each task's estimated optimum (Z21, section 4.2).
+
+        Parameters
+        ----------
+        tasks
+            B tasks with samples.
+        rate
+            Learning rate of the steps from the origin to the estimated optimum.
+        """
         if len(self.points) == 1:
             return torch.zeros(len(tasks.optimum), dtype=torch.int64)
         return torch.cdist(estimated_optima(tasks, self.origin, rate), self.points).argmin(1)
 
     def starts(self, tasks: MixtureTasks, rate: float) -> Tensor:
-        """The initialisation (B, d) that each task starts from."""
+        """The initialisation (B, d) that each task starts from.
+
+        Parameters
+        ----------
+        tasks, rate
+            As for `chosen`.
+        """
         return self.points[self.chosen(tasks, rate)]
 
 
@@ -67,14 +81,24 @@ def estimated_optima(tasks: MixtureTasks, origin: Tensor, rate: float) -> Tensor
 
 
 def maml(mixture: TaskMixture, training: MetaTraining, generator: torch.Generator) -> Initializations:
-    """MAML (Finn et al. 2017) from the origin: the one point whose adapted weights have the least population risk."""
+    """MAML (Finn et al. 2017) from the origin: the one point whose adapted weights have the least population risk.
+
+    Parameters
+    ----------
+    mixture
+        Where tasks come from.
+    training
+        How the initialisation is trained.
+    generator
+        Draws the tasks.
+    """
     zero = torch.zeros_like(mixture.centres[0])
     trained = _trained(mixture, training, Initializations(zero.unsqueeze(0), zero), generator)
     return Initializations(trained.points, trained.points[0])
 
 
 def tsa_maml(
-    mixture: TaskMixture, training: MetaTraining, start: Initializations, generator: torch.Generator, *, groups: int
+    mixture: TaskMixture, training: MetaTraining, *, start: Initializations, generator: torch.Generator, groups: int
 ) -> Initializations:
     """TSA-MAML (Z21, Algorithm 1): k-means over the tasks' estimated optima, then MAML on each group.
 

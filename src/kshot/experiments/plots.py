@@ -26,7 +26,7 @@ def logarithmic(axes: Axes) -> None:
 
 
 def curve(
-    axes: Axes, x: ArrayLike, mean: ArrayLike, ci95: ArrayLike, label: str, style: int = 0, line: str = "-"
+    axes: Axes, x: ArrayLike, mean: ArrayLike, *, ci95: ArrayLike, label: str, style: int = 0, line: str = "-"
 ) -> None:
     """A curve through means (P,) with a band of their 95% intervals.
 
@@ -59,14 +59,14 @@ def curve(
     axes.fill_between(x, low, high, color=look["color"], alpha=0.18, lw=0)
 
 
-def slope(axes: Axes, x: ArrayLike, exponent: float, through: tuple[float, float]) -> None:
+def slope(axes: Axes, x: ArrayLike, *, exponent: float, through: tuple[float, float]) -> None:
     """A dotted line of slope `exponent` in logarithmic axes, through a point (x, y)."""
     points = np.asarray(x, np.float64)
     values = through[1] * (points / through[0]) ** exponent
     axes.plot(points, values, color=_GREY, ls=":", lw=1.2, label=f"slope {exponent:g}")
 
 
-def finish(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
+def finish(axes: Axes, title: str, *, xlabel: str, ylabel: str) -> None:
     """Title, labels, legend and a light grid."""
     axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.set_title(title, loc="left", fontsize=10.5)

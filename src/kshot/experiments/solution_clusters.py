@@ -89,7 +89,7 @@ def solution_clusters(
         for shift in range(ways + 1):
             shared = shift == ways
             bar = f"{name}, {'equal rows' if shared else f'shift {shift}'}" if progress else None
-            paths = over_tasks(learner, sampler, every, _paths(learner, shift, shared=shared), bar)
+            paths = over_tasks(learner, _paths(learner, shift, shared=shared), sampler=sampler, numbers=every, bar=bar)
             total = total + paths
             points = paths if shared else total / (shift + 1)
             kind = "shared-head" if shared else "shifts"
@@ -187,4 +187,4 @@ def _draw(figure: Figure, rows: Sequence[Record], protocol: str) -> None:
                 )  # fmt: skip
             axes.set(ylim=(-0.03, 1.03), xscale="log", xticks=STEPS, xticklabels=STEPS)
             axes.minorticks_off()
-            finish(axes, f"{name}: {part}", "gradient steps", "mutual information")
+            finish(axes, f"{name}: {part}", xlabel="gradient steps", ylabel="mutual information")

@@ -72,12 +72,10 @@ class Spectrum(Experiment):
                 row: Record = {"network": network, "depth": depth, "norm": mean}
                 rows.append(row | {"norm_ci95": ci95, "seeds": len(self.seeds)})
         bar.close()
-        exponents = "; ".join(
-            f"{network} {law.exponent:.2f} ± {law.ci95:.2f}" for network, law in zip(self.networks, laws)
-        )
+        exponents = "; ".join(f"{network} {law.exponent_text}" for network, law in zip(self.networks, laws))
         verdict = (
             f"exponent of |T^-1 - Phi_MTL^-1| over L = {self.depths[-3:]}, -2 expected: {exponents}; "
-            f"{self.tasks} training tasks of {self.points} points, {over_seeds(self.seeds)}"
+            f"{self.tasks} training tasks of {self.points} points, {over_seeds(self.seeds, fitted=True)}"
         )
         return Findings(rows, verdict, lambda figure: self._draw(figure, rows))
 
@@ -96,6 +94,8 @@ class Spectrum(Experiment):
         for style, network in enumerate(self.networks):
             of_network = [row for row in rows if row["network"] == network]
             mean, ci95 = ([float(row[column]) for row in of_network] for column in ("norm", "norm_ci95"))
-            plots.curve(axes, self.depths, mean, ci95, network, style)
-        plots.slope(axes, self.depths, -2, (self.depths[-1], 0.6 * float(rows[len(self.depths) - 1]["norm"])))
-        plots.finish(axes, "The matrices that MTL and ANIL invert", "depth L", "|T^-1 - Phi_MTL^-1|")
+            plots.curve(axes, self.depths, mean, ci95=ci95, label=network, style=style)
+        plots.slope(
+            axes, self.depths, exponent=-2, through=(self.depths[-1], 0.6 * float(rows[len(self.depths) - 1]["norm"]))
+        )
+        plots.finish(axes, "The matrices that MTL and ANIL invert", xlabel="depth L", ylabel="|T^-1 - Phi_MTL^-1|")

@@ -74,9 +74,11 @@ def group_usage(
     numbers = tasks_of_domains(sampler, tasks)
     rows: list[Record] = []
     for name, learner in learners.items():
-        tsa_maml = checked(name, learner, split, ways)
+        tsa_maml = checked(name, learner, split=split, ways=ways)
         every = np.concatenate(list(numbers.values()))
-        assigned = over_tasks(tsa_maml, sampler, every, tsa_maml.assigned, name if progress else None)
+        assigned = over_tasks(
+            tsa_maml, tsa_maml.assigned, sampler=sampler, numbers=every, bar=name if progress else None
+        )
         chosen = assigned.reshape(len(numbers), tasks)
         agreed = agreement(assigned, np.repeat(list(numbers), tasks))
         for domain, groups in zip(numbers, chosen):
@@ -100,7 +102,7 @@ def tasks_of_domains(sampler: EpisodeSampler, count: int) -> dict[str, IntArray]
     return {str(domain): numbers[domains == domain] for domain in np.unique(domains)}
 
 
-def checked(name: str, learner: Learner, split: Split, ways: int) -> TSAMAML:
+def checked(name: str, learner: Learner, *, split: Split, ways: int) -> TSAMAML:
     """The learner, checked; ConfigError if it is no TSA-MAML, or does not fit the tasks."""
     if not isinstance(learner, TSAMAML):
         raise ConfigError(f"{name} is a {type(learner).__name__}, which has no groups; give runs of tsa-maml")
@@ -110,7 +112,7 @@ def checked(name: str, learner: Learner, split: Split, ways: int) -> TSAMAML:
 
 
 def over_tasks(
-    learner: MAML, sampler: EpisodeSampler, numbers: IntArray, function: Any, bar: str | None
+    learner: MAML, function: Any, *, sampler: EpisodeSampler, numbers: IntArray, bar: str | None
 ) -> NDArray[Any]:
     """What a function of prepared tasks returns for the tasks with these numbers, (M, ...)."""
 

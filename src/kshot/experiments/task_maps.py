@@ -20,7 +20,7 @@ from kshot.data.dataset import Dataset, Split
 from kshot.data.episodes import Episodes, EpisodeSampler, TaskShape
 from kshot.data.tasks import split_of
 from kshot.errors import ConfigError, check_positive
-from kshot.evaluation.protocol import check_tasks
+from kshot.evaluation.plan import check_tasks
 from kshot.experiments.findings import Findings
 from kshot.experiments.plots import STYLES
 from kshot.experiments.task_domains import Record, checked, over_tasks, tasks_of_domains
@@ -94,10 +94,12 @@ def task_map(
     every, domains = np.concatenate(list(numbers.values())), np.repeat(list(numbers), tasks)
     rows: list[Record] = []
     for name, learner in learners.items():
-        tsa_maml = checked(name, learner, split, ways)
+        tsa_maml = checked(name, learner, split=split, ways=ways)
         seen: dict[str, Any] = {}
         for kind, function in _measures(tsa_maml, steps).items():
-            points = over_tasks(tsa_maml, sampler, every, function, f"{name}, {kind}" if progress else None)
+            points = over_tasks(
+                tsa_maml, function, sampler=sampler, numbers=every, bar=f"{name}, {kind}" if progress else None
+            )
             seen[kind] = two_dimensions(points, method, seed), neighbours_of_domain(points, domains)
         for place, (task, domain) in enumerate(zip(every.tolist(), domains.tolist())):
             row: Record = {"run": name, "task": task, "domain": domain}
@@ -158,7 +160,7 @@ def _optima(learner: TSAMAML, steps: int, start_of: Callable[[Episodes], Weights
     def optima(episodes: Episodes) -> Tensor:
         start = {name: weight.detach().requires_grad_() for name, weight in start_of(episodes).items()}
         with torch.enable_grad():
-            reached = learner.adapted(episodes, steps, start)
+            reached = learner.adapted(episodes, steps, start=start)
         centre = learner.initial(episodes.tasks)
         return as_vectors((reached[name] - centre[name]).detach() for name in learner.clustered)
 

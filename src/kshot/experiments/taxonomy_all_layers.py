@@ -24,7 +24,7 @@ _L2, _RATE, _STEPS, _CG_STEPS = 5.0, 0.1, 200, 100
 _C = 0.1
 
 
-@line("MAML", "f(x; phi), all layers", "mean cross-entropy", "5 gradient steps from theta")
+@line("MAML", scores="f(x; phi), all layers", loss="mean cross-entropy", regularizer="5 gradient steps from theta")
 def _maml(episodes: Episodes, backbone: Conv4) -> Comparison:
     learner = MAML(_smooth_backbone(episodes), ways=episodes.ways, inner_rate=0.1, inner_steps=5).double()
     regularizer = formula.EarlyStopping(learner.inner_steps, learner.inner_rate)
@@ -33,7 +33,7 @@ def _maml(episodes: Episodes, backbone: Conv4) -> Comparison:
     )
 
 
-@line("iMAML", "f(x; phi), all layers", "mean cross-entropy", "5/2 |phi - theta|^2")
+@line("iMAML", scores="f(x; phi), all layers", loss="mean cross-entropy", regularizer="5/2 |phi - theta|^2")
 def _imaml(episodes: Episodes, backbone: Conv4) -> Comparison:
     learner = IMAML(
         _smooth_backbone(episodes),
@@ -50,7 +50,12 @@ def _imaml(episodes: Episodes, backbone: Conv4) -> Comparison:
     return Comparison(_with_gradients(value, learner), by_formula, list(learner.parameters()))
 
 
-@line("Meta-MinibatchProx", "f(x; phi), all layers", "mean cross-entropy, R in the outer loss", "5/2 |phi - theta|^2")
+@line(
+    "Meta-MinibatchProx",
+    scores="f(x; phi), all layers",
+    loss="mean cross-entropy, R in the outer loss",
+    regularizer="5/2 |phi - theta|^2",
+)
 def _minibatch_prox(episodes: Episodes, backbone: Conv4) -> Comparison:
     images = episodes.support.shape[1]
     learner = MinibatchProx(
@@ -82,7 +87,12 @@ def _minibatch_prox(episodes: Episodes, backbone: Conv4) -> Comparison:
     return Comparison(_with_gradients(value, learner), by_formula, list(learner.parameters()))
 
 
-@line("MetaOptNet, SVM", "w.x", "0.1 summed hinge", "|w|^2 / 2, with a feature of its own for each support image")
+@line(
+    "MetaOptNet, SVM",
+    scores="w.x",
+    loss="0.1 summed hinge",
+    regularizer="|w|^2 / 2, with a feature of its own for each support image",
+)
 def _metaoptnet(episodes: Episodes, backbone: Conv4) -> Comparison:
     learner = MetaOptNet(backbone, head="svm", c=_C, diagonal_shift=1.0, scale=1.0).double()
     tasks, _ = feature_tasks(episodes, backbone)

@@ -65,7 +65,7 @@ LINES: list[Line] = []
 
 
 def line(
-    learner: str, scores: str, loss: str, regularizer: str
+    learner: str, *, scores: str, loss: str, regularizer: str
 ) -> Callable[[Callable[[Episodes, Conv4], Comparison]], Callable[[Episodes, Conv4], Comparison]]:
     """Decorator that adds a comparison, on tasks of images in float64 and a backbone in training mode, to `LINES`."""
 
@@ -76,7 +76,7 @@ def line(
     return add
 
 
-@line("MultiTask", "w.x", "mean cross-entropy, all images", "none, heads are trained jointly")
+@line("MultiTask", scores="w.x", loss="mean cross-entropy, all images", regularizer="none, heads are trained jointly")
 def _multi_task(episodes: Episodes, backbone: Conv4) -> Comparison:
     learner = MultiTask(backbone, num_classes=CLASSES, ways=episodes.ways).double()
     features, labels = F.normalize(_features(backbone, episodes.images()), dim=-1), episodes.labels()
@@ -93,19 +93,19 @@ def _multi_task(episodes: Episodes, backbone: Conv4) -> Comparison:
     return Comparison(learner.meta_loss(episodes), value, list(learner.parameters()))
 
 
-@line("ANIL", "w.x + b", "mean cross-entropy", "5 gradient steps")
+@line("ANIL", scores="w.x + b", loss="mean cross-entropy", regularizer="5 gradient steps")
 def _anil(episodes: Episodes, backbone: Conv4) -> Comparison:
     learner = ANIL(backbone, ways=episodes.ways, inner_rate=0.1, inner_steps=5).double()
     return _early_stopping(learner, episodes)
 
 
-@line("MAML, head alone", "w.x + b", "mean cross-entropy", "5 gradient steps")
+@line("MAML, head alone", scores="w.x + b", loss="mean cross-entropy", regularizer="5 gradient steps")
 def _maml(episodes: Episodes, backbone: Conv4) -> Comparison:
     learner = MAML(backbone, ways=episodes.ways, inner_rate=0.1, inner_steps=5, layers="head").double()
     return _early_stopping(learner, episodes)
 
 
-@line("ProtoNet", "-|x - w|^2", "summed -f of own class", "none")
+@line("ProtoNet", scores="-|x - w|^2", loss="summed -f of own class", regularizer="none")
 def _protonet(episodes: Episodes, backbone: Conv4) -> Comparison:
     tasks, start = feature_tasks(episodes, backbone)
     value = formula.objective(
@@ -119,7 +119,7 @@ def _protonet(episodes: Episodes, backbone: Conv4) -> Comparison:
     return Comparison(ProtoNet(backbone).meta_loss(episodes), value, list(backbone.parameters()))
 
 
-@line("ridge head", "w.x", "summed squared error", "0.5 |w|^2")
+@line("ridge head", scores="w.x", loss="summed squared error", regularizer="0.5 |w|^2")
 def _ridge(episodes: Episodes, backbone: Conv4) -> Comparison:
     tasks, start = feature_tasks(episodes, backbone)
     head = ridge(tasks.support, tasks.support_labels, tasks.ways, l2=0.5)
@@ -127,18 +127,18 @@ def _ridge(episodes: Episodes, backbone: Conv4) -> Comparison:
     return Comparison(by_solver, _ridge_objective(tasks, start, 0.5), list(backbone.parameters()))
 
 
-@line("MetaOptNet, ridge", "w.x", "summed squared error", "50 |w|^2")
+@line("MetaOptNet, ridge", scores="w.x", loss="summed squared error", regularizer="50 |w|^2")
 def _metaoptnet(episodes: Episodes, backbone: Conv4) -> Comparison:
     return _ridge_learner(MetaOptNet(backbone, head="ridge", l2=50.0), 50.0, episodes, backbone)
 
 
-@line("R2D2", "w.x", "summed squared error", "|w|^2 for each support image, its weight learnt")
+@line("R2D2", scores="w.x", loss="summed squared error", regularizer="|w|^2 for each support image, its weight learnt")
 def _r2d2(episodes: Episodes, backbone: Conv4) -> Comparison:
     learner = R2D2(backbone, l2=1.0, scale=1.0, random_shots=False)
     return _ridge_learner(learner, 1.0 * episodes.support.shape[1], episodes, backbone)
 
 
-@line("logistic head, C = 3", "w.x + b", "summed cross-entropy", "|w|^2 / 6")
+@line("logistic head, C = 3", scores="w.x + b", loss="summed cross-entropy", regularizer="|w|^2 / 6")
 def _logistic(episodes: Episodes, backbone: Conv4) -> Comparison:
     tasks, weight = feature_tasks(episodes, backbone)
     # the solver passes no gradient on: its objective is a number, not a function of the backbone

@@ -99,8 +99,8 @@ class ANIL(InitializationLearner):
         # the inner loop differentiates by the head even if the outer one leaves it alone
         return {name: weight.requires_grad_() for name, weight in head.items()}
 
-    def outputs(self, weights: Weights, images: Tensor, parts: int = 1) -> Tensor:
-        """Scores (B, M, N) of images (B, M, ...) by each task's head on the common body."""
+    def outputs(self, weights: Weights, images: Tensor, *, parts: int = 1) -> Tensor:
+        """Scores (B, M, N) of images (B, M, ...) by each task's head, its weights, on the common body."""
         return _linear(weights, self.features(images, parts))
 
 

@@ -91,28 +91,47 @@ class Learner(nn.Module):
         """Scores (B, T, N) of the images that the training loss looks at, and their labels (B, T).
 
         A learner with a `loss` of its own may give images that this loss leaves out the label `NO_LABEL`.
+
+        Parameters
+        ----------
+        episodes
+            A batch of B tasks, their images as a learner sees them: normalised, and augmented in training.
         """
         raise NotImplementedError
 
     def scores(self, episodes: Episodes) -> Tensor:
-        """Scores (B, T, N) of the query images, learnt from the support images alone; higher is more likely."""
+        """Scores (B, T, N) of the query images, learnt from the support images alone; higher is more likely.
+
+        Parameters
+        ----------
+        episodes
+            A batch of B tasks, their images normalised.
+        """
         raise NotImplementedError
 
     def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """Mean over tasks of `task_losses`."""
+        """Mean over tasks of `task_losses`.
+
+        Parameters
+        ----------
+        scores
+            Scores (B, T, N).
+        labels
+            Classes (B, T), or real-valued labels (B, T, N) of regression.
+        """
         return task_losses(scores, labels).mean()
 
     def objective(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
-        """What training minimises and the accuracy of its images, averaged over a batch of tasks: two scalars."""
+        """What training minimises and the accuracy of its images, averaged over the tasks `episodes`: two scalars."""
         scores, labels = self.training_scores(episodes)
         return self.loss(scores, labels), accuracy(scores.detach(), labels)
 
     def meta_loss(self, episodes: Episodes) -> Tensor:
-        """The training objective on a batch of tasks, averaged over tasks: a scalar."""
+        """The training objective, averaged over the tasks `episodes`: a scalar."""
         return self.objective(episodes)[0]
 
     def accumulate_gradients(self, episodes: Episodes) -> dict[str, Tensor]:
-        """Add the gradient of the objective to ``.grad``; returns the scalars "loss" and "accuracy", detached."""
+        """Add the gradient of the objective of `episodes` to ``.grad``; returns the scalars "loss" and "accuracy"."""
         loss, correct = self.objective(episodes)
         loss.backward()
         return {"loss": loss.detach(), "accuracy": correct}
@@ -122,14 +141,27 @@ class Learner(nn.Module):
 
         Training calls it after each epoch, before validation and before the best weights are saved, in evaluation mode
         and without recording gradients (`kshot.learners.training_split.observe`).
+
+        Parameters
+        ----------
+        split
+            The classes that the learner is trained on, with all their images.
         """
 
     def assigned(self, episodes: Episodes) -> Tensor:
-        """The group (B,) of each task, int64 in 0..groups-1; see `groups`."""
+        """The group (B,) of each of `episodes`, int64 in 0..groups-1; see `groups`."""
         return torch.zeros_like(episodes.classes[:, 0])
 
     def in_precision(self, network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-        """What `network` gives for the images, computed in the learner's `precision`, as float32 or wider."""
+        """What `network` gives for the images, computed in the learner's `precision`, as float32 or wider.
+
+        Parameters
+        ----------
+        network
+            Images to outputs, in any dtype.
+        images
+            Images (M, C, H, W), or those of several tasks (B, M, C, H, W), as the network takes them.
+        """
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             outputs = network(images)
         return outputs.float() if outputs.dtype in (torch.bfloat16, torch.float16) else outputs
@@ -140,7 +172,7 @@ class Learner(nn.Module):
         return None
 
     def check_ways(self, ways: int) -> None:
-        """ConfigError if the learner cannot learn tasks of this number of classes; most learn any but regression."""
+        """ConfigError if the learner cannot learn tasks of so many `ways`; most learn any but those of regression."""
         if ways < 2:
             raise ConfigError(
                 f"{type(self).__name__} tells classes apart, and tasks of one way are regression or nothing; choose a "
@@ -204,7 +236,7 @@ class FeatureLearner(Learner):
         return self.in_precision(self.backbone, images)
 
     def training_pass(self, episodes: Episodes) -> AbstractContextManager[None]:
-        """Within this context the images of all tasks go through the backbone as in training; see `normalize_over`."""
+        """Within this context the images of `episodes` go through the backbone as in training; see `normalize_over`."""
         return batch_of_tasks(episodes.tasks, episodes.keys, joint=self.normalize_over == "batch")
 
     def training_scores(self, episodes: Episodes) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -14,7 +13,7 @@ from kshot.backbones.registry import backbones
 from kshot.data.dataset import SplitName
 from kshot.data.regression import RegressionDataset
 from kshot.data.tasks import AnyDataset, AnySplit
-from kshot.errors import ConfigError
+from kshot.errors import ConfigError, did_you_mean
 from kshot.learners.base import Learner, learners
 
 # what constructors take from the data and the shape of its tasks
@@ -65,7 +64,9 @@ def create_learner(
         For an unknown name or option, and for values that a constructor refuses.
     """
     split, learner_class = data.split(train_on), learners[name]
-    _check_known(f"learner {name}", options, learner_class)
+    if backbone is None:
+        backbone = "mlp" if isinstance(data, RegressionDataset) else "conv4"
+    _check_known(f"learner {name}", options, learner_class, backbone=backbone if isinstance(backbone, str) else None)
     if isinstance(backbone, nn.Module) and backbone_options:
         raise ConfigError("backbone_options belong to a backbone that is given by name; build the network with them")
     if isinstance(backbone, type):
@@ -76,8 +77,7 @@ def create_learner(
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         if not isinstance(backbone, nn.Module):
-            usual = "mlp" if isinstance(data, RegressionDataset) else "conv4"
-            backbone = create_backbone(backbone or usual, split, **backbone_options or {})
+            backbone = create_backbone(backbone, split, **backbone_options or {})
         from_data = {"num_classes": split.num_classes, "ways": split.usual_ways if ways is None else ways}
         taken = inspect.signature(learner_class).parameters
         return learner_class(backbone, **{key: value for key, value in from_data.items() if key in taken}, **options)
@@ -100,12 +100,19 @@ def list_backbones() -> list[str]:
     return sorted(backbones)
 
 
-def _check_known(what: str, options: Collection[str], constructor: type) -> None:
-    known = sorted(set(inspect.signature(constructor).parameters) - FROM_DATA)
+def _check_known(what: str, options: Collection[str], constructor: type, *, backbone: str | None = None) -> None:
+    """ConfigError for an option that the constructor lacks; a learner's may be meant for the backbone."""
+    known = _options_of(constructor)
     for option in options:
         if option in FROM_DATA:
             raise ConfigError(f"{what} takes {option} from the data; leave it out")
         if option not in known:
-            near = difflib.get_close_matches(option, known, n=1)
-            meant = f"did you mean {near[0]}? " if near else ""
-            raise ConfigError(f"the {what} has no option {option!r}; {meant}its options: {', '.join(known) or 'none'}")
+            near = did_you_mean(option, known)
+            if not near and backbone is not None:
+                of_backbone = did_you_mean(option, _options_of(backbones[backbone]))
+                near = f", but {backbone} has, in backbone_options{of_backbone}" if of_backbone else ""
+            raise ConfigError(f"{what} has no option {option!r}{near}; its options: {', '.join(known) or 'none'}")
+
+
+def _options_of(constructor: type) -> list[str]:
+    return sorted(set(inspect.signature(constructor).parameters) - FROM_DATA)

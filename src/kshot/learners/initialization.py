@@ -100,15 +100,23 @@ class InitializationLearner(Learner):
     # what an algorithm is made of
 
     def adapted(self, episodes: Episodes, steps: int) -> Weights:
-        """All weights of the network after `steps` on the support set of each task, (B, ...) for each name."""
+        """All weights of the network after `steps` on the support set of each task, (B, ...) for each name.
+
+        Parameters
+        ----------
+        episodes
+            A batch of tasks whose weights are held at the same time.
+        steps
+            Steps per task.
+        """
         raise NotImplementedError
 
     def task_objective(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
-        """As `objective`, for tasks whose weights are held at the same time: here, the loss of the query images."""
+        """As `objective`, of `episodes` whose weights are held at the same time: here, the query images' loss."""
         return self.query_objective(self.adapted(episodes, self.inner_steps), episodes)
 
     def gradients(self, episodes: Episodes) -> tuple[Tensor, Gradients]:
-        """Mean objective and accuracy of tasks whose weights are held at the same time, (2,), and the mean gradient.
+        """Mean objective and accuracy, (2,), of `episodes` whose weights are held at one time, and the mean gradient.
 
         The gradient is that of the query images' loss. A learner that overrides `task_objective` overrides this, too.
         """
@@ -116,7 +124,7 @@ class InitializationLearner(Learner):
         return self.gradients_of(*self.query_objective(weights, episodes))
 
     def gradients_of(self, loss: Tensor, correct: Tensor) -> tuple[Tensor, Gradients]:
-        """Loss and accuracy, (2,), and the gradient of the loss for each parameter that learns from these tasks."""
+        """`loss` and accuracy `correct`, (2,), and the gradient of the loss for each parameter that learns from it."""
         learning = [parameter for parameter in self.parameters() if parameter.requires_grad]
         gradients = torch.autograd.grad(loss, learning, allow_unused=True)
         known = {parameter: gradient for parameter, gradient in zip(learning, gradients) if gradient is not None}
@@ -130,19 +138,29 @@ class InitializationLearner(Learner):
         return self.network.backbone
 
     def initial(self, tasks: int) -> Weights:
-        """The initialisation, the same for each of B tasks, (B, ...) for each name."""
+        """The initialisation, the same for each of B `tasks`, (B, ...) for each name."""
         return shared_weights(self.network, tasks)
 
-    def outputs(self, weights: Weights, images: Tensor, parts: int = 1) -> Tensor:
-        """Scores (B, M, N) of images (B, M, ...), task by task with its weights; `parts` as in `forward_per_task`."""
+    def outputs(self, weights: Weights, images: Tensor, *, parts: int = 1) -> Tensor:
+        """Scores (B, M, N) of images (B, M, ...), task by task with its weights; `parts` as in `forward_per_task`.
+
+        Parameters
+        ----------
+        weights
+            All weights of each task by name, (B, ...) each.
+        images
+            Images (B, M, C, H, W), or inputs (B, M, d).
+        parts
+            As for `forward_per_task`: parts of a task's images that are normalised apart.
+        """
         return self.in_precision(lambda images: forward_per_task(self.network, weights, images, parts=parts), images)
 
     def support_losses(self, episodes: Episodes, weights: Weights) -> Tensor:
-        """The mean loss (B,) of each task's support images under its weights."""
+        """The mean loss (B,) of the support images of `episodes` under each task's `weights`."""
         return task_losses(self.outputs(weights, episodes.support), episodes.support_labels)
 
     def query_objective(self, weights: Weights, episodes: Episodes) -> tuple[Tensor, Tensor]:
-        """The mean loss of the query images under the tasks' weights, and their accuracy."""
+        """The mean loss of the query images of `episodes` under the tasks' `weights`, and their accuracy."""
         scores = self.outputs(weights, episodes.query)
         return self.loss(scores, episodes.query_labels), accuracy(scores.detach(), episodes.query_labels)
 
@@ -187,13 +205,13 @@ class InitializationLearner(Learner):
 
     @torch.no_grad()
     def scores_under(self, weights: Weights, episodes: Episodes) -> Tensor:
-        """Scores (B, T, N) of the query images under the tasks' weights; see `statistics_at_test`."""
+        """Scores (B, T, N) of the query images of `episodes` under the tasks' `weights`; see `statistics_at_test`."""
         weights = {name: weight.detach() for name, weight in weights.items()}
-        return self._query_scores(lambda images, parts: self.outputs(weights, images, parts), episodes)
+        return self._query_scores(lambda images, parts: self.outputs(weights, images, parts=parts), episodes)
 
     @torch.no_grad()
     def scores_of_head(self, adaptation: HeadAdaptation, episodes: Episodes) -> Tensor:
-        """Scores (B, T, N) of the query images by a head on the body, in the place of the learner's own steps.
+        """Scores (B, T, N) of the query images of `episodes` by a head of `adaptation`, not by the learner's own steps.
 
         The body is that of the initialisation, before any task: the head is fitted to unit features of the support set,
         as MTL's is (W21 section 5; for ANIL's body, eqs. 8-9), and the inner loop has no part in it. Statistics are
@@ -234,14 +252,14 @@ class InitializationLearner(Learner):
         return torch.cat(pieces, 1)
 
     def by_chunk(self, function: Callable[[Episodes], Result], episodes: Episodes) -> list[Result]:
-        """The results of `function` on the chunks of a batch of tasks; see `in_chunks`."""
+        """The results of `function` on the chunks of the batch `episodes`; see `in_chunks`."""
         with self._in_chunks(function, episodes) as parts:
             return [result for _, result in parts]
 
     def _in_chunks(
         self, function: Callable[[Episodes], Result], episodes: Episodes
     ) -> AbstractContextManager[Iterator[tuple[float, Result]]]:
-        size = chunk_size(self, episodes, self.tasks_at_once, self.usual_tasks_at_once)
+        size = chunk_size(self, episodes, tasks_at_once=self.tasks_at_once, usual=self.usual_tasks_at_once)
         on_threads = size == 1 and self.tasks_at_once is None and may_use_threads(self, self.backbone, episodes)
         return in_chunks(function, episodes, size, on_threads=on_threads)
 
@@ -259,7 +277,7 @@ class InitializationLearner(Learner):
             )
 
     def check_tasks(self, episodes: Episodes) -> None:
-        """As `check_ways`, and DataError if the support set of a task lacks a class or names one out of range."""
+        """As `check_ways`; DataError if a support set of `episodes` lacks a class or has one that is out of range."""
         self.check_ways(episodes.ways)
         if not episodes.support_labels.is_floating_point():
             check_labels(episodes.support_labels, episodes.ways)

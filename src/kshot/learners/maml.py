@@ -80,7 +80,7 @@ class MAML(InitializationLearner):
             parameters = dict(self.network.named_parameters())
             self.rates.extend(torch.full_like(parameters[name], inner_rate) for name in self.adapting)
 
-    def adapted(self, episodes: Episodes, steps: int, start: Weights | None = None) -> Weights:
+    def adapted(self, episodes: Episodes, steps: int, *, start: Weights | None = None) -> Weights:
         """All weights of the network after `steps` on the support set of each task, (B, ...) for each name.
 
         Parameters
@@ -103,7 +103,13 @@ class MAML(InitializationLearner):
         return theta | gradient_descent(losses, phi, rates=rates, steps=steps, exact=exact, clip=self.inner_clip)
 
     def start(self, episodes: Episodes) -> Weights:
-        """The weights that each task's descent starts from, (B, ...) for each name."""
+        """The weights that each task's descent starts from, (B, ...) for each name.
+
+        Parameters
+        ----------
+        episodes
+            A batch of tasks whose weights are held at the same time.
+        """
         return self.initial(episodes.tasks)
 
     def _rates(self, tasks: int) -> Rates:

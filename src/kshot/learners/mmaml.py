@@ -88,7 +88,13 @@ class MMAML(MAML):
         return self.initial(episodes.tasks) | self.modulations(episodes)
 
     def modulations(self, episodes: Episodes) -> Weights:
-        """tau: scale and shift (B, C) of each layer, by the names that the network has for them."""
+        """tau: scale and shift (B, C) of each layer, by the names that the network has for them.
+
+        Parameters
+        ----------
+        episodes
+            A batch of tasks whose weights are held at the same time.
+        """
         embedding = self.examples(episodes).mean(1)
         tau: Weights = {}
         for place, layer in enumerate(self.modulation):

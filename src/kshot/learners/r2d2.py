@@ -102,7 +102,13 @@ class R2D2(FeatureLearner):
         return (losses.sum(1) / (labels != NO_LABEL).sum(1)).mean()
 
     def ways_used(self, episodes: Episodes) -> Tensor:
-        """(B,) how many classes take part in a training task: the first so many, since their order is random."""
+        """(B,) how many classes take part in a training task: the first so many, since their order is random.
+
+        Parameters
+        ----------
+        episodes
+            A batch of B training tasks.
+        """
         fewest = episodes.ways if self.fewest_ways is None else min(self.fewest_ways, episodes.ways)
         ways = fewest + seeding.below(episodes.keys, _WAYS_DRAW, episodes.ways - fewest + 1)
         return torch.from_numpy(ways).to(episodes.classes.device)
@@ -116,7 +122,13 @@ class R2D2(FeatureLearner):
         return LinearHead(head.weight / root, head.bias)
 
     def support_used(self, episodes: Episodes) -> Tensor:
-        """(B, S) whether a support image is one that the head of its training task is fitted to."""
+        """(B, S) whether a support image is one that the head of its training task is fitted to.
+
+        Parameters
+        ----------
+        episodes
+            A batch of B training tasks.
+        """
         labels = episodes.support_labels
         if not self.random_shots:
             return torch.ones_like(labels, dtype=torch.bool)

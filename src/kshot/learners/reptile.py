@@ -76,7 +76,15 @@ class Reptile(InitializationLearner):
         self.inner_batch, self.test_inner_batch = inner_batch, test_inner_batch
 
     def inner_objective(self, losses: TaskLosses, start: Weights) -> TaskLosses:
-        """What the inner steps descend, given the losses of the mini-batches."""
+        """What the inner steps descend, given the losses of the mini-batches.
+
+        Parameters
+        ----------
+        losses
+            Weights (B, ...) by name and the number of a step -> the losses (B,) of the tasks' mini-batches.
+        start
+            The initialisation of each task, (B, ...) for each name.
+        """
         return losses
 
     def outer_gradient(self, start: Tensor, reached: Tensor) -> Tensor:

@@ -102,7 +102,9 @@ class TADAM(Learner):
         if self.classifier is None:
             return tasks
         assert isinstance(split, Split), "check_ways refuses tasks of regression"
-        return CotrainingSampler(tasks, ImageSampler(split, seed), self.cotraining_images, self.cotraining_tasks)
+        return CotrainingSampler(
+            tasks, ImageSampler(split, seed), images_per_task=self.cotraining_images, total=self.cotraining_tasks
+        )
 
     def scores(self, episodes: Episodes) -> Tensor:
         """Scores (B, T, N) of the query images by scaled distance to the prototypes of the modulated network."""
@@ -177,7 +179,7 @@ class CotrainingSampler:
         T, the number of tasks over which co-training becomes rare.
     """
 
-    def __init__(self, tasks: Sampler, images: ImageSampler, images_per_task: int, total: int) -> None:
+    def __init__(self, tasks: Sampler, images: ImageSampler, *, images_per_task: int, total: int) -> None:
         self.tasks, self.images, self.images_per_task, self.total = tasks, images, images_per_task, total
 
     def episodes(self, numbers: IntArray, device: torch.device | str = "cpu") -> Episodes:

@@ -68,7 +68,7 @@ def in_chunks(
             results.close()  # ends the work of the threads
 
 
-def chunk_size(network: nn.Module, episodes: Episodes, tasks_at_once: int | None, usual: int | None) -> int:
+def chunk_size(network: nn.Module, episodes: Episodes, *, tasks_at_once: int | None, usual: int | None) -> int:
     """How many tasks hold their weights at the same time.
 
     Parameters

@@ -202,11 +202,11 @@ class TSAMAML(MAML):
         return torch.cat(vectors) - self._vectors(self.initial(1))
 
     def task_vectors(self, episodes: Episodes) -> Tensor:
-        """The vectors (B, D) of the tasks' estimated optima: `assignment_steps` of gradient descent from theta*."""
+        """The vectors (B, D) of the optima of `episodes`, estimated by `assignment_steps` of descent from theta*."""
         if self.symmetrize != "shifts" or self.assignment_steps == 1:  # then the mean gradient is that of one mean loss
             return self._descent(episodes)
         relabelled = cyclic_shifts(episodes, self.shifts)
-        size = chunk_size(self, relabelled, self.tasks_at_once, self.usual_tasks_at_once)
+        size = chunk_size(self, relabelled, tasks_at_once=self.tasks_at_once, usual=self.usual_tasks_at_once)
         with in_chunks(self._descent, relabelled, size) as parts:
             vectors = torch.cat([part for _, part in parts])
         return vectors.unflatten(0, (episodes.tasks, self.shifts)).mean(1)
@@ -235,7 +235,7 @@ class TSAMAML(MAML):
         return (self._vectors(moved) - self._vectors(start)).detach()
 
     def assigned(self, episodes: Episodes) -> Tensor:
-        """The group (B,) of each task, 0..m-1: whose initialisation is nearest to the task's estimated optimum."""
+        """The group (B,) of each of `episodes`, 0..m-1: whose initialisation is nearest to its estimated optimum."""
         if self.groups == 1:
             return super().assigned(episodes)
         anchors = self.group_vectors() if self.assignment == "current" else self.centroids.detach()
@@ -254,7 +254,7 @@ class TSAMAML(MAML):
     def task_objective(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
         """The loss of the query images, with the penalty of `offset_decay`, and their accuracy."""
         chosen = self._chosen(episodes)
-        weights = self.adapted(episodes, self.inner_steps, self._starts(chosen))
+        weights = self.adapted(episodes, self.inner_steps, start=self._starts(chosen))
         loss, correct = self.query_objective(weights, episodes)
         penalty = self.initializations.penalty(chosen)
         return (loss if penalty is None else loss + penalty), correct

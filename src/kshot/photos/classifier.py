@@ -222,17 +222,27 @@ class FewShotClassifier(TrustedAnswers, KeptClassifier, ReadsPhotographs, Classi
         return [[self.classes_[way] for way in ways if members[way]] for ways, members in zip(order, inside)]
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
-        """The calibrated probability of each class for each image, (M, N); parameters and errors as for `predict`."""
+        """The calibrated probability of each class for each image of `X`, (M, N); otherwise as `predict`."""
         scores = self._scores(X)
         return self._evidence.probabilities(scores)
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
-        """Scores (M, N), or of the second class less the first, (M,), if there are two; otherwise as `predict`."""
+        """Scores (M, N) of `X`, or, if there are two classes, of the second less the first, (M,); else as `predict`."""
         scores = self._scores(X)
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """The accuracy, 0..1, on images and their classes, or on a folder that holds one folder per class."""
+        """The accuracy, 0..1, on images and their classes, or on a folder that holds one folder per class.
+
+        Parameters
+        ----------
+        X
+            Images, as for `predict`; or, without y, a folder that holds one folder per class.
+        y
+            The class of each image; None if X is such a folder.
+        sample_weight
+            The weight of each image, (M,); None for equal ones.
+        """
         if isinstance(X, (str, Path)) and y is None:
             X, y = class_folders(X)
         return float(accuracy_score(y, self.predict(X), sample_weight=sample_weight))
@@ -259,7 +269,7 @@ class FewShotClassifier(TrustedAnswers, KeptClassifier, ReadsPhotographs, Classi
         return Recognised(kept, names, scores, read.thumbnails, familiar, read.broken)
 
     def calibrated(self, recognised: Recognised, *, reject: float | None = None) -> Predictions:
-        """The calibrated probabilities that go with the scores of `recognise`; `reject` and errors as for `predict`.
+        """The calibrated probabilities for what was `recognised` by `recognise`; `reject` and errors as for `predict`.
 
         The first call leaves examples out.
         """

@@ -45,7 +45,17 @@ class ClassResult:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A photograph that was taken for another class, with the probabilities of both, 0..1."""
+    """A photograph that was taken for another class.
+
+    Attributes
+    ----------
+    name
+        Of the photograph.
+    label, predicted
+        Its class, and what it was taken for.
+    probability, probability_of_label
+        The calibrated probabilities of what it was taken for and of its class, 0..1.
+    """
 
     name: str
     label: str
@@ -87,13 +97,13 @@ class Evaluation:
         return f"{percent(self.accuracy, self.low, self.high)} of {self.confusion.sum()} photographs"
 
     def save(self, folder: Path | str) -> list[Path]:
-        """Write confusion.csv, confusion.png, classes.csv and mistakes.csv into a folder; returns their paths."""
+        """Write confusion.csv, confusion.png, classes.csv and mistakes.csv into `folder`; returns their paths."""
         folder, names = Path(folder), [each.name for each in self.classes]
         confusion = [{"class": name, **dict(zip(names, row.tolist()))} for name, row in zip(names, self.confusion)]
-        write_csv(folder / "confusion.csv", confusion, ["class", *names])
+        write_csv(folder / "confusion.csv", confusion, columns=["class", *names])
         write_csv(folder / "classes.csv", [vars(each) for each in self.classes])
         columns = list(Mistake.__dataclass_fields__)
-        write_csv(folder / "mistakes.csv", [vars(each) for each in self.mistakes], columns)
+        write_csv(folder / "mistakes.csv", [vars(each) for each in self.mistakes], columns=columns)
         pictures.save(pictures.confusion_picture(self.confusion, names), folder / "confusion.png")
         return [folder / name for name in ("confusion.csv", "confusion.png", "classes.csv", "mistakes.csv")]
 

@@ -87,7 +87,7 @@ class Predictions:
         return self.probabilities.argmax(1)
 
     def save(self, path: Path | str) -> None:
-        """Write a CSV file: image, class or "none of these", the largest probability, and that of each class."""
+        """Write the CSV file `path`: image, class or "none of these", the largest probability, and those of all."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["image", "class", "probability", *self.class_names])
@@ -160,7 +160,7 @@ def warn_of_skipped(broken: Sequence[str], *, without: Collection[object] = ()) 
 
 
 def images_at(places: Sequence[Path | str]) -> list[Path]:
-    """Image files, and those inside of folders.
+    """Image files at `places`, and those inside of folders there.
 
     Raises
     ------

@@ -26,7 +26,15 @@ _SLOPE, _SLOPE_DEVIATION = 0.65, 0.3
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """The accuracy that was seen with so many examples per class, 0..1, and its 95% Wilson interval."""
+    """The accuracy that was seen with so many examples per class.
+
+    Attributes
+    ----------
+    shots
+        Examples per class.
+    accuracy, low, high
+        The accuracy and the ends of its 95% Wilson interval, 0..1.
+    """
 
     shots: int
     accuracy: float

@@ -105,7 +105,7 @@ class PretrainedNetwork:
         return SAME_SERIES if self.made_of(EfficientNetLite) else None
 
     def made_of(self, kind: type[nn.Module]) -> bool:
-        """Whether the backbone is of this kind."""
+        """Whether the backbone is of this `kind`, a class."""
         return isinstance(self.module, kind)
 
     @cached_property

@@ -45,7 +45,7 @@ class Saved:
 
     @classmethod
     def read(cls, path: Path | str) -> Saved:
-        """The content of a file; CheckpointError if it is missing, damaged, no classifier, or of a newer version."""
+        """The content of the file at `path`; CheckpointError if it is missing, damaged, no classifier, or too new."""
         about, tensors = read_container(Path(path))
         saved = cls(about, tensors)
         try:
@@ -58,7 +58,7 @@ class Saved:
         return saved
 
     def write(self, path: Path | str) -> None:
-        """Write the file, atomically; OSError if that fails."""
+        """Write the file at `path`, atomically; OSError if that fails."""
         write_container(Path(path), self.about, self.tensors)
 
     def __str__(self) -> str:

@@ -9,7 +9,6 @@ values are looked up.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from kshot.errors import ConfigError
+from kshot.errors import ConfigError, did_you_mean
 from kshot.recipes.papers import (
     Published,
     backbone_in_papers,
@@ -83,6 +82,11 @@ def damaged() -> dict[str, str]:
 def load(name: str) -> Recipe:
     """The recipe of this name.
 
+    Parameters
+    ----------
+    name
+        As `kshot recipes` lists it.
+
     Raises
     ------
     ConfigError
@@ -94,9 +98,7 @@ def load(name: str) -> Recipe:
     for file, error in wrong.items():
         if name == file or name.startswith(f"{file}-"):
             raise ConfigError(error)
-    close = difflib.get_close_matches(name, known, n=1)
-    near = f"did you mean {close[0]}? " if close else ""
-    raise ConfigError(f"there is no recipe {name!r}; {near}kshot recipes lists them all")
+    raise ConfigError(f"there is no recipe {name!r}{did_you_mean(name, known)}; kshot recipes lists them all")
 
 
 @cache

@@ -137,7 +137,7 @@ def learner_in_papers(section: Mapping[str, Any], dataset: str) -> str | None:
 
 
 def backbone_in_papers(section: Mapping[str, Any]) -> str | None:
-    """What papers call the backbone of these options, with its name among them; None for one that no paper has."""
+    """What papers call the backbone of a recipe's `section`: its name and options; None for one that no paper has."""
     if section.get("name") == "conv4":
         return f"conv{section.get('blocks', 4)}-{section.get('width', 64)}"
     if list(section.get("widths", _RESNET_WIDTHS)) != _RESNET_WIDTHS:

@@ -14,13 +14,17 @@ from kshot.report.rows import Row
 def row_of(name: str, config: Mapping[str, Any], results: Sequence[Evaluation]) -> Row:
     """The row of a run of this configuration in a table, with what papers report for it."""
     domains = [
-        {domain: value for domain in set(result.domains or ()) if (value := published_for(config, result, domain))}
+        {
+            domain: value
+            for domain in set(result.domains or ())
+            if (value := published_for(config, result, domain=domain))
+        }
         for result in results
     ]
     return Row(name, results, [published_for(config, result) for result in results], domains)
 
 
-def published_for(config: Mapping[str, Any], result: Evaluation, domain: str | None = None) -> Published | None:
+def published_for(config: Mapping[str, Any], result: Evaluation, *, domain: str | None = None) -> Published | None:
     """What a paper reports for this learner and backbone on tasks of this kind, or None.
 
     Published values are those of each learner's own adaptation and of the dataset's own tasks, so there is none for

@@ -124,7 +124,7 @@ def _shown(
         for pair in tested:
             if {pair.first, pair.second} == {name, reference} and name != reference:
                 sign = 1 if pair.first == name else -1
-                text = number.measure.text(sign * pair.difference, pair.ci95, True)
+                text = number.measure.text(sign * pair.difference, pair.ci95, signed=True)
                 below.append(f"minus {reference}: {text}{' *' if pair.significant else ''}")
         cells.append(_ShownCell(text_of(number) or "not measured", below))
     return cells

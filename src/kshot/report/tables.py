@@ -75,9 +75,9 @@ class Table:
         return tabulate(cells, headers="keys", tablefmt=layout, colalign=alignment, disable_numparse=True)
 
 
-def percent(mean: float, ci95: float, signed: bool = False) -> str:
+def percent(mean: float, ci95: float, *, signed: bool = False) -> str:
     """An accuracy or a difference, given in 0..1, as percentage points with its half-width: ``76.90 ± 0.50``."""
-    return ACCURACY.text(mean, ci95, signed)
+    return ACCURACY.text(mean, ci95, signed=signed)
 
 
 def table(rows: Sequence[Row], *, paired: bool = False) -> Table:

@@ -13,9 +13,11 @@ import numpy as np
 from torch import nn
 
 from kshot.backbones import backbones
-from kshot.data.regression import RegressionDataset
+from kshot.data.catalog import load_images
+from kshot.data.dataset import ImageForm, Normalization
+from kshot.data.regression import FAMILIES, RegressionDataset
 from kshot.data.tasks import AnyDataset
-from kshot.errors import CheckpointError, ConfigError
+from kshot.errors import CheckpointError, ConfigError, DataError
 from kshot.learners.base import Learner, learners
 from kshot.runs import checked_yaml, lock
 
@@ -31,6 +33,41 @@ def describe_data(data: AnyDataset) -> dict[str, Any]:
     split = data.train
     form = {"image_shape": split.image_shape, "normalization": asdict(split.normalization)}
     return {"name": data.name} | {name: _plain(value) for name, value in form.items()}
+
+
+def image_form(described: Mapping[str, Any], *, root: Path | str | None, run: str) -> ImageForm:
+    """The images that the learner of a run takes, known without the dataset.
+
+    Parameters
+    ----------
+    described
+        The section "data" of config.yaml.
+    root
+        The folder of prepared datasets, for runs of an earlier version, which need their dataset.
+    run
+        What messages call the run.
+
+    Raises
+    ------
+    ConfigError
+        For tasks of regression, which have no images.
+    CheckpointError
+        If the run is of an earlier version, and its dataset is not at hand.
+    """
+    if described["name"] in FAMILIES:
+        raise ConfigError(f"{run} was trained on {described['name']}, whose tasks have no images")
+    if "normalization" in described:
+        stored = described["normalization"]
+        normalization = Normalization(tuple(stored["mean"]), tuple(stored["std"]), stored["augment"])
+        return ImageForm(described["name"], tuple(described["image_shape"]), normalization)
+    try:
+        split = load_images(described["name"], root=root).train
+    except DataError as error:
+        raise CheckpointError(
+            f"{run} was trained by an earlier version of kshot and does not say how its images have to look, "
+            f"so its dataset must be at hand: {error}"
+        ) from error
+    return ImageForm(described["name"], split.image_shape, split.normalization)
 
 
 def describe_learner(learner: Learner) -> dict[str, Any]:

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
 from kshot.data.dataset import SplitName
 from kshot.data.regression import RegressionDataset
-from kshot.data.tasks import AnyDataset, AnySplit
-from kshot.errors import ConfigError
-from kshot.evaluation.protocol import (
-    departure,
-    describe_adaptation,
-    evaluate,
-    plan_evaluation,
-    shared_features,
-    usual_ways,
-)
+from kshot.data.tasks import AnyDataset
+from kshot.errors import ConfigError, did_you_mean
+from kshot.evaluation.plan import EvaluationPlan, describe_adaptation, plan_evaluation
+from kshot.evaluation.protocol import evaluate, shared_features
 from kshot.evaluation.results import Evaluation
 from kshot.evaluation.training_mean import told_the_mean
 from kshot.learners.base import Learner
@@ -56,7 +50,7 @@ class Measurement:
     Attributes
     ----------
     shots
-        Support images per class, one or more numbers.
+        Support images per class, one or more numbers; 5, unless they are given, whatever the run was trained with.
     split
         The classes that tasks are drawn from.
     statistics
@@ -80,13 +74,23 @@ class Measurement:
 
     @classmethod
     def of(cls, options: EvaluationKeywords) -> tuple[Measurement, AnyDataset | None]:
-        """The measurement with these options, and the data to measure on; ConfigError for an unknown option."""
+        """The measurement with these options, and the data to measure on; ConfigError for an unknown option.
+
+        Parameters
+        ----------
+        options
+            Options by name: the fields of this class, and `data`.
+        """
         given: dict[str, Any] = dict(options)
         data = given.pop("data", None)
         known = [field.name for field in fields(cls)]
         unknown = [name for name in given if name not in known]
         if unknown:
-            raise ConfigError(f"evaluate has no option {', '.join(unknown)}; its options: {', '.join(known)}, data")
+            known.append("data")
+            near = did_you_mean(unknown[0], known)
+            raise ConfigError(
+                f"evaluate has no option {', '.join(map(repr, unknown))}{near}; its options: {', '.join(known)}"
+            )
         if isinstance(given.get("shots"), int):
             given["shots"] = [given["shots"]]
         shots = given.get("shots", ())
@@ -97,24 +101,40 @@ class Measurement:
         return cls(**given), data
 
     def kinds(self, learner: Learner, data: AnyDataset) -> Sequence[Statistics]:
-        """The kinds of statistics to measure with."""
+        """The kinds of statistics to measure with.
+
+        Parameters
+        ----------
+        learner
+            What is measured.
+        data
+            The dataset, or family of functions, that tasks are drawn from.
+        """
         return self.statistics or statistics_offered(learner, data)
 
     def check(self, learner: Learner, data: AnyDataset) -> None:
-        """Refuse what cannot be measured, by the errors of `evaluate`."""
+        """Refuse what cannot be measured, by the errors of `evaluate`.
+
+        Parameters
+        ----------
+        learner, data
+            As for `kinds`.
+        """
         for name, values in (("shots", self.shots), ("statistics", self.statistics or ())):
             if len(set(values)) < len(values):
                 raise ConfigError(f"{name} are {list(values)}; give each of them once")
         for statistics in self.kinds(learner, data):
-            for shots in self.shots:
-                plan_evaluation(
-                    learner, data.split(self.split), shots=shots, statistics=statistics, **self._task_options()
-                )
+            self._plans(learner, data, statistics)
 
     def told_the_mean(self, learner: Learner, data: AnyDataset) -> Measurement:
         """The measurement with an adaptation that knows the mean feature of the training images of `data`, if needed.
 
-        data: what the learner was trained on.
+        Parameters
+        ----------
+        learner
+            What is measured.
+        data
+            What it was trained on.
         """
         if self.adaptation is None or isinstance(data, RegressionDataset):
             return self
@@ -126,7 +146,16 @@ class Measurement:
     ) -> list[Evaluation]:
         """One evaluation per number of shots, on features that are computed once.
 
-        progress: what the lines on the terminal call the learner; None for no lines.
+        Parameters
+        ----------
+        learner, data
+            As for `kinds`.
+        statistics
+            Where BatchNorm statistics come from.
+        shots
+            Support images per class, one or more numbers.
+        progress
+            What the lines on the terminal call the learner; None for no lines.
         """
         split = data.split(self.split)
         if progress is not None:
@@ -137,32 +166,34 @@ class Measurement:
         return [evaluate(learner, split, shots=count, **shared) for count in shots]
 
     def among(
-        self, saved: Sequence[Evaluation], learner: Learner, data: AnyDataset, *, statistics: Statistics
+        self, learner: Learner, data: AnyDataset, *, saved: Sequence[Evaluation], statistics: Statistics
     ) -> dict[int, Evaluation]:
-        """Those of the saved evaluations that this measurement would repeat, by their number of shots."""
-        chosen = adaptations[self.adaptation]() if isinstance(self.adaptation, str) else self.adaptation
-        described = describe_adaptation(chosen or getattr(learner, "adaptation", None))
-        split = data.split(self.split)
-        wanted = self._protocol(learner, split) | {"statistics": statistics}
-        return {
-            result.protocol.shots: result
-            for result in saved
-            if (result.adaptation, result.precision, result.data) == (described, self.precision, split.checksum)
-            and wanted.items() <= asdict(result.protocol).items()
-        }
+        """Those of the saved evaluations that this measurement would repeat, by their number of shots.
 
-    def _protocol(self, learner: Learner, split: AnySplit) -> dict[str, Any]:
-        # how many tasks there are in all follows from the number per domain
-        tasks = {"tasks": self.tasks} if self.tasks_per_domain is None else {}
-        return tasks | {
-            "dataset": split.dataset,
-            "split": split.name,
-            "ways": usual_ways(learner, split) if self.ways is None else self.ways,
-            "queries": self.queries,
-            "tasks_per_domain": self.tasks_per_domain,
-            "seed": self.seed,
-            "within_domain": departure(split, self.within_domain),
-            "query_balance": self.query_balance,
+        Parameters
+        ----------
+        learner, data
+            As for `kinds`.
+        saved
+            Evaluations of these weights.
+        statistics
+            Where BatchNorm statistics come from.
+        """
+        by_description = {
+            (result.protocol, result.adaptation, result.precision, result.data): result for result in saved
+        }
+        checksum = data.split(self.split).checksum
+        wanted = {
+            shots: (plan.protocol, describe_adaptation(plan.adaptation), self.precision, checksum)
+            for shots, plan in self._plans(learner, data, statistics).items()
+        }
+        return {shots: by_description[key] for shots, key in wanted.items() if key in by_description}
+
+    def _plans(self, learner: Learner, data: AnyDataset, statistics: Statistics) -> dict[int, EvaluationPlan]:
+        """What `evaluate` would do for each number of shots; refuses what cannot be measured, by its errors."""
+        split, shared = data.split(self.split), self._task_options()
+        return {
+            shots: plan_evaluation(learner, split, shots=shots, statistics=statistics, **shared) for shots in self.shots
         }
 
     def _task_options(self) -> dict[str, Any]:

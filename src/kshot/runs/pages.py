@@ -9,12 +9,13 @@ from pathlib import Path
 
 from kshot.files import write_text
 from kshot.report.content import RunContent
-from kshot.report.page import page
 from kshot.runs.config import free_on_resume
 
 
 def write_page(contents: Sequence[RunContent], out: Path) -> Path:
     """Write one self-contained HTML page about runs; returns its path."""
+    from kshot.report.page import page  # and matplotlib, for which other commands need not wait
+
     write_text(out, page(contents, seed_groups=seed_groups(contents)))
     return out
 

@@ -16,10 +16,9 @@ from typing import Any, Literal, get_args
 from typing_extensions import Unpack
 
 from kshot import data as datasets
-from kshot.data.dataset import ImageForm, Normalization
-from kshot.data.regression import FAMILIES
+from kshot.data.dataset import ImageForm
 from kshot.data.tasks import AnyDataset
-from kshot.errors import CheckpointError, ConfigError, DataError, check_choice
+from kshot.errors import CheckpointError, ConfigError, check_choice
 from kshot.evaluation.listing import Evaluations
 from kshot.evaluation.results import Evaluation
 from kshot.learners.base import Learner
@@ -27,7 +26,7 @@ from kshot.report.content import RunContent
 from kshot.report.published import row_of
 from kshot.report.tables import Row, Table, table
 from kshot.runs import checkpoints
-from kshot.runs.config import build_learner, describe_learner, read_config
+from kshot.runs.config import build_learner, describe_learner, image_form, read_config
 from kshot.runs.content import check_weights
 from kshot.runs.folder import RunFolder
 from kshot.runs.measurement import EvaluationKeywords, Measurement
@@ -71,7 +70,13 @@ class Run(RunFolder):
 
     @classmethod
     def of(cls, learner: Learner, data: AnyDataset, config: Mapping[str, Any]) -> Run:
-        """A run without a folder, of a learner at hand."""
+        """A run without a folder, of a learner at hand.
+
+        Parameters
+        ----------
+        learner, data, config
+            The learner, what it was made for, and the options by section, as config.yaml holds them.
+        """
         run = cls(None)
         run.__dict__.update(learner=learner, data=data, config=dict(config))
         return run
@@ -101,21 +106,7 @@ class Run(RunFolder):
     @property
     def image_form(self) -> ImageForm:
         """The images that the learner takes, known without the dataset; ConfigError for regression, which has none."""
-        data = self.config["data"]
-        if data["name"] in FAMILIES:
-            raise ConfigError(f"{self.name} was trained on {data['name']}, whose tasks have no images")
-        if "normalization" in data:
-            stored = data["normalization"]
-            normalization = Normalization(tuple(stored["mean"]), tuple(stored["std"]), stored["augment"])
-            return ImageForm(data["name"], tuple(data["image_shape"]), normalization)
-        try:
-            split = datasets.load_images(data["name"], root=self.root).train
-        except DataError as error:
-            raise CheckpointError(
-                f"{self.path} was trained by an earlier version of kshot and does not say how its images have to look, "
-                f"so its dataset must be at hand: {error}"
-            ) from error
-        return ImageForm(data["name"], split.image_shape, split.normalization)
+        return image_form(self.config["data"], root=self.root, run=self.name)
 
     @cached_property
     def learner(self) -> Learner:
@@ -214,7 +205,7 @@ class Run(RunFolder):
         progress
             Show bars on the terminal.
         **options
-            What to measure: the fields of `Measurement`, such as ``shots=[1, 5]``, ``tasks=2000`` or
+            What to measure: the fields of `Measurement`, such as ``shots=[1, 5]`` (default 5), ``tasks=2000`` or
             ``adaptation="ridge"``; and ``data``, another dataset than the one that the run was trained on.
 
         Returns
@@ -233,12 +224,20 @@ class Run(RunFolder):
     def measure(
         self, measurement: Measurement, data: AnyDataset | None = None, *, reuse: bool = False, progress: bool = False
     ) -> list[Evaluation]:
-        """As `evaluate`, with the options in one object."""
+        """As `evaluate`, with the options in one object.
+
+        Parameters
+        ----------
+        measurement
+            What to measure.
+        data, reuse, progress
+            As for `evaluate`.
+        """
         data = self.data if data is None else data
         measurement.check(self.learner, data)
         results = Evaluations()
         for kind in measurement.kinds(self.learner, data):
-            known = measurement.among(self.evaluations if reuse else (), self.learner, data, statistics=kind)
+            known = measurement.among(self.learner, data, saved=self.evaluations if reuse else (), statistics=kind)
             missing = [count for count in measurement.shots if count not in known]
             name = self.name if progress else None
             if missing:
@@ -248,14 +247,20 @@ class Run(RunFolder):
             results += [known[count] for count in measurement.shots]
         return results
 
-    def end(self, learner: Learner, data: AnyDataset, config: Mapping[str, Any], result: TrainingResult) -> None:
-        """Take over what training ends with: the learner with the best weights, its data, and the result."""
+    def end(self, learner: Learner, data: AnyDataset, *, config: Mapping[str, Any], result: TrainingResult) -> None:
+        """Take over what training ends with.
+
+        Parameters
+        ----------
+        learner, data, config, result
+            As for `of`, and what the training achieved.
+        """
         self.result = result
         self.__dict__.update(learner=learner, data=data, config=dict(config))
         self._loaded = self.weights if self.path is not None else None
 
     def rows(self, results: Sequence[Evaluation]) -> list[Row]:
-        """The rows of a table that shows evaluations of this run, one per kind of statistics."""
+        """The rows of a table that shows `results`, evaluations of this run: one row per kind of statistics."""
         kinds = dict.fromkeys(result.protocol.statistics for result in results)
         name = self.name if self.checkpoint == "best" else f"{self.name}, {self.checkpoint} checkpoint"
         return [
@@ -274,10 +279,8 @@ class Run(RunFolder):
         ----------
         *others
             Runs to compare with this one.
-        progress
-            Show bars on the terminal.
-        **options
-            As for `evaluate`.
+        progress, **options
+            As for `evaluate`; so tasks are 5-shot, unless ``shots`` is given.
 
         Returns
         -------
@@ -299,10 +302,7 @@ class Run(RunFolder):
         return table([row for run, results in zip(runs, measured) for row in run.rows(results)], paired=True)
 
     def report(self, out: Path | str, *others: Run) -> Path:
-        """Write one self-contained HTML page about this run and others; returns its path.
-
-        Raises DataError if none of the runs was evaluated.
-        """
+        """Write one self-contained HTML page about this run and `others` to `out`; DataError if none was evaluated."""
         return write_page([run.content() for run in (self, *others)], Path(out))
 
     def content(self) -> RunContent:

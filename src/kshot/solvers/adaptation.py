@@ -59,6 +59,13 @@ class Adaptation(ABC):
         """Scores (B, T, N) of the query images, learnt from the support images and their labels.
 
         A transductive adaptation learns from the query images, too, which have no labels.
+
+        Parameters
+        ----------
+        learner
+            Turns images into features.
+        episodes
+            A batch of B tasks, their images normalised.
         """
 
 
@@ -79,12 +86,19 @@ class HeadAdaptation(Adaptation):
         return False
 
     def centred_at(self, mean: Tensor) -> HeadAdaptation:
-        """The same adaptation, which knows the mean feature (D,) of the training images; most have no use for it."""
+        """The same adaptation, told the `mean` feature (D,) of the training images, for which most have no use."""
         return self
 
     @abstractmethod
     def head(self, features: Tensor, labels: Tensor, ways: int) -> Head:
-        """The head for support features (B, S, D) with labels (B, S) int64 in 0..ways-1.
+        """Learn each task from its support features.
+
+        Parameters
+        ----------
+        features, labels
+            Support features (B, S, D), floating point, with their classes (B, S), int64 in 0..ways-1.
+        ways
+            N, how many classes each task has.
 
         Raises
         ------

@@ -94,12 +94,12 @@ class FullContext(nn.Module):
         self.of_query = nn.LSTMCell(2 * size, size)
 
     def embed_support(self, features: Tensor) -> Tensor:
-        """(B, S, D) of features g'(x_i) (B, S, D), in their order: g(x_i, S) = h_i forward + h_i backward + g'(x_i)."""
+        """Embed features (B, S, D) g'(x_i), in their order: g(x_i, S) = h_i forward + h_i backward + g'(x_i)."""
         forward, backward = self.of_support(features)[0].chunk(2, -1)
         return forward + backward + features
 
     def embed_query(self, features: Tensor, support: Tensor) -> Tensor:
-        """(B, T, D) of features f'(x) (B, T, D), each by itself, given the embedded support set (B, S, D)."""
+        """Embed features (B, T, D) f'(x), each by itself, given the embedded support (B, S, D)."""
         queries = features.flatten(0, 1)
         state = cell = torch.zeros_like(queries)
         for _ in range(self.steps):

@@ -58,7 +58,15 @@ def cosine(features: Tensor, labels: Tensor, ways: int) -> LinearHead:
     A query of another length scales all scores by the same factor, so the predicted class is the same. A feature or
     mean of zeros stays zero and scores 0.
 
-    Parameters and errors are those of `nearest_centroid`.
+    Parameters
+    ----------
+    features, labels, ways
+        As for `nearest_centroid`.
+
+    Raises
+    ------
+    ConfigError, DataError, DivergenceError
+        As `check_support`.
     """
     check_support(features, labels, ways)
     prototypes = normalize(class_means(normalize(features, dim=-1), labels, ways), dim=-1)

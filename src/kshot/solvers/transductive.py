@@ -40,9 +40,16 @@ class TransductiveAdaptation(HeadAdaptation):
 
     @abstractmethod
     def joint_scores(self, support: Tensor, labels: Tensor, query: Tensor, ways: int) -> Tensor:
-        """Scores (B, T, N) of query features (B, T, D), given support features (B, S, D) with labels (B, S).
+        """Scores (B, T, N) of the query images; everything is checked, and no gradients are recorded.
 
-        Everything is checked, and no gradients are recorded.
+        Parameters
+        ----------
+        support, labels
+            Support features (B, S, D) with their classes (B, S).
+        query
+            Query features (B, T, D), which are looked at together.
+        ways
+            N, how many classes each task has.
         """
 
 

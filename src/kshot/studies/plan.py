@@ -56,6 +56,8 @@ class Plan:
 
     Attributes
     ----------
+    name
+        Of the study.
     cells
         All cells.
     missing

@@ -31,6 +31,8 @@ class Status:
 
     Attributes
     ----------
+    name
+        Of the study.
     cells
         By name, in the order of the study.
     """
@@ -39,7 +41,7 @@ class Status:
     cells: dict[str, Progress]
 
     def count(self, state: str) -> int:
-        """How many cells are in a state."""
+        """How many cells are in a `state`, such as "done"."""
         return sum(progress.state == state for progress in self.cells.values())
 
     @property
@@ -159,7 +161,7 @@ class Study(StudyFolder):
         )
 
     def simulate(self, plan: Plan, *, workers: int) -> Simulation:
-        """The schedule of the plan's cells on so many workers, each as fast as this machine's."""
+        """The schedule of the cells of `plan` on so many `workers`, each as fast as this machine's."""
         return simulate(plan, workers=workers)
 
     def run(

@@ -20,14 +20,16 @@ def require(condition: bool, message: str) -> None:
 
 
 def require_equal(
-    actual: Tensor, expected: Tensor, message: str, exact: bool = False, rtol: float = 1e-6, atol: float = 1e-9
+    actual: Tensor, expected: Tensor, message: str, *, exact: bool = False, rtol: float = 1e-6, atol: float = 1e-9
 ) -> None:
     """AssertionError unless the numbers are close, or the same if they must be exact."""
     rtol, atol = (0.0, 0.0) if exact else (rtol, atol)
     torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol, msg=lambda text: f"{message}\n{text}")
 
 
-def require_equal_gradients(learner: Learner, reference: Learner, message: str, but_for_rounding: bool = False) -> None:
+def require_equal_gradients(
+    learner: Learner, reference: Learner, message: str, *, but_for_rounding: bool = False
+) -> None:
     """AssertionError unless both learners have the same gradients, but for those that are rounding alone."""
     for (name, expected), actual in zip(reference.named_parameters(), learner.parameters()):
         if not (but_for_rounding and is_taken_out_again(name)):

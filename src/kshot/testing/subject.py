@@ -49,15 +49,15 @@ class Subject:
             torch.manual_seed(0)
             return self.cls(Conv4(8, in_channels=1, image_size=SIDE), **self.options | options)
 
-    def training_tasks(self, count: int = 3, dtype: torch.dtype = torch.float32, queries: int = 4) -> Episodes:
+    def training_tasks(self, count: int = 3, dtype: torch.dtype = torch.float32, *, queries: int = 4) -> Episodes:
         """Tasks, or images for learners of images, as training draws them: three ways, two shots."""
         sampler = self.build_unobserved().sampler(self.train_split, TaskShape(WAYS, 2, queries), seed=0)
-        return prepared(sampler.episodes(np.arange(count)), self.train_split, dtype)
+        return prepared(sampler.episodes(np.arange(count)), self.train_split, dtype=dtype)
 
     def unseen_tasks(self, dtype: torch.dtype = torch.float32, ways: int = WAYS) -> Episodes:
         """Six tasks of classes that training does not see, with three shots and five queries."""
         sampler = EpisodeSampler(self.test_split, TaskShape(ways, 3, 5), seed=0)
-        return prepared(sampler.episodes(np.arange(6)), self.test_split, dtype)
+        return prepared(sampler.episodes(np.arange(6)), self.test_split, dtype=dtype)
 
     @cached_property
     def trained(self) -> Learner:
@@ -90,7 +90,7 @@ def made_up_split(name: str, classes: int, seed: int) -> Split:
     )
 
 
-def prepared(episodes: Episodes, split: Split, dtype: torch.dtype = torch.float32) -> Episodes:
+def prepared(episodes: Episodes, split: Split, *, dtype: torch.dtype = torch.float32) -> Episodes:
     """The tasks with images as a learner sees them."""
     ready = prepare_images(episodes, split.normalization)
     return ready.with_images(ready.support.to(dtype), ready.query.to(dtype))

@@ -53,7 +53,10 @@ class Bounds:
         return 2 * self.lipschitz**2 * self.growth / (self.shots * self.smoothness)
 
     def optimization(self, squared_distance: float) -> float:
-        """Second term of Theorem 1, E|theta* - theta*_T|^2 / (2 a): a bound of the excess risk on the samples."""
+        """Second term of Theorem 1, `squared_distance` / (2 a): a bound of the excess risk on the samples.
+
+        The distance is E|theta* - theta*_T|^2, from the initialisation to the optima of tasks.
+        """
         return squared_distance / (2 * self.rate)
 
     def expected_gradient(self, empirical_squared_gradient: float) -> float:
@@ -72,5 +75,5 @@ class Bounds:
         return 2 * self.rate * self.lipschitz**2 * self.steps / self.shots
 
     def convex_optimization(self, squared_distance: float) -> float:
-        """E|theta* - theta*_T|^2 / (2 a q), the rate of gradient descent; for q = 0 the term of Theorem 1."""
+        """`squared_distance` / (2 a q), the rate of gradient descent; for q = 0 the term of Theorem 1."""
         return squared_distance / (2 * self.rate * max(self.steps, 1))

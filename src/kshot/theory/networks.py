@@ -67,11 +67,11 @@ class ReLUNetwork(nn.Module):
         self.head = layers[-1]
 
     def forward(self, points: Tensor) -> Tensor:
-        """Outputs (n, out_features)."""
+        """Outputs (n, out_features) for points (n, in_features)."""
         return self.head(self.features(points))
 
     def features(self, points: Tensor) -> Tensor:
-        """What the last layer reads, (n, width), scaled so that inner products are the kernel of the last layer."""
+        """What the last layer reads of points (n, in_features): (n, width), whose inner products are its kernel."""
         if len(self.hidden) == 0:
             return _scaled(points)
         hidden = self.hidden[0](_scaled(points))

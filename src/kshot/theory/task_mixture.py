@@ -40,15 +40,15 @@ class Family(ABC):
 
     @abstractmethod
     def log_partition(self, scores: Tensor) -> Tensor:
-        """A(s), elementwise."""
+        """A(s) of the scores (...), elementwise."""
 
     @abstractmethod
     def mean(self, scores: Tensor) -> Tensor:
-        """A'(s), the expected target, elementwise."""
+        """A'(s) of the scores (...), the expected target, elementwise."""
 
     @abstractmethod
     def draw(self, scores: Tensor, generator: torch.Generator) -> Tensor:
-        """A target for each true score."""
+        """A target for each of the true scores (...), drawn with `generator`."""
 
     @abstractmethod
     def lipschitz(self, distance: float, travel: float) -> float:
@@ -67,6 +67,13 @@ class Family(ABC):
 
         It is the mean over x of A(s) - A(t) - A'(t) (s - t) with s = x.theta and t = x.optimum. Both scores depend on
         x only through its projection onto the plane of the two vectors.
+
+        Parameters
+        ----------
+        theta
+            Weights (B, d).
+        optimum
+            The true weights (B, d).
         """
         points, weights = _plane_nodes(optimum.shape[-1])
         length = torch.linalg.vector_norm(optimum, dim=-1, keepdim=True)
@@ -165,28 +172,38 @@ class MixtureTasks:
     targets: Tensor
 
     def loss(self, theta: Tensor) -> Tensor:
-        """L_D, the mean loss (B,) of weights (B, d) on the samples of each task."""
+        """L_D, the mean loss (B,) of weights theta (B, d) on the samples of each task."""
         scores = self._scores(theta)
         return (self.family.log_partition(scores) - self.targets * scores).mean(1)
 
     def gradient(self, theta: Tensor) -> Tensor:
-        """The gradient (B, d) of `loss`; differentiable itself."""
+        """The gradient (B, d) of `loss` at theta (B, d); differentiable itself."""
         errors = self.family.mean(self._scores(theta)) - self.targets
         return (errors.unsqueeze(1) @ self.inputs).squeeze(1) / self.targets.shape[1]
 
     def excess_risk(self, theta: Tensor) -> Tensor:
-        """L(theta) - L(optimum) in the population, (B,)."""
+        """L(theta) - L(optimum) in the population, (B,), for theta (B, d)."""
         return self.family.excess_risk(theta, self.optimum)
 
     def population_gradient(self, theta: Tensor) -> Tensor:
-        """The gradient (B, d) of the population risk."""
+        """The gradient (B, d) of the population risk at theta (B, d)."""
         with torch.enable_grad():
             theta = theta.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(self.excess_risk(theta).sum(), theta)
         return gradient
 
     def adapted(self, start: Tensor, *, rate: float, steps: int) -> Tensor:
-        """Weights (steps + 1, B, d): `start` (B, d), and the weights after each gradient step on the samples."""
+        """Weights (steps + 1, B, d): `start` (B, d), and the weights after each gradient step on the samples.
+
+        Parameters
+        ----------
+        start
+            Weights (B, d) that the descent starts from.
+        rate
+            Step size.
+        steps
+            How many steps of gradient descent.
+        """
         path = [start]
         for _ in range(steps):
             path.append(path[-1] - rate * self.gradient(path[-1]))
@@ -219,14 +236,41 @@ class TaskMixture:
     def random(
         cls, family: Family, generator: torch.Generator, *, groups: int, dimension: int, distance: float, spread: float
     ) -> TaskMixture:
-        """Orthogonal centres at `distance` from the origin; `groups` is at most `dimension`."""
+        """Groups of tasks around orthogonal centres, all as far from the origin.
+
+        Parameters
+        ----------
+        family
+            Linear or logistic regression.
+        generator
+            Draws the directions of the centres.
+        groups
+            Number of centres, at most `dimension`.
+        dimension
+            d, the length of weights and inputs.
+        distance
+            Of each centre from the origin.
+        spread
+            Of each task's weights from the centre of its group.
+        """
         directions = torch.linalg.qr(_normal((dimension, groups), generator)).Q
         return cls(family, distance * directions.mT.contiguous(), spread)
 
     def sample(self, count: int, generator: torch.Generator, *, shots: int, draws: int = 1) -> MixtureTasks:
-        """`count` tasks, each group being equally likely, with `draws` sets of `shots` samples each.
+        """Tasks with their samples; each group is equally likely.
 
         The sets of one task stand one after the other: with ``draws=2`` those of task 0 are rows 0 and 1.
+
+        Parameters
+        ----------
+        count
+            Number of tasks.
+        generator
+            Draws groups, weights, inputs and targets.
+        shots
+            Samples per set.
+        draws
+            Sets of samples per task.
         """
         dimension = self.centres.shape[1]
         group = torch.randint(len(self.centres), (count,), generator=generator)

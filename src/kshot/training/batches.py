@@ -73,6 +73,6 @@ class StepTasks:
         for start in range(first, last, self._steps_at_once):
             numbers = self.numbers(start, min(start + self._steps_at_once, last))
             raw = self.sampler.episodes(numbers, self.device)
-            block = prepare_images(raw, self.normalization, self.augmentation)
+            block = prepare_images(raw, self.normalization, augmentation=self.augmentation)
             for offset in range(0, len(numbers), self.share):
                 yield block.part(offset, offset + self.share)

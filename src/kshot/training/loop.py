@@ -113,7 +113,7 @@ def train(
                 state.keep_best(score)
         state.end()
         processes.wait()
-        written.end(learner, data, config, summarize(state, stopped, tasks, score))
+        written.end(learner, data, config=config, result=summarize(state, stopped, tasks=tasks, last=score))
     return written
 
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -16,7 +15,7 @@ import numpy as np
 from kshot.data.dataset import Split
 from kshot.data.episodes import TaskShape
 from kshot.data.tasks import AnySplit
-from kshot.errors import ConfigError
+from kshot.errors import ConfigError, did_you_mean
 from kshot.learners.base import Learner
 from kshot.training.option_types import check_option_types
 
@@ -187,14 +186,13 @@ class TrainingOptions:
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> TrainingOptions:
-        """The options of a mapping; ConfigError for a name that is none of them, with the one that is close to it."""
+        """The options of the mapping `options`; ConfigError for a name that is none of them, with one that is close."""
         known = [field.name for field in fields(cls)]
         unknown = [name for name in options if name not in known]
         if unknown:
-            close = difflib.get_close_matches(unknown[0], known, n=1)
-            near = f"did you mean {close[0]}? " if close else ""
             raise ConfigError(
-                f"training has no option {', '.join(unknown)}; {near}help(kshot.TrainingOptions) explains those it has"
+                f"training has no option {', '.join(map(repr, unknown))}{did_you_mean(unknown[0], known)}; "
+                f"help(kshot.TrainingOptions) explains those it has"
             )
         return cls(**options)
 
@@ -213,6 +211,13 @@ class TrainingOptions:
         """The options for a learner on a split: a value for each None that stands for a default.
 
         Raises ConfigError if the learner cannot learn tasks of so many ways, and DataError if the split is too small.
+
+        Parameters
+        ----------
+        learner
+            What is trained; some defaults are its own.
+        split
+            The classes that it is trained on.
         """
         ways = split.usual_ways if self.ways is None else self.ways
         validation_ways = ways if self.validation_ways is None else self.validation_ways

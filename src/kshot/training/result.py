@@ -14,7 +14,7 @@ from kshot.training.state import Counters, TrainingState
 from kshot.training.validation import Score
 
 
-def summarize(state: TrainingState, stopped: Stopped, tasks: StepTasks, last: Score | None) -> TrainingResult:
+def summarize(state: TrainingState, stopped: Stopped, *, tasks: StepTasks, last: Score | None) -> TrainingResult:
     """The result of a training that has ended, of which `last` is the last validation score of this sitting."""
     counters, measure, options = state.counters, state.measure, state.options
     return TrainingResult(

@@ -69,8 +69,8 @@ class Validation:
                 task_sampler(split, options.validation_shape, seed=options.seed, within_domain=options.within_domain)
             except DataError as error:
                 raise DataError(
-                    f"validation on {options.validation_shape} tasks is not possible: {error}, by "
-                    f"validation_ways, validation_shots or validation_queries"
+                    f"validation on {options.validation_shape} tasks is not possible: {str(error).rstrip('.')}. The "
+                    f"options of validation are validation_ways, validation_shots and validation_queries"
                 ) from error
 
     def score(self) -> Score:

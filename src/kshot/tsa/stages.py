@@ -51,6 +51,11 @@ class StageFolder:
     ``stages.yaml`` holds all options; ``pretraining/`` is the run of the MAML; ``solutions/`` holds the task solutions
     and, once they are clustered, ``clusters.pt``; the rest is the run of the groups' training, like that of any
     training.
+
+    Parameters
+    ----------
+    path
+        The run folder.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -92,7 +97,7 @@ class StageFolder:
         return content
 
     def read_clusters(self, config: dict[str, Any]) -> dict[str, Any]:
-        """What `clusters.pt` holds for the learner of a config; CheckpointError if it is damaged or of another one."""
+        """What `clusters.pt` holds for the learner of `config`; CheckpointError if it is damaged or of another one."""
         content = checkpoints.load(self.clusters, config)
         kinds = {"learner": dict, "centroids": Tensor, "sizes": Tensor}
         if not all(isinstance(content.get(name), kind) for name, kind in kinds.items()):
@@ -100,7 +105,15 @@ class StageFolder:
         return content
 
     def take_into_use(self, config: Mapping[str, Any], resume: bool) -> None:
-        """Write the options; ConfigError if another run would be overwritten, or continued with other options."""
+        """Write the options; ConfigError if another run would be overwritten, or continued with other options.
+
+        Parameters
+        ----------
+        config
+            All options of the stages by section, for stages.yaml.
+        resume
+            Go on with the stages that are there.
+        """
         if self.groups.last.exists() and not self.options.exists():
             raise ConfigError(f"{self.path} holds a trained run of another kind; choose another folder")
         if not self.started:  # options that were refused before any work may be replaced by better ones
