@@ -112,7 +112,8 @@ def test_a_recipe_sets_the_defaults_that_help_shows(say):
         (
             ["train", "--learner", "protonet", "--learner.inner-rate", "0.1"],
             "no option --learner.inner-rate; protonet has none of this name, but anil, hsml, imaml, maml, meta-lstm, "
-            "minibatch-prox, mmaml, reptile, tsa-maml; kshot train --learner protonet --help lists all options",
+            "minibatch-prox, mmaml, reptile, tsa-maml, unicorn-maml; "
+            "kshot train --learner protonet --help lists all options",
         ),
         (
             ["train", "--learner.rate", "0.1"],
