@@ -118,7 +118,20 @@ def array_of(dtype: object, raw: bytes, shape: tuple[int, ...] = (1,)) -> Crafte
         Crafted(bytearray, (10**13,)),
         Crafted(set, (), {"a": 1}),
     ],
-    ids=str,
+    ids=[
+        "objects",
+        "fields of objects",
+        "too few bytes",
+        "a huge shape",
+        "a dtype that is a string",
+        "an object array",
+        "a dtype of objects",
+        "a dtype with a field of objects",
+        "a scalar that is an address",
+        "bytes by size",
+        "a bytearray by size",
+        "a set with state",
+    ],
 )
 def test_arrays_that_are_addresses_or_sizes_are_refused(tmp_path: Path, crafted: object) -> None:
     path = dump(tmp_path / "bad.pickle", [crafted], 4)
