@@ -19,7 +19,6 @@ from kshot.photos.files import NONE, Predictions, Recognised
 from kshot.photos.network import LearnerNetwork, PhotoNetwork, PretrainedNetwork, pretrained
 from kshot.report import pictures
 from kshot.report.names import display_names
-from kshot.runs.run import Run
 from kshot.training.distributed import resolve_device
 
 SKIP_TEXT = "leave out files that cannot be read, and name them, in place of stopping"
@@ -69,6 +68,8 @@ def _network(given: Any) -> PhotoNetwork:
             if given.weights is None
             else PretrainedNetwork(given.backbone, weights=given.weights)
         )
+    from kshot.runs.run import Run
+
     trained = Run(given.run, root=given.root)
     form, learner = trained.image_form, trained.learner
     learner.to(resolve_device(given.device))

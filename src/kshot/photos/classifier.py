@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,8 +25,10 @@ from kshot.photos.network import PhotoNetwork
 from kshot.photos.reading import ReadsPhotographs
 from kshot.photos.rejection import familiarity, sets_of
 from kshot.photos.trust import TrustedAnswers
-from kshot.runs.run import Run
 from kshot.solvers import HeadAdaptation
+
+if TYPE_CHECKING:
+    from kshot.runs.run import Run
 
 
 class FewShotClassifier(TrustedAnswers, KeptClassifier, ReadsPhotographs, ClassifierMixin, BaseEstimator):

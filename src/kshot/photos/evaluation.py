@@ -14,7 +14,6 @@ from sklearn.metrics import confusion_matrix
 from kshot.files import write_csv
 from kshot.photos.calibration import expected_calibration_error
 from kshot.photos.estimate import percent, wilson
-from kshot.report import pictures
 
 
 @dataclass(frozen=True)
@@ -98,6 +97,8 @@ class Evaluation:
 
     def save(self, folder: Path | str) -> list[Path]:
         """Write confusion.csv, confusion.png, classes.csv and mistakes.csv into `folder`; returns their paths."""
+        from kshot.report import pictures
+
         folder, names = Path(folder), [each.name for each in self.classes]
         confusion = [{"class": name, **dict(zip(names, row.tolist()))} for name, row in zip(names, self.confusion)]
         write_csv(folder / "confusion.csv", confusion, columns=["class", *names])

@@ -11,7 +11,6 @@ from sklearn.exceptions import NotFittedError
 
 from kshot.errors import ConfigError, DataError
 from kshot.photos.network import LearnerNetwork, PhotoNetwork, pretrained
-from kshot.runs.run import Run
 from kshot.solvers import HeadAdaptation, LogisticRegression
 from kshot.solvers.adaptation import adaptations
 
@@ -39,6 +38,8 @@ def network_of(backbone: Any) -> PhotoNetwork:
     """The network that a backbone's name, a run or a network itself stands for."""
     if isinstance(backbone, str):
         return pretrained(backbone)
+    from kshot.runs.run import Run  # with its reports and Matplotlib, which a backbone with a name need not wait for
+
     return LearnerNetwork(backbone.learner, backbone.image_form) if isinstance(backbone, Run) else backbone
 
 

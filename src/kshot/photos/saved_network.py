@@ -15,7 +15,6 @@ from kshot.data.images import InputForm
 from kshot.errors import ConfigError
 from kshot.photos.container import damaged
 from kshot.photos.network import LearnerNetwork, PhotoNetwork, PretrainedNetwork, pretrained
-from kshot.runs.config import build_learner, describe_learner
 
 _NETWORK = "network."  # before the names of the backbone's weights
 _PROBE_TOLERANCE = 1e-2  # of the largest feature; another machine or ONNX Runtime rounds by less
@@ -32,15 +31,21 @@ def describe_network(network: PhotoNetwork) -> tuple[dict[str, Any], dict[str, T
         own = network.weights is not None
         weights = network.tensors if own else {}
         about |= {"kind": "pretrained", "name": network.name, "own_weights": own}
-    elif isinstance(network, LearnerNetwork) and "unregistered" not in describe_learner(network.learner)["backbone"]:
+    elif isinstance(network, LearnerNetwork) and "unregistered" not in _described(network.learner)["backbone"]:
         form = network.image_form
         image_form = {"dataset": form.dataset, "image_shape": form.image_shape, **asdict(form.normalization)}
         weights = network.learner.state_dict()
-        about |= {"kind": "learner", "image_form": image_form, **describe_learner(network.learner)}
+        about |= {"kind": "learner", "image_form": image_form, **_described(network.learner)}
     else:
         weights = {}
         about |= {"kind": "own"}
     return about, tensors | {_NETWORK + name: tensor for name, tensor in weights.items()}
+
+
+def _described(learner: Any) -> dict[str, Any]:
+    from kshot.runs.config import describe_learner  # with runs comes Matplotlib, which other networks need not wait for
+
+    return describe_learner(learner)
 
 
 def built_network(
@@ -90,6 +95,8 @@ def _described_network(about: Mapping[str, Any], tensors: Mapping[str, Tensor], 
         network = PretrainedNetwork(about["name"], weights=weights)
         network.form = InputForm(**{name: _tuples(value) for name, value in about["form"].items()})
         return network
+    from kshot.runs.config import build_learner  # see `_described`
+
     learner = build_learner(about, download=False)
     try:
         learner.load_state_dict(weights)

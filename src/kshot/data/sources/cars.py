@@ -6,8 +6,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from scipy.io import loadmat
-
 from kshot.data import archives
 from kshot.data.sources.fine_grained import FineGrained, Photo
 from kshot.errors import DataError
@@ -56,6 +54,8 @@ class Cars(FineGrained):
         """A variable of a MATLAB file, as an array."""
         if not path.exists():
             raise DataError(f"{path} does not exist. {self.how_to_prepare()}")
+        from scipy.io import loadmat  # not above: every program that loads some dataset would wait for it
+
         try:
             content = BytesIO(read_bytes(path, limit=_LARGEST))
             return loadmat(content, squeeze_me=True, variable_names=[name])[name]

@@ -8,15 +8,13 @@ tested on after training on a Latin A.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
 import torch.nn.functional as F
-from matplotlib.ft2font import FT2Font
 from numpy.typing import NDArray
 from PIL import Image, ImageFont
 from tqdm import tqdm
@@ -92,6 +90,8 @@ class Glyphs(Source):
 
     def read(self, path: Path | None, root: Path) -> Contents:
         """Draw the characters; `path` is not used, since there are no files."""
+        import matplotlib  # not above: every program that loads some dataset would wait for it
+
         fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
         found = _characters(fonts)
         characters = [character for character, _, _ in found]
@@ -114,7 +114,7 @@ class Glyphs(Source):
 
 def _characters(fonts: Path) -> list[tuple[str, str, Part]]:
     """The letters that at least one typeface has: (character, script, split)."""
-    codes = sorted(set().union(*(FT2Font(str(fonts / f"{name}.ttf")).get_charmap() for name in TYPEFACES)))
+    codes = sorted(set().union(*(_known(fonts / f"{name}.ttf") for name in TYPEFACES)))
     letters = [chr(code) for code in codes if unicodedata.category(chr(code)) in ("Lu", "Ll", "Lt", "Lo")]
     homes: list[tuple[str, Part]] = [(script, part) for part in PARTS for script in SCRIPTS[part]]
     return [
@@ -125,10 +125,17 @@ def _characters(fonts: Path) -> list[tuple[str, str, Part]]:
     ]
 
 
+def _known(path: Path) -> Collection[int]:
+    """The codes of the characters that a font has."""
+    from matplotlib.ft2font import FT2Font  # see `Glyphs.read`
+
+    return FT2Font(str(path)).get_charmap()
+
+
 def _draw(path: Path, characters: list[str]) -> Drawings:
     """Draw every character that the font has, its ink filling the same square."""
     font = ImageFont.truetype(str(path), FONT_SIZE, layout_engine=ImageFont.Layout.BASIC)
-    known = FT2Font(str(path)).get_charmap()
+    known = _known(path)
     pictures = np.zeros((len(characters), DRAWN_SIDE, DRAWN_SIDE), np.uint8)
     shapes = np.zeros((len(characters), SHAPE_SIDE, SHAPE_SIDE), np.uint8)
     proportions = np.zeros(len(characters), np.float32)
