@@ -13,20 +13,23 @@ import torch
 from kshot.runs.environment import cpu_name
 
 
-def interleaved(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+def interleaved(
+    functions: dict[str, Callable[[], object]], repeats: int, *, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
     """Median seconds of each function over `repeats` rounds, every round calling all of them in turn.
 
     Taking turns spreads a slow spell of the machine over all contestants, so that their RATIO holds where the seconds
     do not. One round before the first warms caches and is not counted. A function that starts work on a GPU must end
-    with ``torch.cuda.synchronize()``.
+    with ``torch.cuda.synchronize()``. With ``time.process_time`` as `clock`, seconds are those of the processor, which
+    hold on a machine that is busy with other work.
     """
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for round_number in range(repeats + 1):
         for name, function in functions.items():
-            start = time.perf_counter()
+            start = clock()
             function()
             if round_number > 0:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 

@@ -1,4 +1,4 @@
-"""Every head on the same features and tasks: accuracy with its interval, balanced or not, and processor seconds per 1000 tasks.
+"""Every head on the same features and tasks: accuracies with intervals, balanced or not, and processor seconds.
 
     python benchmarks/heads.py --cache /tmp/heads choose --tasks 100     # settings, on validation classes
     python benchmarks/heads.py --cache /tmp/heads measure --tasks 600    # test classes, with these settings
@@ -72,9 +72,10 @@ def main() -> None:
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 5])
     parser.add_argument("--balances", nargs="+", default=["balanced", "dirichlet"])
     parser.add_argument("--tasks", type=int, default=600)
+    parser.add_argument("--defaults", action="store_true", help="measure each head as it is by default, not as chosen")
     options = parser.parse_args()
     settings = options.cache / f"{options.data}-settings.json"
-    chosen = json.loads(settings.read_text()) if settings.exists() else {}
+    chosen = json.loads(settings.read_text()) if settings.exists() and not options.defaults else {}
     if options.step == "choose":
         features = features_of(options.data, "val", options)
         for head in options.heads:
@@ -179,7 +180,7 @@ def markdown(
     shots: Sequence[int],
     balances: Sequence[str],
 ) -> str:
-    """A row per head: settings, accuracies, paired differences to the reference, and processor seconds per 1000 tasks."""
+    """A row per head: settings, accuracies, paired differences to the reference, and processor seconds."""
     rows = []
     for head in heads:
         row = {"head": head, "sees all queries": "yes" if adaptations[head].transductive else "no"}

