@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from common import describe_machine
+from matplotlib.figure import Figure
 from tabulate import tabulate
 from torch import nn
 
@@ -72,6 +73,7 @@ def main() -> None:
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 5])
     parser.add_argument("--balances", nargs="+", default=["balanced", "dirichlet"])
     parser.add_argument("--tasks", type=int, default=600)
+    parser.add_argument("--picture", type=Path, default=None, help="where to draw the gains over logistic regression")
     parser.add_argument("--defaults", action="store_true", help="measure each head as it is by default, not as chosen")
     options = parser.parse_args()
     settings = options.cache / f"{options.data}-settings.json"
@@ -93,6 +95,8 @@ def main() -> None:
     print(describe_machine())
     print(next(iter(results.values())).protocol)
     print(markdown(results, chosen, options.heads, options.shots, options.balances))
+    if options.picture is not None:
+        draw(results, options.heads, options.shots, options.balances, options.picture)
 
 
 def best_of(head: str, features: Split, options: argparse.Namespace) -> dict[str, Any]:
@@ -201,6 +205,36 @@ def markdown(
         row["CPU s per 1000 tasks"] = f"{np.mean(seconds):.1f}"
         rows.append(row)
     return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
+
+
+def draw(
+    results: Mapping[tuple[str, int, str], Evaluation],
+    heads: Sequence[str],
+    shots: Sequence[int],
+    balances: Sequence[str],
+    path: Path,
+) -> None:
+    """The paired difference of each head to the reference with its interval, one panel per number of shots."""
+    shown = [head for head in heads if head != REFERENCE]
+    figure = Figure(figsize=(4.5 * len(shots), 0.35 * len(shown) + 1.2), layout="constrained")
+    axes = figure.subplots(1, len(shots), sharey=True, squeeze=False)[0]
+    for axis, count in zip(axes, shots):
+        for number, balance in enumerate(balances):
+            places, gains = [], []
+            for place, head in enumerate(shown):
+                if (head, count, balance) in results:
+                    places.append(place + 0.2 * (number - (len(balances) - 1) / 2))
+                    gains.append(compare(results[head, count, balance], results[REFERENCE, count, balance]))
+            means, widths = ([100 * getattr(gain, part) for gain in gains] for part in ("mean", "ci95"))
+            axis.errorbar(means, places, xerr=widths, fmt="o", markersize=4, label=f"{balance} queries")
+        axis.axvline(0, color="grey", linewidth=0.8)
+        axis.set_title(f"{count}-shot")
+        axis.set_xlabel(f"accuracy minus that of {REFERENCE}, points")
+    names = [f"{head} (transductive)" if adaptations[head].transductive else head for head in shown]
+    axes[0].set_yticks(range(len(shown)), names)
+    axes[0].invert_yaxis()
+    axes[0].legend(loc="lower left")
+    figure.savefig(path, dpi=110)
 
 
 if __name__ == "__main__":
