@@ -62,12 +62,16 @@ class PTMAP(TransductiveAdaptation):
         targets = one_hot(labels, ways, images.dtype)
         known = targets / targets.sum(1, keepdim=True)
         combination = torch.cat([known, known.new_zeros(len(known), queries, ways)], 1).mT  # A (B, N, S + T)
+        factors: Tensor | None = None
         for _ in range(self.steps):
-            plan = transported(self._costs(products, combination, shots), sharpness=self.sharpness)
+            costs = self._costs(products, combination, shots)
+            # the centres move little, so that the transport is almost there
+            plan, factors = transported(costs, sharpness=self.sharpness, start=factors)
             shares = torch.cat([targets, plan], 1)
             moved = (shares / shares.sum(1, keepdim=True)).mT
             combination = combination + self.rate * (moved - combination)
-        return logarithm(transported(self._costs(products, combination, shots), sharpness=self.sharpness))
+        costs = self._costs(products, combination, shots)
+        return logarithm(transported(costs, sharpness=self.sharpness, start=factors)[0])
 
     def _transformed(self, features: Tensor) -> Tensor:
         powers = power_transform(features, self.power)

@@ -12,7 +12,7 @@ _MOST_ROUNDS = 1000
 _NOTEWORTHY = 1e-4  # that is missing after so many rounds
 
 
-def transported(costs: Tensor, *, sharpness: float) -> Tensor:
+def transported(costs: Tensor, *, sharpness: float, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The plan P (B, T, N) of least cost and high entropy that gives every image a whole, and every class T / N images.
 
     That is the minimum of SUM P * costs - entropy(P) / sharpness with rows that sum to 1 and columns that sum to T / N
@@ -25,6 +25,13 @@ def transported(costs: Tensor, *, sharpness: float) -> Tensor:
         (B, T, N), finite.
     sharpness
         lambda, above 0.
+    start
+        The factors (B, 1, N) of the columns to start from, such as those of costs that differ little; None for ones.
+
+    Returns
+    -------
+    tuple
+        The plan, and the factors of its columns.
     """
     tasks, images, ways = costs.shape
     exponents = -sharpness * costs.double()
@@ -33,7 +40,8 @@ def transported(costs: Tensor, *, sharpness: float) -> Tensor:
     tiny = torch.finfo(torch.float64).tiny
     plan = torch.empty_like(kernel)
     active = torch.arange(tasks, device=costs.device)
-    columns = kernel.new_ones(tasks, 1, ways)
+    columns = kernel.new_ones(tasks, 1, ways) if start is None else start
+    factors = columns.clone()
     error = kernel.new_full((tasks,), torch.inf)
     for _ in range(_MOST_ROUNDS):
         rows = 1 / (kernel * columns).sum(-1, keepdim=True).clamp(min=tiny)
@@ -42,11 +50,11 @@ def transported(costs: Tensor, *, sharpness: float) -> Tensor:
         error = (sums - 1).abs().amax(1)
         done = error <= _TOLERANCE
         if done.any():
-            plan[active[done]] = (kernel * rows * columns)[done]
+            plan[active[done]], factors[active[done]] = (kernel * rows * columns)[done], columns[done]
             active, kernel, columns, rows = (part[~done] for part in (active, kernel, columns, rows))
         if not len(active):
-            return plan.to(costs.dtype)
-    plan[active] = kernel * rows * columns
+            return plan.to(costs.dtype), factors
+    plan[active], factors[active] = kernel * rows * columns, columns
     far = error > _NOTEWORTHY
     if far.any():
         warnings.warn(
@@ -55,4 +63,4 @@ def transported(costs: Tensor, *, sharpness: float) -> Tensor:
             RuntimeWarning,
             stacklevel=2,
         )
-    return plan.to(costs.dtype)
+    return plan.to(costs.dtype), factors
