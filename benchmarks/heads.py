@@ -233,7 +233,7 @@ def draw(
     names = [f"{head} (transductive)" if adaptations[head].transductive else head for head in shown]
     axes[0].set_yticks(range(len(shown)), names)
     axes[0].invert_yaxis()
-    axes[0].legend(loc="lower left")
+    axes[0].legend(loc="upper right")
     figure.savefig(path, dpi=110)
 
 
