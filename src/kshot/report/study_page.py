@@ -88,6 +88,7 @@ def page(content: StudyContent) -> str:
         sections.append(
             {
                 "dataset": dataset,
+                "reference": content.reference[dataset] if any(pairs.values()) else "",
                 "columns": [column.title for column in pairs],
                 "rows": [
                     (name, _shown(name, numbers, pairs, content.reference[dataset])) for name, numbers in rows.items()
@@ -125,7 +126,7 @@ def _shown(
             if {pair.first, pair.second} == {name, reference} and name != reference:
                 sign = 1 if pair.first == name else -1
                 text = number.measure.text(sign * pair.difference, pair.ci95, signed=True)
-                below.append(f"minus {reference}: {text}{' *' if pair.significant else ''}")
+                below.append(f"paired {text}{' *' if pair.significant else ''}")
         cells.append(_ShownCell(text_of(number) or "not measured", below))
     return cells
 
