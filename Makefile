@@ -44,7 +44,7 @@ test-page: $(VENV)/.test  ## the page in a real browser; needs chromium and chro
 	@$(INSTALL) --editable '.[photos,web]' selenium
 	@$(BIN)/python -m pytest tests/test_app.py
 
-attack: $(VENV)/.test  ## damage the files of runs in 1,500 seeded ways, and count what is not noticed
+attack: $(VENV)/.test  ## kill, damage, misuse and race the commands in 2,800 seeded ways, and count what is not held
 	@PYTHONPATH=tests $(BIN)/python -m attack
 
 lint: $(VENV)/.test  ## style, docstrings and types

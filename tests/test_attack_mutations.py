@@ -13,21 +13,12 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from attack import mutations
-from attack.tally import Tally
 from cli_toys import MEASURE
 
 from kshot.errors import CheckpointError, DataError
 from kshot.evaluation.results import Evaluation
 from kshot.files import write_atomically
 from kshot.runs import Run, checkpoints
-
-
-def test_damaged_files_are_refused_or_make_no_difference(tmp_path: Path) -> None:
-    tally = Tally()
-    mutations.attack(tmp_path, seed=7, cases=60, tally=tally)
-    assert tally.failed == []
-    assert tally.tried.total() == 60
 
 
 @pytest.fixture

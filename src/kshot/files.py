@@ -9,15 +9,18 @@ import hashlib
 import io
 import json
 import os
+import re
 import socket
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
 _TEMPORARY = ".tmp"
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_NUMBER = re.compile(r"[-+]?\d[\d.eE+-]*")
 _A_DAY = 24 * 3600  # seconds
 _HOST = socket.gethostname().replace(".", "-")
 
@@ -117,11 +120,30 @@ def csv_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = 
         If a row has a column that the first row lacks and `columns` is None.
     """
     titles = list(rows[0] if rows else ()) if columns is None else list(columns)
+    surplus = [name for row in rows for name in row if name not in titles] if columns is None else []
+    if surplus:
+        raise ValueError(f"a row has the column {surplus[0]!r}, and the first one has none of this name")
+    return csv_table(titles, [[row.get(name, "") for name in titles] for row in rows])
+
+
+def csv_table(titles: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Cells as CSV below a line of titles, as `csv_text` writes them; titles may occur twice.
+
+    Spreadsheets take text that begins with =, +, - or @ for a formula, and obey it: such a text gets an apostrophe.
+    """
     text = io.StringIO()
-    writer = csv.DictWriter(text, titles, extrasaction="raise" if columns is None else "ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([_cell(title) for title in titles])
+    writer.writerows([_cell(value) for value in row] for row in rows)
     return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """Text, or a path, as a spreadsheet may have it; anything else as it is."""
+    if not isinstance(value, (str, PurePath)):
+        return value
+    text = str(value).encode("utf-8", "backslashreplace").decode()  # names of files may hold what is no text
+    return f"'{text}" if text[:1] in _FORMULA and not _NUMBER.fullmatch(text) else text
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], *, columns: Sequence[str] | None = None) -> None:

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
-from attack.tally import Answer, Tally, ask, refusal
+from attack import children
+from attack.photographs import write_photographs
+from attack.tally import Answer, ask, refusal
 from cli_toys import MEASURE, TINY, prepare_tiny
-from PIL import Image
 
 Mutation = Callable[[bytes, random.Random], bytes]
 
@@ -176,95 +177,85 @@ _READ_BY = {
 }
 
 
-class Runs:
-    """Two trained and measured runs, from which every case gets a fresh copy of the first."""
+def _words(command: str) -> list[object]:
+    measured = [*MEASURE, "--shots", 1]
+    words: dict[str, list[object]] = {
+        "evaluate": ["evaluate", "runs/a", *measured],
+        "compare": ["compare", "runs/b", "runs/a", *measured],
+        "report": ["report", "runs/a", "runs/b", "--out", "page.html"],
+        "resume": ["train", "--resume", "runs/a", "--max-epochs", 3, "--progress", "false"],
+        "classify": ["classify", "photos", "photos/class-0", "--run", "runs/a", "--out", "said", "--cache", "false"],
+    }
+    return words[command]
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.root = folder, folder / "root"
-        self.pristine, self.runs = folder / "pristine", folder / "runs"
-        prepare_tiny(self.root)
-        for name, seed in (("a", 0), ("b", 1)):
-            words = ["train", *TINY, "--seed", seed, "--root", self.root, "--run", self.pristine / name]
-            self._succeeding(words)
-        self._succeeding(["evaluate", self.pristine / "a", self.pristine / "b", *self._measure])
-        self._write_photos(folder / "photos")
-        shutil.copytree(self.pristine, self.runs)
-        self.expected: dict[str, str] = {}
-        for command in COMMANDS:
-            self.expected[command] = self.numbers(command, self.ask(command))
-            self.restore()  # what a resumed training leaves is another run
 
-    @property
-    def _measure(self) -> list[object]:
-        return [*MEASURE, "--shots", 1, "--root", self.root]
-
-    @staticmethod
-    def _succeeding(words: Sequence[object]) -> None:
-        answer = ask(words)
+def prepare(folder: Path) -> dict[str, str]:
+    """Two trained and measured runs, and what each command says of them in numbers."""
+    prepare_tiny(folder / "root")
+    os.environ["KSHOT_ROOT"] = str(folder / "root")
+    setting = folder / "setting"
+    write_photographs(setting / "photos", classes=2, images=2)
+    before = Path.cwd()
+    os.chdir(setting)
+    for words in (
+        ["train", *TINY, "--run", "runs/a"],
+        ["train", *TINY, "--seed", 1, "--run", "runs/b"],
+        ["evaluate", "runs/a", "runs/b", *MEASURE, "--shots", 1],
+    ):
+        answer = children.command(words)
         assert answer.code == 0, answer
-
-    @staticmethod
-    def _write_photos(folder: Path) -> None:
-        generator = np.random.default_rng(0)
-        for name in ("cat", "dog"):
-            (folder / name).mkdir(parents=True)
-            for number in range(2):
-                pixels = generator.integers(0, 256, (16, 16), dtype=np.uint8)
-                Image.fromarray(pixels).save(folder / name / f"{number}.png")
-
-    def restore(self) -> None:
-        """Undo what a case and its command did to the first run."""
-        shutil.rmtree(self.runs / "a")
-        shutil.copytree(self.pristine / "a", self.runs / "a")
-
-    def ask(self, command: str) -> Answer:
-        """Run a command on the copies."""
-        first, second = self.runs / "a", self.runs / "b"
-        photos = self.folder / "photos"
-        words: dict[str, list[object]] = {
-            "evaluate": ["evaluate", first, *self._measure],
-            "compare": ["compare", second, first, *self._measure],
-            "report": ["report", first, second, "--out", self.folder / "page.html"],
-            "resume": ["train", "--resume", first, "--max-epochs", 3, "--progress", "false", "--root", self.root],
-            "classify": ["classify", photos, photos / "cat", "--run", first, "--root", self.root, "--out",
-                         self.folder / "said"],
-        }  # fmt: skip
-        return ask(words[command])
-
-    def agrees(self, command: str, answer: Answer) -> bool:
-        """Whether the numbers are those of the undamaged files, or the page says that there are none."""
-        said = self.numbers(command, answer)
-        return said == self.expected[command] or (command == "report" and "a has no evaluation of its present" in said)
-
-    def numbers(self, command: str, answer: Answer) -> str:
-        """What a successful command said in numbers: none of its times, and not the configuration it quotes."""
-        if command in ("evaluate", "compare"):
-            return answer.out
-        if command == "classify":
-            return (self.folder / "said" / "predictions.csv").read_text()
-        if command == "report":
-            page = (self.folder / "page.html").read_text()
-            return re.sub(r"<pre>.*?</pre>", "", page, flags=re.DOTALL)
-        best = torch.load(self.runs / "a" / "checkpoints" / "best.pt", weights_only=True)
-        digest = hashlib.sha256(b"".join(weight.numpy().tobytes() for weight in best["learner"].values()))
-        return digest.hexdigest() + (self.runs / "a" / "metrics.csv").read_text()
+    expected = {}
+    for command in COMMANDS:
+        place = folder / f"undisturbed {command}"
+        shutil.copytree(setting, place)
+        os.chdir(place)
+        answer = children.command(_words(command))
+        assert answer.code == 0, answer
+        expected[command] = numbers(command, answer)
+    os.chdir(before)
+    return expected
 
 
-def attack(folder: Path, *, seed: int, cases: int, tally: Tally) -> None:
-    """Try this many mutations, each under one command."""
-    runs = Runs(folder)
-    for number in range(cases):
-        dice = random.Random(f"{seed}-{number}")
+def numbers(command: str, answer: Answer) -> str:
+    """What a successful command said in numbers: none of its times, and not the configuration it quotes."""
+    if command in ("evaluate", "compare"):
+        return answer.out
+    if command == "classify":
+        return Path("said/predictions.csv").read_text()
+    if command == "report":
+        return re.sub(r"<pre>.*?</pre>", "", Path("page.html").read_text(), flags=re.DOTALL)
+    best = torch.load("runs/a/checkpoints/best.pt", weights_only=True)
+    digest = hashlib.sha256(b"".join(weight.numpy().tobytes() for weight in best["learner"].values()))
+    return digest.hexdigest() + Path("runs/a/metrics.csv").read_text()
+
+
+def _agrees(command: str, expected: str, answer: Answer) -> bool:
+    """Whether the numbers are those of the undamaged files, or the page says that there are none."""
+    said = numbers(command, answer)
+    return said == expected or (command == "report" and "a has no evaluation of its present" in said)
+
+
+def _try(setting: Path, expected: Mapping[str, str], command: str, pattern: str, mutate: Mutation, name: str) -> str:
+    dice = random.Random(name)
+    shutil.copytree(setting, ".", dirs_exist_ok=True)
+    path = dice.choice(sorted(Path("runs/a").glob(pattern)))
+    path.write_bytes(mutate(path.read_bytes(), dice))
+    answer = ask(_words(command))
+    if answer.code == 0 and not answer.escaped:
+        agrees = mutate is _saved_value or _agrees(command, expected[command], answer)
+        return "" if agrees else "other numbers"
+    return refusal(answer)
+
+
+def cases(folder: Path, *, seed: int, count: int) -> Iterator[children.Case]:
+    """This many mutations, each under one command."""
+    expected = prepare(folder)
+    for number in range(count):
+        dice = random.Random(f"mutation-{seed}-{number}")
         pattern = dice.choice(list(FILES))
-        command, mutate = dice.choice(_READ_BY[pattern]), dice.choice(FILES[pattern])
-        path = dice.choice(sorted((runs.runs / "a").glob(pattern)))
-        content = path.read_bytes()
-        damaged = mutate(content, dice)
-        path.write_bytes(damaged)
-        answer = runs.ask(command)
-        if answer.code == 0 and not answer.escaped:
-            wrong = "" if mutate is _saved_value or runs.agrees(command, answer) else "other numbers"
-        else:
-            wrong = refusal(answer)
-        tally.count(f"mutation of {pattern}", f"seed {seed}-{number}, {mutate.__name__}, {command}", wrong)
-        runs.restore()
+        command, mutate, name = dice.choice(_READ_BY[pattern]), dice.choice(FILES[pattern]), f"{seed}-{number}"
+        yield children.Case(
+            f"mutation of {pattern}",
+            f"seed {name}, {mutate.__name__}, {command}",
+            lambda _, of=(command, pattern, mutate, name): _try(folder / "setting", expected, *of),
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import traceback
 import warnings
 from collections import Counter
@@ -41,8 +42,8 @@ def refusal(answer: Answer) -> str:
         return f"traceback: {(answer.escaped or answer.err).strip().splitlines()[-1]}"
     if answer.code != 2:
         return f"exit code {answer.code}"
-    lines = [line for line in answer.err.splitlines() if line.startswith("error: ")]
-    if len(lines) != 1 or answer.err.rstrip("\n").splitlines()[-1] != lines[0]:
+    said = re.sub(r"\n  .*", "", answer.err.rstrip("\n"))  # a list of files, one to an indented line
+    if not said.splitlines()[-1:] or not said.splitlines()[-1].startswith("error: ") or said.count("error: ") > 1:
         return f"not one line: {answer.err!r}"
     return ""
 
@@ -58,6 +59,7 @@ class Tally:
         """Count a case; `wrong` says what went wrong, and is empty if the attack was held."""
         self.tried[kind] += 1
         if wrong:
+            print(f"FAILED {kind}, {case}: {wrong}", flush=True)
             self.failures.setdefault(kind, []).append(f"{case}: {wrong}")
 
     @property

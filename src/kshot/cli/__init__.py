@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
+from typing import TextIO
 
 from kshot.errors import NO_MEMORY, ConfigError, KshotError, did_you_mean
 
@@ -55,11 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # of Pillow; kshot has a limit of its own
     warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb")
     try:
-        code = _run(words)
-        sys.stdout.flush()
+        with contextlib.redirect_stdout(_EscapingOutput(sys.stdout)):
+            code = _run(words)
+            sys.stdout.flush()
         return code
     except KshotError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_shown(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or else Python's exit flushes and complains
@@ -67,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         from kshot.files import refusal
 
-        print(f"error: {f'{error.filename}: ' if error.filename else ''}{refusal(error)}", file=sys.stderr)
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {_shown(f'{place}{refusal(error)}')}", file=sys.stderr)
         return 2
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not any(text in str(error) for text in NO_MEMORY):
@@ -81,9 +86,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.formatwarning = format_of_python
 
 
+class _EscapingOutput(io.TextIOBase):
+    """Output with the control characters of names escaped, which a terminal would obey, and what is no text."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        if not text.isprintable():
+            from kshot.report.names import printable
+
+            text = "\n".join(map(printable, text.split("\n")))
+        return self._stream.write(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+
 def _format_warning(message: Warning | str, *_: object, **__: object) -> str:
     """A warning as a line of its own, without the line of code that it comes from."""
-    return f"warning: {message}\n"
+    return f"warning: {_shown(str(message))}\n"
+
+
+def _shown(message: str) -> str:
+    """A message with its own lists, whose lines are indented; line breaks and control characters of names escaped."""
+    from kshot.report.names import printable
+
+    return "\n  ".join(map(printable, message.split("\n  ")))
 
 
 def _run(words: list[str]) -> int:

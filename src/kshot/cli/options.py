@@ -227,7 +227,7 @@ class Options:
         value = re.search(r"(?:Got|Given) value: (.*)", message)
         if key is None or value is None:
             message = re.sub(r"argument (\S+?)(/\S+)?: expected .*argument", r"\1 needs a value", message)
-            return f"{message}; {self.parser.prog} --help lists all options"
+            return f"{' '.join(message.split())}; {self.parser.prog} --help lists all options"
         option = key[1] if key[1] not in self._hints else f"--{key[1].removesuffix(NAME).replace('_', '-')}"
         return f"{option} takes {type_text(self._hints.get(key[1]))}, not {value[1]!r}"
 

@@ -18,7 +18,7 @@ from kshot.photos.estimate import Estimate
 from kshot.photos.files import NONE, Predictions, Recognised
 from kshot.photos.network import LearnerNetwork, PhotoNetwork, PretrainedNetwork, pretrained
 from kshot.report import pictures
-from kshot.report.names import display_names
+from kshot.report.names import display_names, printable
 from kshot.training.distributed import resolve_device
 
 SKIP_TEXT = "leave out files that cannot be read, and name them, in place of stopping"
@@ -81,14 +81,14 @@ def notes() -> Iterator[None]:
     """Print warnings as notes to the user, without the line of code that gave them."""
     with warnings.catch_warnings():
         warnings.simplefilter("default", UserWarning)
-        warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr)
+        warnings.showwarning = lambda message, *_: print(f"note: {printable(str(message))}", file=sys.stderr)
         yield
 
 
 def answer(classifier: FewShotClassifier, recognised: Recognised, out: Path, *, reject: float | None) -> None:
     """Print the answers, then how far to trust them; write predictions.csv and predictions.png."""
     for line in recognised.broken:
-        print(f"note: skipped {line}", file=sys.stderr)
+        print(f"note: skipped {printable(line)}", file=sys.stderr)
     if reject is None:
         print(f"\n{_table(recognised)}\n")
         print(trust(classifier.estimate(progress=True)))

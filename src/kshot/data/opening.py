@@ -109,8 +109,10 @@ def _unknown(file: BinaryIO) -> str:
     """What to say of a file that Pillow does not know: which plug-in is missing, or that it is no image."""
     file.seek(0)
     start = file.read(12)
-    if start[4:8] == b"ftyp" and (start[8:10] in (b"he", b"mi", b"ms") or start[8:12] in (b"avif", b"avis")):
-        kind = "avif" if start[8:10] == b"av" else "heic"
+    heic = start[8:10] in (b"he", b"mi", b"ms") and "HEIF" not in _formats()
+    avif = start[8:12] in (b"avif", b"avis") and "AVIF" not in _formats()
+    if start[4:8] == b"ftyp" and (heic or avif):
+        kind = "avif" if avif else "heic"
         return f"it is {kind.upper()}, which needs a plug-in: {_PLUG_INS[f'.{kind}']}"
     return f"it is no image in a format that kshot reads: {', '.join(_formats())}" if start else "it is empty"
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -15,7 +13,7 @@ from numpy.typing import NDArray
 from kshot.data.classes import SHOWN
 from kshot.data.folders import image_files, subfolders, visible
 from kshot.errors import DataError
-from kshot.files import write_text
+from kshot.files import csv_table, write_text
 
 NONE = "none of these"
 _LEFT_BY_SYSTEMS = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
@@ -88,12 +86,12 @@ class Predictions:
 
     def save(self, path: Path | str) -> None:
         """Write the CSV file `path`: image, class or "none of these", the largest probability, and those of all."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["image", "class", "probability", *self.class_names])
-        for image, row, answer in zip(self.paths, self.probabilities, self.answers):
-            writer.writerow([image, answer, f"{row.max():.4f}", *(f"{share:.4f}" for share in row)])
-        write_text(Path(path), text.getvalue())
+        titles = ["image", "class", "probability", *self.class_names]
+        rows = [
+            [image, answer, f"{row.max():.4f}", *(f"{share:.4f}" for share in row)]
+            for image, row, answer in zip(self.paths, self.probabilities, self.answers)
+        ]
+        write_text(Path(path), csv_table(titles, rows))
 
 
 def class_folders(examples: Path | str, *, least: int = 2) -> tuple[list[Path], list[str]]:

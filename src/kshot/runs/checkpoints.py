@@ -112,8 +112,14 @@ def digest(content: bytes) -> str:
 
 
 def _check_sums(content: bytes) -> None:
-    """BadZipFile if a byte of the archive's files is not what was written, which torch itself does not notice."""
+    """BadZipFile if a byte of the archive's files is not what was written, which torch itself does not notice.
+
+    Torch compresses nothing, so that no file of its archives unpacks to more than there is.
+    """
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        packed = [file.filename for file in archive.infolist() if file.compress_type != zipfile.ZIP_STORED]
+        if packed:
+            raise zipfile.BadZipFile(packed[0])
         damaged = archive.testzip()
         if damaged is not None:
             raise zipfile.BadZipFile(damaged)

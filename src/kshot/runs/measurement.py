@@ -19,6 +19,7 @@ from kshot.evaluation.results import Evaluation
 from kshot.evaluation.training_mean import told_the_mean
 from kshot.learners.base import Learner
 from kshot.measures import QueryBalance, Statistics
+from kshot.report.names import printable
 from kshot.solvers.adaptation import Adaptation, adaptations
 
 
@@ -159,7 +160,7 @@ class Measurement:
         """
         split = data.split(self.split)
         if progress is not None:
-            print(f"evaluating {progress} on {split.dataset}/{split.name}", file=sys.stderr)
+            print(f"evaluating {printable(progress)} on {split.dataset}/{split.name}", file=sys.stderr)
         shown = progress is not None
         features = shared_features(learner, split, adaptation=self.adaptation, precision=self.precision, progress=shown)
         shared = self._task_options() | {"features": features, "statistics": statistics, "progress": shown}
