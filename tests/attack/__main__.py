@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import tempfile
 import time
@@ -38,7 +39,10 @@ def main() -> int:
     for module in _IMPORTED:
         import_module(module)
     tally = Tally()
-    with tempfile.TemporaryDirectory() as folder:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.suppress(KeyboardInterrupt),
+    ):  # which ends with what was tried
         for kind in ATTACKS:
             if given[kind]:
                 started, place = time.monotonic(), Path(folder) / kind
