@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-COUNTS = {"kills": 5, "mutations": 30, "values": 25, "hostile": 14, "races": 4}
+COUNTS = {"kills": 2, "mutations": 12, "values": 10, "hostile": 6, "races": 2}
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,8 @@ from typing import Any
 import pytest
 from attack.tally import Answer, refusal
 from cli_toys import TINY
+
+from kshot.files import csv_table
 
 HUGE = str(10**20)
 TRAIN = ["train", *TINY, "--max-epochs", "1"]
@@ -58,3 +62,23 @@ def test_a_path_is_taken_as_it_is_typed(
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert say(*TRAIN, "--run", run)[0] == 0
     assert (tmp_path / folder / "config.yaml").exists()
+
+
+def test_text_that_a_spreadsheet_would_obey_gets_an_apostrophe() -> None:
+    cells = ["=cmd|' /C calc'!A0", "@x", "+x", "-x", "-1.5", "+1e-3", "a=b", "\udcff", Path("=x"), -1.5, None]
+    (row,) = csv.reader(io.StringIO(csv_table(["=title"], [cells]).partition("\n")[2]))
+    assert row == ["'=cmd|' /C calc'!A0", "'@x", "'+x", "'-x", "-1.5", "+1e-3", "a=b", "\\udcff", "'=x", "-1.5", ""]
+    assert csv_table(["=title"], []) == "'=title\n"
+
+
+def test_control_characters_of_names_do_not_reach_the_terminal(say: Any, runs: Path, tmp_path: Path) -> None:
+    name = "\x1b[31mred\u202e"
+    shutil.copytree(runs / "mtl-0", tmp_path / name)
+    code, out, err = say("evaluate", name, "--tasks", 5, "--queries", 3)
+    assert code == 0
+    assert "\\x1b[31mred\\u202e" in out
+    _, _, missing = say("evaluate", f"{name}\n", "--tasks", 5)
+    for text in (out, err, missing):
+        assert "\x1b[31m" not in text
+        assert "\u202e" not in text
+    assert len(missing.splitlines()) == 1

@@ -40,7 +40,7 @@ def main() -> int:
         import_module(module)
     tally = Tally()
     with (
-        tempfile.TemporaryDirectory() as folder,
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
         contextlib.suppress(KeyboardInterrupt),
     ):  # which ends with what was tried
         for kind in ATTACKS:

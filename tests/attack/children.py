@@ -18,7 +18,8 @@ from attack.tally import Answer, Tally
 from kshot.cli import main
 
 MEMORY = 3 << 30  # bytes of address space that a case may add to what it starts with
-SECONDS = 600.0  # that a case may take, on a machine that is busy with something else
+SECONDS = 3600.0  # that a case may take, on a machine that is busy with something else
+_WAITING = 40  # times its processor time, which a command that waits may take
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,19 @@ class Case:
 def attack(cases: Iterable[Case], folder: Path, *, tally: Tally, workers: int = 2) -> None:
     """Run each case in a child of its own, `workers` at once, and count what became of it."""
     running: dict[int, tuple[Case, Path, float]] = {}
-    for number, case in enumerate(cases):
-        while len(running) >= workers:
+    try:
+        for number, case in enumerate(cases):
+            while len(running) >= workers:
+                _collect(running, tally)
+            place = folder / f"{number}"
+            place.mkdir(parents=True)
+            running[_forked(lambda case=case, place=place: _run(case, place))] = case, place, time.monotonic()
+        while running:
             _collect(running, tally)
-        place = folder / f"{number}"
-        place.mkdir(parents=True)
-        running[_forked(lambda case=case, place=place: _run(case, place))] = case, place, time.monotonic()
-    while running:
-        _collect(running, tally)
+    finally:  # after Ctrl-C some are left
+        for process in running:
+            os.killpg(process, signal.SIGKILL)
+            os.waitpid(process, 0)
 
 
 def _collect(running: dict[int, tuple[Case, Path, float]], tally: Tally) -> None:
@@ -103,13 +109,13 @@ def command(words: Iterable[object], *, seconds: float = 15.0, hook: Callable[[]
     words
         The command line, without "kshot".
     seconds
-        Of processor time, after which Ctrl-C comes; also after 10 times as many of any time, and after 20 times a kill.
+        Of processor time, after which Ctrl-C comes. It also comes after 40 times as many of any time, and then a kill.
     hook
         Called in the child before the command.
     """
     out, err = Path(f".out-{time.monotonic_ns()}"), Path(f".err-{time.monotonic_ns()}")
     process = start(words, out=out, err=err, seconds=seconds, hook=hook)
-    ends = time.monotonic() + 20 * seconds
+    ends = time.monotonic() + 1.5 * _WAITING * seconds
     while not os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT | os.WNOHANG):
         if time.monotonic() > ends:
             os.kill(process, signal.SIGKILL)
@@ -139,7 +145,7 @@ def start(
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), stream.fileno())
         signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
         signal.setitimer(signal.ITIMER_PROF, seconds)
-        signal.setitimer(signal.ITIMER_REAL, 10 * seconds)  # of a command that waits
+        signal.setitimer(signal.ITIMER_REAL, _WAITING * seconds)
         if hook is not None:
             hook()
         code = main([os.fsdecode(word) if isinstance(word, bytes) else str(word) for word in words])
