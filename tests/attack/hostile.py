@@ -102,8 +102,8 @@ def _text_bomb() -> bytes:
 IMAGES: dict[str, Make] = {
     **{f"a {kind} under another name": _saved(kind) for kind in ("EPS", "PDF", "TGA", "ICO", "JPEG2000", "SGI", "PCX")},
     **{f"a damaged {kind}": _damaged(kind) for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF")},
-    "169 million pixels": lambda path, dice: path.write_bytes(png(13_000, 13_000)),
-    "121 million pixels": lambda path, dice: path.write_bytes(png(11_000, 11_000)),
+    "169 million pixels": _bytes(png(13_000, 13_000, rows=1)),
+    "64 million pixels": lambda path, dice: path.write_bytes(png(8_000, 8_000)),
     "a header of 4 billion pixels": _bytes(png(65_000, 65_000, rows=1)),
     "more rows than the header says": _bytes(png(64, 64, rows=100_000)),
     "64 MiB of text in a PNG": _bytes(png(8, 8, extra=_text_bomb())),
@@ -353,9 +353,7 @@ def _named(folder: Path, place: Path, dice: random.Random, name: bytes) -> str:
             return f"{words[:2]} prints a carriage return"
     for table in Path("said").glob("*.csv"):
         cells = table.read_text(errors="surrogateescape").replace('"', "").replace("\n", ",").split(",")
-        formulas = [
-            cell for cell in cells if cell[:1] in ("=", "@", "+") or (cell[:1] == "-" and not cell[1:2].isdigit())
-        ]
+        formulas = [cell for cell in cells if cell[:1] in ("=", "@", "+", "-") and not cell[1:2].isdigit()]
         if formulas:
             return f"{table} holds the formula {formulas[0]!r}"
     return ""
