@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
 import numpy as np
@@ -60,7 +61,9 @@ def loss(weights: Weights, images: Tensor, labels: Tensor) -> Tensor:
 def smooth(cls: type[InitializationLearner], **options: object) -> InitializationLearner:
     """A learner around `SmoothNet`, in training mode, with no parameter at a value such as 0 or 1."""
     torch.manual_seed(0)
-    learner = cls(SmoothNet(), ways=WAYS, **options).double().train()
+    if "ways" in inspect.signature(cls).parameters:  # of UnicornMAML the task says the number
+        options["ways"] = WAYS
+    learner = cls(SmoothNet(), **options).double().train()
     with torch.no_grad():
         for parameter in learner.network.parameters():
             parameter += 0.3 * torch.randn_like(parameter)

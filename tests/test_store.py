@@ -58,7 +58,7 @@ def entries(root: Path) -> list[str]:
 @pytest.mark.parametrize("batch", [1, 4, 100])
 def test_written_images_are_read_back_by_split_and_class(tmp_path: Path, batch: int) -> None:
     images = pixels(CLASSES)
-    writing.write("zoo", contents_of(CLASSES, images, batch), tmp_path)
+    writing.write("zoo", contents_of(CLASSES, images, batch), root=tmp_path)
     dataset = store.load("zoo", tmp_path)
     expected = {"train": ["cat", "elk"], "val": ["dog", "hen"], "test": ["owl", "emu"]}
     expected["train+val"] = expected["train"] + expected["val"]
@@ -76,7 +76,7 @@ def test_written_images_are_read_back_by_split_and_class(tmp_path: Path, batch: 
 
 def test_normalization_is_that_of_the_training_images(tmp_path: Path) -> None:
     images = pixels(CLASSES)
-    writing.write("zoo", contents_of(CLASSES, images), tmp_path)
+    writing.write("zoo", contents_of(CLASSES, images), root=tmp_path)
     train = np.concatenate([images["cat"], images["elk"]]).reshape(-1, 3) / 255
     normalization = store.load("zoo", tmp_path).train.normalization
     np.testing.assert_allclose(normalization.mean, train.mean(0), atol=1e-6)
@@ -86,13 +86,13 @@ def test_normalization_is_that_of_the_training_images(tmp_path: Path) -> None:
 def test_images_of_one_colour_keep_the_normalization_defined(tmp_path: Path) -> None:
     images = {info.name: np.full((info.count, 2, 2, 1), index, np.uint8) for index, info in enumerate(CLASSES)}
     images["cat"][:], images["elk"][:] = 9, 9
-    writing.write("zoo", contents_of(CLASSES, images), tmp_path)
+    writing.write("zoo", contents_of(CLASSES, images), root=tmp_path)
     assert store.load("zoo", tmp_path).train.normalization.std == (pytest.approx(1 / 255, abs=1e-6),)
 
 
 def test_tasks_within_domain_is_kept(tmp_path: Path) -> None:
     contents = replace(contents_of(CLASSES, pixels(CLASSES)), tasks_within_domain=True)
-    writing.write("zoo", contents, tmp_path)
+    writing.write("zoo", contents, root=tmp_path)
     assert store.load("zoo", tmp_path).test.tasks_within_domain
 
 
@@ -109,7 +109,7 @@ def test_bad_class_lists_are_refused_before_anything_is_written(
     tmp_path: Path, classes: list[ClassInfo], message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
-        writing.write("zoo", Contents(classes, (6, 5, 3), batches=iter([]), origin="test"), tmp_path)
+        writing.write("zoo", Contents(classes, (6, 5, 3), batches=iter([]), origin="test"), root=tmp_path)
     assert entries(tmp_path) == []
 
 
@@ -118,7 +118,7 @@ def test_one_class_under_two_names_in_two_splits_is_refused(tmp_path: Path) -> N
     classes = [*CLASSES, ClassInfo("uhu", "birds", split="train", count=5)]
     images["uhu"] = images["owl"][::-1]
     with pytest.raises(DataError, match="'uhu' in train and class 'owl' in test hold the same images"):
-        writing.write("zoo", contents_of(classes, images), tmp_path)
+        writing.write("zoo", contents_of(classes, images), root=tmp_path)
     assert entries(tmp_path) == []
 
 
@@ -126,7 +126,7 @@ def test_one_class_under_two_names_in_two_splits_is_refused(tmp_path: Path) -> N
 def test_a_count_that_differs_is_refused(tmp_path: Path, change: int, message: str) -> None:
     images = pixels([replace(info, count=info.count + change * (info.name == "dog")) for info in CLASSES])
     with pytest.raises(DataError, match=message):
-        writing.write("zoo", contents_of(CLASSES, images), tmp_path)
+        writing.write("zoo", contents_of(CLASSES, images), root=tmp_path)
     assert entries(tmp_path) == []
 
 
@@ -134,7 +134,7 @@ def test_images_of_another_shape_or_type_are_refused(tmp_path: Path) -> None:
     for strange in (np.zeros((1, 7, 5, 3), np.uint8), np.zeros((1, 6, 5, 3), np.float32)):
         contents = Contents(CLASSES, (6, 5, 3), batches=iter([(strange, np.asarray([0]))]), origin="test")
         with pytest.raises(DataError, match="not uint8"):
-            writing.write("zoo", contents, tmp_path)
+            writing.write("zoo", contents, root=tmp_path)
     assert entries(tmp_path) == []
 
 
@@ -142,27 +142,27 @@ def test_images_of_another_shape_or_type_are_refused(tmp_path: Path) -> None:
 def test_labels_outside_the_range_are_refused(tmp_path: Path, labels: list[int]) -> None:
     batch = np.zeros((2, 6, 5, 3), np.uint8), np.asarray(labels)
     with pytest.raises(DataError, match=r"zoo: 2 images need as many labels in 0\.\.5"):
-        writing.write("zoo", Contents(CLASSES, (6, 5, 3), batches=iter([batch]), origin="test"), tmp_path)
+        writing.write("zoo", Contents(CLASSES, (6, 5, 3), batches=iter([batch]), origin="test"), root=tmp_path)
     assert entries(tmp_path) == []
 
 
 def test_a_second_preparation_is_refused_and_overwriting_replaces(tmp_path: Path) -> None:
     images = pixels(CLASSES)
-    writing.write("zoo", contents_of(CLASSES, images), tmp_path)
+    writing.write("zoo", contents_of(CLASSES, images), root=tmp_path)
     with pytest.raises(DataError, match="already prepared"):
-        writing.write("zoo", contents_of(CLASSES, images), tmp_path)
+        writing.write("zoo", contents_of(CLASSES, images), root=tmp_path)
     changed = {name: 255 - array for name, array in images.items()}
-    writing.write("zoo", contents_of(CLASSES, changed), tmp_path, overwrite=True)
+    writing.write("zoo", contents_of(CLASSES, changed), root=tmp_path, overwrite=True)
     np.testing.assert_array_equal(store.load("zoo", tmp_path).train.images[:3], changed["cat"])
     assert entries(tmp_path) == ["zoo"]
 
 
 def test_a_failed_overwriting_keeps_the_previous_dataset(tmp_path: Path) -> None:
     images = pixels(CLASSES)
-    writing.write("zoo", contents_of(CLASSES, images), tmp_path)
+    writing.write("zoo", contents_of(CLASSES, images), root=tmp_path)
     wrong = [replace(info, count=info.count + 1) for info in CLASSES]
     with pytest.raises(DataError, match="were expected"):
-        writing.write("zoo", contents_of(wrong, images), tmp_path, overwrite=True)
+        writing.write("zoo", contents_of(wrong, images), root=tmp_path, overwrite=True)
     np.testing.assert_array_equal(store.load("zoo", tmp_path).train.images[:3], images["cat"])
     store.verify("zoo", tmp_path)
     assert entries(tmp_path) == ["zoo"]
@@ -187,7 +187,7 @@ PREPARE_AND_DIE = """
     if sys.argv[2] == "full":
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
     try:
-        writing.write("zoo", writing.Contents(classes, (20, 20, 3), batches=batches(), origin="test"), sys.argv[1])
+        writing.write("zoo", writing.Contents(classes, (20, 20, 3), batches=batches(), origin="test"), root=sys.argv[1])
     except DataError as error:
         print(error)
 """
@@ -206,7 +206,7 @@ def test_a_killed_preparation_leaves_nothing_that_looks_prepared(tmp_path: Path)
     assert not store.is_prepared("zoo", tmp_path)
     with pytest.raises(DataError, match=r"'zoo' is not prepared in .*kshot data prepare zoo"):
         store.load("zoo", tmp_path)
-    writing.write("zoo", contents_of(CLASSES, pixels(CLASSES)), tmp_path)
+    writing.write("zoo", contents_of(CLASSES, pixels(CLASSES)), root=tmp_path)
     assert entries(tmp_path) == ["zoo"]  # the leftover is cleared away
 
 
@@ -220,14 +220,14 @@ def test_a_write_that_fails_half_way_is_reported_and_leaves_nothing(tmp_path: Pa
 def test_a_disk_that_is_too_small_is_said_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writing.shutil, "disk_usage", lambda path: writing.shutil._ntuple_diskusage(9, 9, 1000))
     with pytest.raises(DataError, match=r"zoo needs 0.00 GB in .*KSHOT_ROOT"):
-        writing.write("zoo", contents_of(CLASSES, pixels(CLASSES)), tmp_path)
+        writing.write("zoo", contents_of(CLASSES, pixels(CLASSES)), root=tmp_path)
     assert entries(tmp_path) == []
 
 
 def test_a_root_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"cannot write to .*file.*--root"):
-        writing.write("zoo", contents_of(CLASSES, pixels(CLASSES)), tmp_path / "file")
+        writing.write("zoo", contents_of(CLASSES, pixels(CLASSES)), root=tmp_path / "file")
 
 
 def test_memory_of_preparing_does_not_grow_with_the_dataset(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_memory_of_preparing_does_not_grow_with_the_dataset(tmp_path: Path) -> N
     batch = np.zeros((25, 96, 96, 3), np.uint8)
     batches = ((batch + np.uint8(label), np.full(25, label)) for label in range(6) for _ in range(20))
     tracemalloc.start()
-    writing.write("zoo", Contents(classes, (96, 96, 3), batches=batches, origin="test"), tmp_path)
+    writing.write("zoo", Contents(classes, (96, 96, 3), batches=batches, origin="test"), root=tmp_path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 40e6
@@ -243,7 +243,7 @@ def test_memory_of_preparing_does_not_grow_with_the_dataset(tmp_path: Path) -> N
 
 @pytest.fixture
 def zoo(tmp_path: Path) -> Path:
-    return writing.write("zoo", contents_of(CLASSES, pixels(CLASSES)), tmp_path)
+    return writing.write("zoo", contents_of(CLASSES, pixels(CLASSES)), root=tmp_path)
 
 
 def test_verify_finds_a_single_changed_byte(zoo: Path) -> None:

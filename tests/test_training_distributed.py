@@ -99,7 +99,7 @@ def test_processes_wait_for_the_first_to_write_before_they_read_the_run(
 ) -> None:
     order, end = [], Run.end
     monkeypatch.setattr(Processes, "wait", lambda self: order.append("wait"))
-    monkeypatch.setattr(Run, "end", lambda self, *what: order.append("end") or end(self, *what))
+    monkeypatch.setattr(Run, "end", lambda self, *what, **named: order.append("end") or end(self, *what, **named))
     toy_train(toy_learner(), run=tmp_path / "run", max_epochs=1)
     assert order == ["wait", "end"]
 
