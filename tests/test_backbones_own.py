@@ -226,7 +226,7 @@ def test_learners_name_what_makes_a_backbone(build: Any) -> None:
         ConfigError, match=r"takes a backbone, but Sequential is .* kshot.backbone\(module, in_channels="
     ):
         build(network(1))
-    with pytest.raises(ConfigError, match="takes a backbone, but got 'conv4'; give an instance of one of: .*conv4, "):
+    with pytest.raises(ConfigError, match=r"takes a backbone, but got 'conv4'; give an instance of one of: .*conv4, "):
         build("conv4")
 
 
