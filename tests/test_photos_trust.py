@@ -95,7 +95,7 @@ def test_largest_rank_is_the_conformal_quantile():
     labels, weights = torch.tensor([0, 0, 0, 0]), torch.full((4,), 0.25, dtype=torch.float64)
     # of 1 - p: 0.1, 0.2, 0.4, 0.7, the ceil(5 * coverage)-th
     for coverage, expected in ((0.2, 0.1), (0.4, 0.2), (0.5, 0.4), (0.8, 0.7), (0.81, 1.0)):
-        assert largest_rank(probabilities, labels, weights, 4, coverage) == pytest.approx(expected)
+        assert largest_rank(probabilities, labels, weights, examples=4, coverage=coverage) == pytest.approx(expected)
 
 
 def test_a_wrong_label_stands_out():

@@ -134,7 +134,6 @@ MOST_POSITIONAL = 4  # such as support features, their labels, query features an
 OPERANDS_ALONE = 2  # of these, from where on whatever has a default is given by name
 POSITIONAL_BY_CONTRACT = {
     "FewShotClassifier.score": "scikit-learn calls it so",
-    **dict.fromkeys(["Evidence.__init__", "largest_rank", "verdicts"], "photographs are being reworked"),
     "empirical_kernels": "a kernel is called with one or two sets of points, here after the network",
 }
 

@@ -3,7 +3,7 @@
 from kshot.photos.calibration import expected_calibration_error
 from kshot.photos.classifier import FewShotClassifier
 from kshot.photos.estimate import ClassEstimate, Estimate
-from kshot.photos.evaluation import ClassResult, Evaluation, Mistake
+from kshot.photos.evaluation import ClassResult, Mistake, PhotoEvaluation
 from kshot.photos.features import PhotoFeatures, photo_features
 from kshot.photos.files import Predictions, Recognised, images_at
 from kshot.photos.learning_curve import CurvePoint, ShotsNeeded
@@ -16,11 +16,11 @@ __all__ = [
     "ClassResult",
     "CurvePoint",
     "Estimate",
-    "Evaluation",
     "ExampleVerdict",
     "FewShotClassifier",
     "LearnerNetwork",
     "Mistake",
+    "PhotoEvaluation",
     "PhotoFeatures",
     "PhotoNetwork",
     "Predictions",

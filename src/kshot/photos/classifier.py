@@ -170,7 +170,7 @@ class FewShotClassifier(TrustedAnswers, KeptClassifier, ReadsPhotographs, Classi
         )
         self._head = balanced_head(adaptation, features[None], labels[None], len(classes))
         self._evidence = Evidence(
-            adaptation, Examples(features, plain, labels, series, names), list(classes), self.seed
+            adaptation, Examples(features, plain, labels, series, names), list(classes), seed=self.seed
         )
         return self
 

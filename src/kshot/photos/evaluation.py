@@ -67,7 +67,7 @@ class Mistake:
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluation:
+class PhotoEvaluation:
     """The answers to M photographs of known classes.
 
     Attributes
@@ -111,7 +111,7 @@ class Evaluation:
 
 def evaluated(
     probabilities: NDArray[np.float64], labels: NDArray[np.int64], names: Sequence[str], classes: Sequence[Any]
-) -> Evaluation:
+) -> PhotoEvaluation:
     """The evaluation of probabilities (M, N) of photographs with these labels (M,) and names."""
     best = probabilities.argmax(1)
     confusion = confusion_matrix(labels, best, labels=np.arange(len(classes))).astype(np.int64)
@@ -136,4 +136,4 @@ def evaluated(
     ]
     accuracy = float((best == labels).mean())
     error = expected_calibration_error(probabilities, labels)
-    return Evaluation(accuracy, *wilson(accuracy, len(labels)), error, results, confusion, mistakes)
+    return PhotoEvaluation(accuracy, *wilson(accuracy, len(labels)), error, results, confusion, mistakes)

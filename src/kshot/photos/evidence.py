@@ -41,6 +41,7 @@ class Evidence:
         adaptation: HeadAdaptation,
         examples: Examples,
         classes: Sequence[Any],
+        *,
         seed: int,
         temperature: float | None = None,
     ) -> None:
@@ -89,12 +90,14 @@ class Evidence:
         _check_share("coverage", coverage)
         left_out = self._some_left_out("sets cannot be made")
         probabilities = torch.from_numpy(self.probabilities(left_out.scores.double().numpy()))
-        return largest_rank(probabilities, left_out.labels, left_out.weights, left_out.tried, coverage)
+        return largest_rank(
+            probabilities, left_out.labels, left_out.weights, examples=left_out.tried, coverage=coverage
+        )
 
     def verdicts(self) -> list[ExampleVerdict]:
         """The verdict on each example, the least probable first."""
         labels = self.examples.labels.tolist()
-        return verdicts(self.left_out(), self.temperature, labels, self.examples.names, self.classes)
+        return verdicts(self.left_out(), labels, self.examples.names, self.classes, temperature=self.temperature)
 
     def shots_needed(self, target: float) -> ShotsNeeded:
         """How many examples per class give an accuracy; errors as for `lowest_familiarity`."""

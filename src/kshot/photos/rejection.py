@@ -55,7 +55,7 @@ def lowest_familiarity(familiar: Tensor, weights: Tensor, examples: int, reject:
     return mean + float(stats.t.ppf(reject, max(count - 1, 1))) * deviation * math.sqrt(1 + 1 / count)
 
 
-def largest_rank(probabilities: Tensor, labels: Tensor, weights: Tensor, examples: int, coverage: float) -> float:
+def largest_rank(probabilities: Tensor, labels: Tensor, weights: Tensor, *, examples: int, coverage: float) -> float:
     """How improbable a class of a set may be: 1 less the probability that a share `coverage` of true classes reaches.
 
     The quantile of split conformal prediction (Vovk et al. 2005): of E examples the ceil((E + 1) * coverage)-th.

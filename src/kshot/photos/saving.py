@@ -175,7 +175,9 @@ def _restore(classifier: Any, saved: Saved, path: Path | str, backbone: PhotoNet
     plain = tensors.get("plain_features", features)
     examples = Examples(features, plain, labels, tensors["series"], list(map(str, about["names"])))
     temperature = float(about["temperature"])
-    classifier._evidence = Evidence(adaptation, examples, classifier.classes_.tolist(), classifier.seed, temperature)
+    classifier._evidence = Evidence(
+        adaptation, examples, classifier.classes_.tolist(), seed=classifier.seed, temperature=temperature
+    )
     weight, bias = tensors.get("head.weight"), tensors.get("head.bias")
     if weight is None or bias is None:
         classifier._head = balanced_head(adaptation, features[None], labels[None], len(classes))

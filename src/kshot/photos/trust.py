@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kshot.errors import did_you_mean
 from kshot.photos.estimate import Estimate
-from kshot.photos.evaluation import Evaluation, evaluated
+from kshot.photos.evaluation import PhotoEvaluation, evaluated
 from kshot.photos.evidence import Evidence
 from kshot.photos.files import class_folders
 from kshot.photos.inputs import ClassesError, NotYetFittedError, names_of
@@ -49,7 +49,7 @@ class TrustedAnswers:
         self._check_fitted()
         return self._evidence.shots_needed(target)
 
-    def evaluate(self, X: Any, y: Any = None) -> Evaluation:
+    def evaluate(self, X: Any, y: Any = None) -> PhotoEvaluation:
         """How photographs of known classes are recognised.
 
         Parameters

@@ -47,7 +47,12 @@ class ExampleVerdict:
 
 
 def verdicts(
-    left_out: LeftOut | None, temperature: float, labels: Sequence[int], names: Sequence[str], classes: Sequence[object]
+    left_out: LeftOut | None,
+    labels: Sequence[int],
+    names: Sequence[str],
+    classes: Sequence[object],
+    *,
+    temperature: float,
 ) -> list[ExampleVerdict]:
     """The verdict on each example, the least probable first.
 
@@ -55,12 +60,12 @@ def verdicts(
     ----------
     left_out
         What left-out examples got.
-    temperature
-        What scores are divided by.
     labels, names
         Class and name of each example, (S,).
     classes
         The N classes.
+    temperature
+        What scores are divided by.
     """
     said: dict[int, tuple[float, int]] = {}
     if left_out is not None:
