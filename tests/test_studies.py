@@ -200,6 +200,9 @@ def test_missing_data_and_reports_of_nothing_are_said(tiny, tmp_path, monkeypatc
     with pytest.raises(DataError, match=r"mini-imagenet: .*kshot data prepare mini-imagenet"):
         run_here(study, monkeypatch)
     assert "kshot data prepare mini-imagenet" in str(study.plan(trial_seconds=0))
+    for seconds in (-1, 1e20, float("nan")):
+        with pytest.raises(ConfigError, match="choose 0 to 3600, of which a few are enough"):
+            study.plan(trial_seconds=seconds)
 
 
 def test_a_cell_that_fails_is_recorded_and_the_others_go_on(tiny, monkeypatch):

@@ -24,6 +24,8 @@ from kshot.studies.engines.local import environment
 
 Trial = Mapping[str, Any]
 
+_LONGEST_TRIAL = 3600  # seconds
+
 
 @dataclass(frozen=True)
 class PlannedCell:
@@ -142,12 +144,21 @@ def make_plan(
     budget
         What a cell may cost.
     trial_seconds
-        How long each trial trains, about; 0 for no other trials than those of before.
+        How long each trial trains, about, an hour at most; 0 for no other trials than those of before.
     threads
         Of each cell.
     say
         Called with a line before each trial.
+
+    Raises
+    ------
+    ConfigError
+        If trials are to take less than no time, or more than an hour.
     """
+    if not 0 <= trial_seconds <= _LONGEST_TRIAL:
+        raise ConfigError(
+            f"trials of {trial_seconds:g} seconds; choose 0 to {_LONGEST_TRIAL}, of which a few are enough"
+        )
     missing = missing_data(cells, root)
     planned = []
     for cell in cells:
