@@ -157,6 +157,8 @@ def test_an_evaluation_is_checked_with_a_checksum_and_without(
         (lambda content: content["optimizer"]["param_groups"][0].update(betas=(0.5, 0.5)), "another betas"),
         (lambda content: content["optimizer"]["state"][0].update(exp_avg=torch.ones(1)), "another form"),
         (lambda content: content["optimizer"]["state"][0].pop("exp_avg"), "another form"),
+        (lambda content: content["optimizer"]["state"][0].update(exp_avg="x"), "another form"),
+        (lambda content: content["optimizer"]["state"][0].update(exp_avg=None), "another form"),
         (lambda content: content["schedule"].update(best="x"), "best of the schedule"),
         (lambda content: content["schedule"].clear(), "the schedule has no"),
         (lambda content: next(iter(content["learner"].values())).fill_(torch.nan), "not finite"),

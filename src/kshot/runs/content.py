@@ -123,19 +123,25 @@ def _optimizer_faults(saved: Mapping[str, Any], optimizer: Optimizer) -> Iterato
         if differing:
             yield f"the optimiser has another {', '.join(sorted(map(str, differing)))}"
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    names = {frozenset(entry) for entry in entries.values() if isinstance(entry, dict)}
+    forms = {frozenset(_forms(entry)) for entry in entries.values() if isinstance(entry, dict)}
     for number, entry in entries.items():
         if type(number) is not int or not 0 <= number < len(parameters) or not isinstance(entry, dict):
             yield f"the optimiser has an entry {number!r:.40}"
-        elif len(names) > 1 or not all(_fits(value, parameters[number]) for value in entry.values()):
+        elif len(forms) > 1 or not all(_fits(value, parameters[number]) for value in entry.values()):
             yield f"the state of parameter {number} is of another form"
+
+
+def _forms(entry: Mapping[Any, Any]) -> Iterator[tuple[Any, bool]]:
+    """The names of what is kept of a parameter, and whether it is a tensor: the same of every parameter."""
+    for name, value in entry.items():
+        yield name, isinstance(value, torch.Tensor)
 
 
 def _fits(value: Any, parameter: torch.Tensor) -> bool:
     """Whether a value of an optimiser's state is finite, and a number or as large as its parameter."""
     if isinstance(value, torch.Tensor):
         return value.shape in (parameter.shape, torch.Size([])) and bool(value.isfinite().all())
-    return value is None or isinstance(value, (bool, str)) or (_is_number(value) and math.isfinite(value))
+    return value is None or isinstance(value, bool) or (_is_number(value) and math.isfinite(value))
 
 
 def _schedule_faults(saved: Mapping[str, Any], fresh: Mapping[str, Any]) -> Iterator[str]:
