@@ -181,6 +181,13 @@ def test_a_run_that_says_less_of_its_data_can_be_resumed(tmp_path: Path, undistu
     assert_same_run(tmp_path, undisturbed)
 
 
+def test_the_home_folder_is_no_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(ConfigError, match="is your home folder; name a folder for this run alone"):
+        toy_train(run=tmp_path)
+    assert not (tmp_path / "config.yaml").exists()
+
+
 def test_a_trained_run_is_not_overwritten(undisturbed: Path) -> None:
     before = (undisturbed / "checkpoints" / "last.pt").read_bytes()
     with pytest.raises(ConfigError, match=r"holds a trained run.*resume=True"):

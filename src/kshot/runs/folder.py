@@ -133,8 +133,10 @@ class RunFolder:
         Raises
         ------
         ConfigError
-            If a trained run would be overwritten, or continued with other options.
+            If a trained run would be overwritten, or continued with other options, or the folder is the user's home.
         """
+        if self.folder.resolve() == Path(os.path.expanduser("~")).resolve():
+            raise ConfigError(f"{self.path} is your home folder; name a folder for this run alone, such as runs/mine")
         if not self.last.exists():
             return None
         if not resume:
