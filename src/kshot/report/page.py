@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from kshot.report.content import RunContent, distinctly_named
@@ -16,6 +15,7 @@ from kshot.report.curves import learning_curves, race_picture
 from kshot.report.explanation import why_training_is_lower
 from kshot.report.race import Pace, races_of, time_columns
 from kshot.report.sections import check_measured, remarks, sections
+from kshot.report.templates import template
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,7 @@ def page(contents: Sequence[RunContent], *, seed_groups: Sequence[Sequence[int]]
     check_measured(contents)
     named = distinctly_named(contents)
     shown = sections(named, seed_groups)
-    environment = Environment(
-        loader=PackageLoader("kshot", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html").render(
+    return template("page.html").render(
         rows_of=lambda columns: zip(*columns.values()),
         sections=shown,
         lead=f"{len(named)} runs, measured on the same tasks." if len(named) > 1 == len(shown) else "",

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from tabulate import tabulate
@@ -18,6 +17,7 @@ from kshot.files import csv_text
 from kshot.report.curves import progress_picture
 from kshot.report.names import printable
 from kshot.report.study_numbers import Column, Number, Pair, columns_of, pairs_of, text_of, verdict_of
+from kshot.report.templates import template
 
 
 class Curve(NamedTuple):
@@ -75,13 +75,6 @@ class _ShownCell(NamedTuple):
 
 def page(content: StudyContent) -> str:
     """The page as HTML, with everything in it."""
-    environment = Environment(
-        loader=PackageLoader("kshot", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     sections = []
     for dataset, rows in content.rows.items():
         pairs = {column: pairs_of(column, _of(rows, column)) for column in columns_of(rows)}
@@ -98,7 +91,7 @@ def page(content: StudyContent) -> str:
                 "curve": _png(progress_picture(content.curves[dataset])) if content.curves[dataset] else "",
             }
         )
-    return environment.get_template("study.html").render(
+    return template("study.html").render(
         content=content, sections=sections, rows_of=lambda columns: zip(*columns.values())
     )
 
