@@ -197,18 +197,18 @@ def test_pt_map() -> None:
 @pytest.mark.parametrize("sharpness", [1.0, 10.0, 20.0])
 def test_transport_gives_every_image_a_whole_and_every_class_its_share(sharpness: float) -> None:
     generator = torch.Generator().manual_seed(0)
-    costs = torch.rand(4, 10, 5, generator=generator, dtype=torch.float64)
+    costs = torch.rand(4, 5, 10, generator=generator, dtype=torch.float64)
     plan, factors = transported(costs, sharpness=sharpness)
-    torch.testing.assert_close(plan.sum(2), torch.ones(4, 10, dtype=torch.float64), rtol=0, atol=1e-3)
-    torch.testing.assert_close(plan.sum(1), torch.full((4, 5), 2.0, dtype=torch.float64), rtol=0, atol=1e-3)
+    torch.testing.assert_close(plan.sum(1), torch.ones(4, 10, dtype=torch.float64), rtol=0, atol=1e-3)
+    torch.testing.assert_close(plan.sum(2), torch.full((4, 5), 2.0, dtype=torch.float64), rtol=0, atol=1e-3)
     for task, own in zip(costs, plan):
-        torch.testing.assert_close(own, sinkhorn(task, sharpness), rtol=0, atol=1e-4)
+        torch.testing.assert_close(own.T, sinkhorn(task.T, sharpness), rtol=0, atol=1e-4)
     again, _ = transported(costs, sharpness=sharpness, start=factors)
     torch.testing.assert_close(again, plan, rtol=0, atol=1e-5)
 
 
 def test_transport_that_does_not_get_there_says_by_how_much() -> None:
-    costs = torch.rand(4, 10, 5, generator=torch.Generator().manual_seed(0))
+    costs = torch.rand(4, 5, 10, generator=torch.Generator().manual_seed(0))
     with pytest.warns(RuntimeWarning, match=r"stopped short of 1e-06 on \d of 4 tasks .* off by up to \d"):
         plan, _ = transported(costs, sharpness=1e4)
     assert plan.isfinite().all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from kshot.errors import ConfigError, check_not_negative, check_positive
@@ -74,6 +75,6 @@ class AlphaTIM(TransductiveAdaptation):
 
     def _query_slopes(self, probabilities: Tensor) -> Tensor:
         power, factor = self.alpha - 1, self.alpha / (self.alpha - 1)
-        marginal = probabilities.mean(1, keepdim=True).pow(power)
-        slopes = self.marginal_weight * marginal - self.conditional_weight * probabilities.pow(power)
-        return factor / probabilities.shape[1] * slopes
+        factor /= probabilities.shape[2]
+        marginal = (factor * self.marginal_weight) * probabilities.mean(2, keepdim=True).pow(power)
+        return torch.sub(marginal, probabilities.pow(power), alpha=factor * self.conditional_weight)

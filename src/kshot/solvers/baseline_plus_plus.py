@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 from kshot.errors import check_not_negative, check_positive
 from kshot.solvers.adaptation import HeadAdaptation, adaptations
 from kshot.solvers.heads import LinearHead, check_support, one_hot
-from kshot.solvers.transformed import TransformedHead, unit_length
+from kshot.solvers.transformed import UnitLengthHead
 
 _BATCH = 4
 _MOMENTUM = _DAMPENING = 0.9
@@ -59,7 +59,7 @@ class BaselinePlusPlus(HeadAdaptation):
         self.epochs, self.seed = epochs, seed
 
     @torch.no_grad()
-    def head(self, features: Tensor, labels: Tensor, ways: int) -> TransformedHead:
+    def head(self, features: Tensor, labels: Tensor, ways: int) -> UnitLengthHead:
         """The trained classifier of features (B, S, D) with labels (B, S).
 
         Every step moves the weights of a class along support features, so that they stay a combination of these and of
@@ -88,7 +88,7 @@ class BaselinePlusPlus(HeadAdaptation):
                 gains = gains - self.learning_rate * moving[1]
         weight = coefficients @ points
         weight = self.scale * gains.unsqueeze(-1) * normalize(weight, dim=-1)
-        return TransformedHead(LinearHead(weight, gains.new_zeros(gains.shape)), unit_length)
+        return UnitLengthHead(LinearHead(weight, gains.new_zeros(gains.shape)))
 
     def _slopes(
         self, products: Tensor, coefficients: Tensor, gains: Tensor, targets: Tensor, batch: Tensor

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_FEW = 8  # neighbours; so many are found faster one after the other than by a partial sort
+
 
 def squared_distances(ones: Tensor, others: Tensor) -> Tensor:
     """|x - y|^2 (B, M, N) of features x (B, M, D) and y (B, N, D)."""
@@ -13,15 +15,23 @@ def squared_distances(ones: Tensor, others: Tensor) -> Tensor:
 
 
 def nearest_neighbours(distances: Tensor, count: int) -> Tensor:
-    """Which images are among the `count` nearest of each other image: (B, M, M) of distances (B, M, M), 1 or 0.
+    """Which images are among the `count` nearest of each other image, 1 or 0, of distances (B, M, M).
 
-    Row i holds the neighbours of image i, never itself. If there are fewer other images than `count`, all of them are.
+    COLUMN i holds the neighbours of image i, never itself. If there are fewer other images than `count`, all of them
+    are.
     """
     images = distances.shape[-1]
     count = min(count, images - 1)
     adjacent = torch.zeros_like(distances)
     if count == 0:
         return adjacent
-    itself = torch.eye(images, dtype=torch.bool, device=distances.device)
-    nearest = distances.masked_fill(itself, torch.inf).topk(count, largest=False).indices
-    return adjacent.scatter_(2, nearest, 1)
+    others = distances.clone()
+    others.diagonal(dim1=1, dim2=2).fill_(torch.inf)
+    if count > _FEW:
+        nearest = others.mT.topk(count, dim=2, largest=False).indices
+        return adjacent.scatter_(1, nearest.mT, 1)
+    for _ in range(count):
+        nearest = others.min(1, keepdim=True).indices  # several times as fast as argmin
+        others.scatter_(1, nearest, torch.inf)
+        adjacent.scatter_(1, nearest, 1)
+    return adjacent

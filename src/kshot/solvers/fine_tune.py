@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from kshot.errors import check_not_negative, check_positive
 from kshot.solvers.adam import adam
 from kshot.solvers.adaptation import HeadAdaptation, adaptations
-from kshot.solvers.heads import LinearHead, check_support, class_means, one_hot
-from kshot.solvers.transformed import TransformedHead, unit_length
+from kshot.solvers.heads import LinearHead, check_support, class_means, class_rows
+from kshot.solvers.transformed import UnitLengthHead, lengths_of, unit_length
 
 
 @adaptations.register("fine-tune")
@@ -39,21 +38,21 @@ class FineTune(HeadAdaptation):
         self.temperature, self.learning_rate, self.steps = temperature, learning_rate, steps
 
     @torch.no_grad()
-    def head(self, features: Tensor, labels: Tensor, ways: int) -> TransformedHead:
+    def head(self, features: Tensor, labels: Tensor, ways: int) -> UnitLengthHead:
         """The tuned class means of features (B, S, D) with labels (B, S)."""
         check_support(features, labels, ways)
-        targets = one_hot(labels, ways, features.dtype)
-        directions = normalize(features, dim=-1)
+        members = class_rows(labels, ways, features.dtype)
+        directions = unit_length(features)
 
         def gradient(weights: Tensor) -> Tensor:
-            lengths = torch.linalg.vector_norm(weights, dim=-1, keepdim=True).clamp(min=1e-12)
+            lengths = lengths_of(weights)
             unit = weights / lengths
-            cosines = directions @ unit.mT
-            errors = (self.temperature * cosines).softmax(-1) - targets
-            pulls = errors.mT @ directions - (errors * cosines).sum(1).unsqueeze(-1) * unit
-            return self.temperature / features.shape[1] * pulls / lengths
+            cosines = unit @ directions.mT
+            errors = (self.temperature * cosines).softmax(1).sub_(members)
+            pulls = (errors @ directions).addcmul_((errors * cosines).sum(2, keepdim=True), unit, value=-1)
+            return pulls.mul_((self.temperature / features.shape[1]) / lengths)
 
         start = class_means(features, labels, ways)
         tuned = adam(start, gradient, rate=self.learning_rate, steps=self.steps)
-        weight = self.temperature * normalize(tuned, dim=-1)
-        return TransformedHead(LinearHead(weight, weight.new_zeros(weight.shape[:2])), unit_length)
+        weight = self.temperature * unit_length(tuned)
+        return UnitLengthHead(LinearHead(weight, weight.new_zeros(weight.shape[:2])))

@@ -123,6 +123,14 @@ def one_hot(labels: Tensor, ways: int, dtype: torch.dtype) -> Tensor:
     return (labels.unsqueeze(-1) == torch.arange(ways, device=labels.device)).to(dtype)
 
 
+def class_rows(labels: Tensor, ways: int, dtype: torch.dtype) -> Tensor:
+    """(B, N, S) indicators of labels (B, S), a row per class.
+
+    Reductions over a dimension of few classes that is not the last one are many times faster on a CPU.
+    """
+    return (labels.unsqueeze(1) == torch.arange(ways, device=labels.device).unsqueeze(1)).to(dtype)
+
+
 def class_means(features: Tensor, labels: Tensor, ways: int) -> Tensor:
     """(B, N, D) mean feature of each class; differentiable."""
     members = one_hot(labels, ways, features.dtype)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import warnings
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from kshot.errors import check_not_negative, check_positive
 from kshot.solvers.adaptation import adaptations
-from kshot.solvers.bd_cspn import rectified_prototypes
-from kshot.solvers.distances import nearest_neighbours, squared_distances
-from kshot.solvers.heads import class_means
-from kshot.solvers.transductive import TransductiveAdaptation
-from kshot.solvers.transformed import unit_length
+from kshot.solvers.bd_cspn import means_and_shift, rectified
+from kshot.solvers.distances import nearest_neighbours
+from kshot.solvers.heads import class_rows
+from kshot.solvers.transductive import TransductiveAdaptation, joint_products
 
 _SHARPNESS = 10.0
 _CONVERGED = 1e-6  # change of the bound relative to itself, as in the release
@@ -45,37 +45,61 @@ class LaplacianShot(TransductiveAdaptation):
         The most rounds; the release has 20.
     """
 
+    chunks: ClassVar[int] = 4
+
     def __init__(self, *, penalty: float = 0.7, neighbors: int = 3, rectified: bool = True, steps: int = 100) -> None:
         check_not_negative(penalty=penalty)
         check_positive(neighbors=neighbors, steps=steps)
         self.penalty, self.neighbors, self.rectified, self.steps = penalty, neighbors, rectified, steps
 
     def joint_scores(self, support: Tensor, labels: Tensor, query: Tensor, ways: int) -> Tensor:
-        """The logarithm of the assignments (B, T, N) of the query features (B, T, D)."""
-        support, query = unit_length(support), unit_length(query)
+        """The logarithm of the assignments (B, T, N) of the query features (B, T, D).
+
+        The class means are combinations of the images, and everything follows from the images' inner products.
+        """
+        shots, queries = support.shape[1], query.shape[1]
+        products = joint_products(support, query)
+        members = class_rows(labels, ways, products.dtype)
+        rows = means_and_shift(members, queries)
+        inner = rows @ products
         if self.rectified:
-            prototypes = rectified_prototypes(support, labels, query, ways, sharpness=_SHARPNESS)
+            combination = rectified(rows, inner, members, sharpness=_SHARPNESS)
+            inner = combination @ products
         else:
-            prototypes = class_means(support, labels, ways)
-        distances = squared_distances(query, prototypes)
-        adjacent = nearest_neighbours(squared_distances(query, query), self.neighbors)
-        logs = (-distances).log_softmax(-1)
-        bound = logs.new_full((len(logs),), torch.inf)
-        active = torch.arange(len(logs), device=logs.device)
+            combination, inner = rows[:, :-1], inner[:, :-1]
+        squared = products.diagonal(dim1=1, dim2=2)[:, shots:].unsqueeze(1)
+        among = products[:, shots:, shots:]
+        distances = (squared + (inner * combination).sum(2, keepdim=True) - 2 * inner[:, :, shots:]).clamp_(min=0)
+        apart = (squared + squared.mT).sub_(among, alpha=2)
+        return self._assigned(distances, nearest_neighbours(apart, self.neighbors)).mT
+
+    def _assigned(self, distances: Tensor, adjacent: Tensor) -> Tensor:
+        """The logarithm of the assignments (B, N, T) at distances (B, N, T), with neighbours in columns (B, T, T)."""
+        assigned = torch.empty_like(distances)
+        energies, places = -distances, torch.arange(len(distances), device=distances.device)
+        scores = torch.baddbmm(energies, energies.softmax(1), adjacent, alpha=self.penalty)
+        bound = distances.new_full((len(distances),), torch.inf)
+        moving = torch.ones_like(bound, dtype=torch.bool)
         for step in range(self.steps):
-            pulls = self.penalty * (adjacent[active] @ logs[active].exp())
-            logs[active] = (pulls - distances[active]).log_softmax(-1)
-            assignments = logs[active].exp()
-            pulls = self.penalty * (adjacent[active] @ assignments)
-            reached = (assignments * (logs[active] + distances[active] - pulls)).sum((1, 2))
-            settled = (reached - bound[active]).abs() <= _CONVERGED * bound[active].abs()
-            bound[active] = reached
-            if step > 1:
-                active = active[~settled]
-            if not len(active):
-                return logs
-        self._warn(len(active), len(logs))
-        return logs
+            logs = scores.log_softmax(1)
+            soft = logs.exp()
+            scores = torch.baddbmm(energies, soft, adjacent, alpha=self.penalty)
+            reached = (soft * (logs - scores)).sum((1, 2))
+            settled = moving & ((reached - bound).abs() <= _CONVERGED * bound.abs())
+            bound = reached
+            if step < 2 or not settled.any():
+                continue
+            assigned[places[settled]] = logs[settled]
+            moving = moving & ~settled
+            left = int(moving.sum())
+            if left == 0:
+                return assigned
+            if 2 * left <= len(moving):  # before that, it is not worth while to move the others together
+                parts = (energies, scores, adjacent, bound, places, moving)
+                energies, scores, adjacent, bound, places, moving = (part[moving] for part in parts)
+        assigned[places[moving]] = logs[moving]
+        self._warn(int(moving.sum()), len(distances))
+        return assigned
 
     def _warn(self, unsettled: int, tasks: int) -> None:
         warnings.warn(

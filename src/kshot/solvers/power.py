@@ -5,13 +5,12 @@ from __future__ import annotations
 import functools
 
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from kshot.errors import check_positive
 from kshot.solvers.adaptation import HeadAdaptation, adaptations
 from kshot.solvers.heads import check_support
 from kshot.solvers.prototypes import nearest_centroid
-from kshot.solvers.transformed import TransformedHead
+from kshot.solvers.transformed import UnitLengthHead, unit_length
 
 _EPSILON = 1e-6
 
@@ -30,18 +29,18 @@ class PowerCentroid(HeadAdaptation):
         check_positive(power=power)
         self.power = power
 
-    def head(self, features: Tensor, labels: Tensor, ways: int) -> TransformedHead:
+    def head(self, features: Tensor, labels: Tensor, ways: int) -> UnitLengthHead:
         """The class means of transformed features (B, S, D) with labels (B, S)."""
         check_support(features, labels, ways)
         transform = functools.partial(power_transform, power=self.power)
-        return TransformedHead(nearest_centroid(transform(features), labels, ways), transform)
+        return UnitLengthHead(nearest_centroid(unit_length(transform(features)), labels, ways), transform)
 
 
 def power_transform(features: Tensor, power: float) -> Tensor:
-    """(x + 1e-6)^power of each value, then unit length (Hu et al. 2021, section 3.2); any shape (..., D).
+    """(x + 1e-6)^power of each value (Hu et al. 2021, section 3.2), before unit length; any shape (..., D).
 
     The paper has features after a ReLU, which are not negative. Those of other networks are continued as an odd
     function, -(-x + 1e-6)^power.
     """
     powers = (features.abs() + _EPSILON).pow(power)
-    return normalize(powers.where(features >= 0, -powers), dim=-1)
+    return powers.where(features >= 0, -powers)

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from kshot.solvers.adam import adam
-from kshot.solvers.heads import class_means, one_hot
-from kshot.solvers.transformed import unit_length
+from kshot.solvers.heads import class_rows
+from kshot.solvers.transformed import joined_at_unit_length
 
-QuerySlopes = Callable[[Tensor], Tensor]  # probabilities (B, T, N) of query images, to the objective's slope in them
+QuerySlopes = Callable[[Tensor], Tensor]  # probabilities (B, N, T) of query images, to the objective's slope in them
 
 
 def descended_scores(
@@ -38,7 +38,7 @@ def descended_scores(
     support, labels, query, ways
         As for `TransductiveAdaptation.joint_scores`.
     query_slopes
-        The derivative of the objective of a task's query images, (B, T, N), in their probabilities (B, T, N).
+        The derivative of the objective of a task's query images, (B, N, T), in their probabilities (B, N, T).
     cross_entropy_weight
         Weight of the support images.
     temperature
@@ -46,32 +46,27 @@ def descended_scores(
     learning_rate, steps
         Of Adam.
     """
-    images = torch.cat([unit_length(support), unit_length(query)], 1)
+    images = joined_at_unit_length(support, query)
     shots = support.shape[1]
-    targets = one_hot(labels, ways, images.dtype)
+    members = class_rows(labels, ways, images.dtype)
 
     def gradient(weights: Tensor) -> Tensor:
-        probabilities = scores_of(images, weights, temperature).softmax(-1)
-        of_support, of_query = probabilities[:, :shots], probabilities[:, shots:]
+        errors = scores_of(images, weights, temperature).softmax(1)
+        of_support, of_query = errors[:, :, :shots], errors[:, :, shots:]
+        of_support.sub_(members).mul_(temperature * cross_entropy_weight / shots)
         slopes = query_slopes(of_query)
-        errors = torch.cat(
-            [
-                (of_support - targets) * (cross_entropy_weight / shots),
-                of_query * (slopes - (of_query * slopes).sum(-1, keepdim=True)),
-            ],
-            1,
-        )
-        return temperature * (errors.mT @ images - errors.sum(1).unsqueeze(-1) * weights)
+        of_query.mul_(slopes.sub_((of_query * slopes).sum(1, keepdim=True))).mul_(temperature)
+        return (errors @ images).addcmul_(errors.sum(2, keepdim=True), weights, value=-1)
 
-    start = class_means(images[:, :shots], labels, ways)
+    start = (members / members.sum(2, keepdim=True)) @ images[:, :shots]
     weights = adam(start, gradient, rate=learning_rate, steps=steps)
-    return scores_of(images[:, shots:], weights, temperature)
+    return scores_of(images[:, shots:], weights, temperature).mT
 
 
 def scores_of(images: Tensor, weights: Tensor, temperature: float) -> Tensor:
-    """-temperature / 2 |x - w|^2 without the term |x|^2, (B, M, N) of images (B, M, D) and weights (B, N, D)."""
-    offset = (-temperature / 2) * weights.square().sum(-1)
-    return torch.baddbmm(offset.unsqueeze(1), images, weights.mT, alpha=temperature)
+    """-temperature / 2 |x - w|^2 without the term |x|^2, (B, N, M) of images (B, M, D) and weights (B, N, D)."""
+    offset = (-temperature / 2) * weights.square().sum(2, keepdim=True)
+    return torch.baddbmm(offset, weights, images.mT, alpha=temperature)
 
 
 def logarithm(probabilities: Tensor) -> Tensor:

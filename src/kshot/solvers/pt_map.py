@@ -9,12 +9,12 @@ from torch import Tensor
 
 from kshot.errors import check_not_negative, check_positive, check_rate
 from kshot.solvers.adaptation import adaptations
-from kshot.solvers.heads import one_hot
+from kshot.solvers.heads import class_rows
 from kshot.solvers.power import power_transform
 from kshot.solvers.prototype_descent import logarithm
 from kshot.solvers.sinkhorn import transported
-from kshot.solvers.transductive import TransductiveAdaptation
-from kshot.solvers.transformed import unit_length
+from kshot.solvers.transductive import TransductiveAdaptation, joint_products
+from kshot.solvers.transformed import joined_at_unit_length, unit_length
 
 
 @adaptations.register("pt-map")
@@ -44,6 +44,7 @@ class PTMAP(TransductiveAdaptation):
     """
 
     least_queries: ClassVar[int] = 2  # centring leaves nothing of a single one
+    chunks: ClassVar[int] = 8
 
     def __init__(self, *, power: float = 0.5, sharpness: float = 10.0, rate: float = 0.2, steps: int = 20) -> None:
         check_positive(power=power, sharpness=sharpness, rate=rate)
@@ -57,29 +58,30 @@ class PTMAP(TransductiveAdaptation):
         Centres are combinations c = A x of the images, and everything is a function of their inner products.
         """
         shots, queries = support.shape[1], query.shape[1]
-        images = torch.cat([self._transformed(support), self._transformed(query)], 1)
-        products = images @ images.mT
-        targets = one_hot(labels, ways, images.dtype)
-        known = targets / targets.sum(1, keepdim=True)
-        combination = torch.cat([known, known.new_zeros(len(known), queries, ways)], 1).mT  # A (B, N, S + T)
+        products = joint_products(support, query, self._transformed)
+        members = class_rows(labels, ways, products.dtype)
+        combination = products.new_zeros(len(products), ways, shots + queries)  # A
+        torch.div(members, members.sum(2, keepdim=True), out=combination[:, :, :shots])
+        shares = torch.empty_like(combination)
+        shares[:, :, :shots] = members
         factors: Tensor | None = None
         for _ in range(self.steps):
             costs = self._costs(products, combination, shots)
             # the centres move little, so that the transport is almost there
             plan, factors = transported(costs, sharpness=self.sharpness, start=factors)
-            shares = torch.cat([targets, plan], 1)
-            moved = (shares / shares.sum(1, keepdim=True)).mT
-            combination = combination + self.rate * (moved - combination)
+            shares[:, :, shots:] = plan
+            combination = torch.lerp(combination, shares / shares.sum(2, keepdim=True), self.rate)
         costs = self._costs(products, combination, shots)
-        return logarithm(transported(costs, sharpness=self.sharpness, start=factors)[0])
+        return logarithm(transported(costs, sharpness=self.sharpness, start=factors)[0]).mT
 
-    def _transformed(self, features: Tensor) -> Tensor:
-        powers = power_transform(features, self.power)
-        return unit_length(powers - powers.mean(1, keepdim=True))
+    def _transformed(self, support: Tensor, query: Tensor) -> Tensor:
+        """Support and query images (B, S + T, D), centred apart."""
+        parts = (unit_length(power_transform(features, self.power)) for features in (support, query))
+        return joined_at_unit_length(*(part.sub_(part.mean(1, keepdim=True)) for part in parts))
 
     def _costs(self, products: Tensor, combination: Tensor, shots: int) -> Tensor:
-        """|x - c|^2 (B, T, N) of the query images."""
-        inner = products @ combination.mT
-        lengths = (inner * combination.mT).sum(1, keepdim=True)
-        own = products.diagonal(dim1=1, dim2=2)[:, shots:].unsqueeze(-1)
-        return (own - 2 * inner[:, shots:] + lengths).clamp_(min=0)
+        """|x - c|^2 (B, N, T) of the query images."""
+        inner = combination @ products
+        lengths = (inner * combination).sum(2, keepdim=True)
+        own = products.diagonal(dim1=1, dim2=2)[:, shots:].unsqueeze(1)
+        return (own - 2 * inner[:, :, shots:]).add_(lengths).clamp_(min=0)

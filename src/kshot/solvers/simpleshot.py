@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from kshot.errors import ConfigError
 from kshot.solvers.adaptation import HeadAdaptation, adaptations
 from kshot.solvers.heads import check_support
 from kshot.solvers.prototypes import nearest_centroid
-from kshot.solvers.transformed import TransformedHead
+from kshot.solvers.transformed import UnitLengthHead, unit_length
 
 
 @adaptations.register("simpleshot")
@@ -34,7 +33,7 @@ class CentredCentroid(HeadAdaptation):
         told.training_mean = mean.detach()
         return told
 
-    def head(self, features: Tensor, labels: Tensor, ways: int) -> TransformedHead:
+    def head(self, features: Tensor, labels: Tensor, ways: int) -> UnitLengthHead:
         """The class means of centred features (B, S, D) with labels (B, S).
 
         Raises
@@ -57,6 +56,6 @@ class CentredCentroid(HeadAdaptation):
             )
 
         def centred(features: Tensor) -> Tensor:
-            return normalize(features - mean, dim=-1)
+            return features - mean
 
-        return TransformedHead(nearest_centroid(centred(features), labels, ways), centred)
+        return UnitLengthHead(nearest_centroid(unit_length(centred(features)), labels, ways), centred)

@@ -13,48 +13,50 @@ _NOTEWORTHY = 1e-4  # that is missing after so many rounds
 
 
 def transported(costs: Tensor, *, sharpness: float, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The plan P (B, T, N) of least cost and high entropy that gives every image a whole, and every class T / N images.
+    """The plan P (B, N, T) of least cost and high entropy that gives every image a whole, and every class T / N images.
 
-    That is the minimum of SUM P * costs - entropy(P) / sharpness with rows that sum to 1 and columns that sum to T / N
-    (Cuturi 2013; Hu et al. 2021, Algorithm 1). Rows and columns are scaled in turn, until the sums of the rows are
-    within 1e-6; if a task is not within 1e-4 after 1000 rounds, a warning says by how much.
+    That is the minimum of SUM P * costs - entropy(P) / sharpness with images that sum to 1 and classes that sum to
+    T / N (Cuturi 2013; Hu et al. 2021, Algorithm 1). Images and classes are scaled in turn, until the sums of the
+    images are within 1e-6; if a task is not within 1e-4 after 1000 rounds, a warning says by how much.
 
     Parameters
     ----------
     costs
-        (B, T, N), finite.
+        (B, N, T), finite.
     sharpness
         lambda, above 0.
     start
-        The factors (B, 1, N) of the columns to start from, such as those of costs that differ little; None for ones.
+        The factors (B, N, 1) of the classes to start from, such as those of costs that differ little; None for ones.
 
     Returns
     -------
     tuple
-        The plan, and the factors of its columns.
+        The plan, and the factors of its classes.
     """
-    tasks, images, ways = costs.shape
+    tasks, ways, images = costs.shape
     exponents = -sharpness * costs.double()
-    # the scaling of the rows takes this out again; every row then has an entry of 1, whatever the sharpness
-    kernel = (exponents - exponents.amax(-1, keepdim=True)).exp()
+    # the scaling of the images takes this out again; every image then has an entry of 1, whatever the sharpness
+    kernel = exponents.sub_(exponents.amax(1, keepdim=True)).exp_()
     tiny = torch.finfo(torch.float64).tiny
     plan = torch.empty_like(kernel)
-    active = torch.arange(tasks, device=costs.device)
-    columns = kernel.new_ones(tasks, 1, ways) if start is None else start
-    factors = columns.clone()
+    places = torch.arange(tasks, device=costs.device)
+    classes = kernel.new_ones(tasks, ways, 1) if start is None else start
+    factors = classes.clone()
     error = kernel.new_full((tasks,), torch.inf)
+    scale = (kernel * classes).sum(1, keepdim=True)
     for _ in range(_MOST_ROUNDS):
-        rows = 1 / (kernel * columns).sum(-1, keepdim=True).clamp(min=tiny)
-        columns = images / ways / (kernel * rows).sum(1, keepdim=True).clamp(min=tiny)
-        sums = (kernel * rows * columns).sum(-1)
-        error = (sums - 1).abs().amax(1)
+        rows = scale.clamp(min=tiny).reciprocal()
+        classes = (images / ways) / (kernel @ rows.mT).clamp_(min=tiny)
+        scale = classes.mT @ kernel
+        error = (scale * rows).sub_(1).abs_().amax((1, 2))
         done = error <= _TOLERANCE
         if done.any():
-            plan[active[done]], factors[active[done]] = (kernel * rows * columns)[done], columns[done]
-            active, kernel, columns, rows = (part[~done] for part in (active, kernel, columns, rows))
-        if not len(active):
+            plan[places[done]], factors[places[done]] = (kernel * rows * classes)[done], classes[done]
+            left = ~done
+            places, kernel, classes, rows, scale = (part[left] for part in (places, kernel, classes, rows, scale))
+        if not len(places):
             return plan.to(costs.dtype), factors
-    plan[active], factors[active] = kernel * rows * columns, columns
+    plan[places], factors[places] = kernel * rows * classes, classes
     far = error > _NOTEWORTHY
     if far.any():
         warnings.warn(

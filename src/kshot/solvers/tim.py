@@ -9,10 +9,9 @@ from torch import Tensor
 
 from kshot.errors import check_choice, check_not_negative, check_positive
 from kshot.solvers.adaptation import adaptations
-from kshot.solvers.heads import one_hot
+from kshot.solvers.heads import class_rows
 from kshot.solvers.prototype_descent import descended_scores, logarithm
-from kshot.solvers.transductive import TransductiveAdaptation
-from kshot.solvers.transformed import unit_length
+from kshot.solvers.transductive import TransductiveAdaptation, joint_products
 
 _PUBLISHED_STEPS = {"alternating": 150, "gradient": 1000}
 
@@ -86,10 +85,10 @@ class TIM(TransductiveAdaptation):
         )
 
     def _query_slopes(self, probabilities: Tensor) -> Tensor:
-        marginal = logarithm(probabilities.mean(1, keepdim=True))
+        queries = probabilities.shape[2]
+        marginal = (self.marginal_weight / queries) * logarithm(probabilities.mean(2, keepdim=True))
         # constants fall away, for the probabilities of an image sum to one
-        slopes = self.marginal_weight * marginal - self.conditional_weight * logarithm(probabilities)
-        return slopes / probabilities.shape[1]
+        return torch.sub(marginal, logarithm(probabilities), alpha=self.conditional_weight / queries)
 
     def _alternating(self, support: Tensor, labels: Tensor, query: Tensor, ways: int) -> Tensor:
         """Proposition 1: closed-form rounds of the query images' soft labels q, and of the weights.
@@ -98,32 +97,35 @@ class TIM(TransductiveAdaptation):
         products: the rounds cost nothing per value of a feature.
         """
         shots, queries = support.shape[1], query.shape[1]
-        images = torch.cat([unit_length(support), unit_length(query)], 1)
-        products = images @ images.mT
-        targets = one_hot(labels, ways, images.dtype)
-        known = targets / targets.sum(1, keepdim=True)
-        combination = torch.cat([known, known.new_zeros(len(known), queries, ways)], 1).mT  # A (B, N, S + T)
+        products = joint_products(support, query)
+        members = class_rows(labels, ways, products.dtype)
+        combination = products.new_zeros(len(products), ways, shots + queries)  # A
+        torch.div(members, members.sum(2, keepdim=True), out=combination[:, :, :shots])
         # of each image's term; both halves of the objective are multiplied by the number of support images
-        share = images.new_full((shots + queries, 1), shots / queries)
+        share = products.new_full((shots + queries,), shots / queries)
         share[:shots] = self.cross_entropy_weight / (1 + self.conditional_weight)
+        pull = torch.empty_like(combination)
         scores = self._scores(products, combination)
         for _ in range(self.steps):
-            logs = scores.log_softmax(-1)
-            soft = torch.cat([targets, self._soft_labels(logs[:, shots:])], 1)
-            predicted = share * logs.exp()
-            pull = (share * soft - predicted).mT + predicted.sum(1).unsqueeze(-1) * combination
-            combination = pull / (share * soft).sum(1).unsqueeze(-1)
+            logs = scores.log_softmax(1)
+            pull[:, :, :shots] = members
+            pull[:, :, shots:] = self._soft_labels(logs[:, :, shots:])
+            pull *= share
+            total = pull.sum(2, keepdim=True)
+            predicted = logs.exp_().mul_(share)
+            pull -= predicted
+            combination = pull.addcmul(predicted.sum(2, keepdim=True), combination).div_(total)
             scores = self._scores(products, combination)
-        return scores[:, shots:]
+        return scores[:, :, shots:].mT
 
     def _soft_labels(self, logs: Tensor) -> Tensor:
-        """q (B, T, N) of the query images' log-probabilities: p^(1 + alpha) / (its sum over the images)^(1/2)."""
+        """q (B, N, T) of the query images' log-probabilities: p^(1 + alpha) / (its sum over the images)^(1/2)."""
         sharpened = (1 + self.conditional_weight) * logs
         balance = self.marginal_weight / (self.marginal_weight + 1)
-        return (sharpened - balance * sharpened.logsumexp(1, keepdim=True)).softmax(-1)
+        return sharpened.sub_(sharpened.logsumexp(2, keepdim=True), alpha=balance).softmax(1)
 
     def _scores(self, products: Tensor, combination: Tensor) -> Tensor:
-        """-temperature / 2 |x - w|^2 without |x|^2, (B, S + T, N)."""
-        inner = products @ combination.mT
-        lengths = (inner * combination.mT).sum(1, keepdim=True)
-        return self.temperature * (inner - lengths / 2)
+        """-temperature / 2 |x - w|^2 without |x|^2, (B, N, S + T)."""
+        inner = combination @ products
+        lengths = (inner * combination).sum(2, keepdim=True)
+        return inner.sub_(lengths, alpha=0.5).mul_(self.temperature)

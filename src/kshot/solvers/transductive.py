@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,8 +13,7 @@ from torch import Tensor
 from kshot.errors import DataError, DivergenceError
 from kshot.solvers.adaptation import HeadAdaptation
 from kshot.solvers.heads import check_support
-
-_CHUNK_BYTES = 4 << 20  # features of the tasks that are solved at once: each step reads them from the processor's cache
+from kshot.solvers.transformed import joined_at_unit_length, tasks_at_once
 
 
 class TransductiveAdaptation(HeadAdaptation):
@@ -27,11 +27,15 @@ class TransductiveAdaptation(HeadAdaptation):
     ----------
     least_queries
         The number of query images per task that the method needs.
+    chunks
+        How many times as many tasks are solved at once as have features that fit into the processor's cache: 1 if all
+        features are read again and again, more if the method works on their inner products.
     """
 
     transductive: ClassVar[bool] = True
     passes_gradients: ClassVar[bool] = False
     least_queries: ClassVar[int] = 1
+    chunks: ClassVar[int] = 1
 
     def head(self, features: Tensor, labels: Tensor, ways: int) -> JointHead:
         """The support features (B, S, D) with labels (B, S), kept until the query images are known."""
@@ -95,7 +99,27 @@ class JointHead:
                 "of the backbone",
                 task=int(finite.logical_not().nonzero()[0]),
             )
-        images = self.support.shape[1] + queries
-        chunk = max(1, _CHUNK_BYTES // (features.element_size() * images * dimension))
-        parts = zip(self.support.split(chunk), self.labels.split(chunk), features.split(chunk))
-        return torch.cat([self.adaptation.joint_scores(*part, self.ways) for part in parts])
+        at_once = self.adaptation.chunks * tasks_at_once(features)
+        scores = features.new_empty(tasks, queries, self.ways)
+        for start in range(0, tasks, at_once):
+            some = slice(start, start + at_once)
+            part = self.support[some], self.labels[some], features[some]
+            scores[some] = self.adaptation.joint_scores(*part, self.ways)
+        return scores
+
+
+def joint_products(
+    support: Tensor, query: Tensor, transform: Callable[[Tensor, Tensor], Tensor] = joined_at_unit_length
+) -> Tensor:
+    """Inner products (B, S + T, S + T) of a task's support (B, S, D) and query features (B, T, D), as transformed.
+
+    The transform gives the images (B, S + T, D) of some tasks, which stay in the processor's cache until their
+    products are taken.
+    """
+    images = support.shape[1] + query.shape[1]
+    products = support.new_empty(len(support), images, images)
+    at_once = tasks_at_once(query)
+    for ours, theirs, into in zip(support.split(at_once), query.split(at_once), products.split(at_once)):
+        joined = transform(ours, theirs)
+        torch.bmm(joined, joined.mT, out=into)
+    return products

@@ -10,10 +10,12 @@ from torch import Tensor
 from kshot.errors import check_not_negative, check_positive
 from kshot.solvers.adam import adam
 from kshot.solvers.adaptation import adaptations
-from kshot.solvers.heads import class_means, one_hot
+from kshot.solvers.heads import class_rows
 from kshot.solvers.prototype_descent import logarithm
 from kshot.solvers.transductive import TransductiveAdaptation
-from kshot.solvers.transformed import unit_length
+from kshot.solvers.transformed import joined_at_unit_length, unit_length
+
+_PLACES = 16  # at the end of each feature: a one, by which the bias is a weight, and zeros, for odd sizes are slow
 
 
 @adaptations.register("transductive-fine-tune")
@@ -50,20 +52,20 @@ class TransductiveFineTune(TransductiveAdaptation):
     def joint_scores(self, support: Tensor, labels: Tensor, query: Tensor, ways: int) -> Tensor:
         """Scores (B, T, N) of the query features (B, T, D) by the tuned classifier."""
         shots, queries = support.shape[1], query.shape[1]
-        images = torch.cat([unit_length(support), unit_length(query)], 1)
-        # a constant value at the end of each feature is the bias
-        images = torch.cat([images, images.new_ones(*images.shape[:2], 1)], 2)
-        targets = one_hot(labels, ways, images.dtype)
+        images = joined_at_unit_length(support, query, places=_PLACES)
+        images[:, :, support.shape[2]] = 1
+        members = class_rows(labels, ways, images.dtype)
 
         def gradient(weights: Tensor) -> Tensor:
-            probabilities = (self.temperature * (images @ weights.mT)).softmax(-1)
-            of_support, of_query = probabilities[:, :shots], probabilities[:, shots:]
-            information = -logarithm(of_query)
-            entropy = (of_query * information).sum(-1, keepdim=True)
-            errors = torch.cat([(of_support - targets) / shots, of_query * (information - entropy) / queries], 1)
-            return self.temperature * (errors.mT @ images)
+            errors = torch.bmm(weights, images.mT).mul_(self.temperature).softmax(1)
+            of_support, of_query = errors[:, :, :shots], errors[:, :, shots:]
+            of_support.sub_(members).mul_(self.temperature / shots)
+            certainty = logarithm(of_query)
+            certainty.sub_((of_query * certainty).sum(1, keepdim=True))
+            of_query.mul_(certainty).mul_(-self.temperature / queries)
+            return errors @ images
 
-        means = unit_length(class_means(images[:, :shots, :-1], labels, ways))
-        start = torch.cat([means, means.new_zeros(*means.shape[:2], 1)], 2)
-        tuned = adam(start, gradient, rate=self.learning_rate, steps=self.steps)
-        return self.temperature * (images[:, shots:] @ tuned.mT)
+        means = (members / members.sum(2, keepdim=True)) @ images[:, :shots]
+        means[:, :, support.shape[2]] = 0
+        tuned = adam(unit_length(means), gradient, rate=self.learning_rate, steps=self.steps)
+        return (self.temperature * (tuned @ images[:, shots:].mT)).mT
