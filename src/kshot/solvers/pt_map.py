@@ -58,7 +58,7 @@ class PTMAP(TransductiveAdaptation):
         Centres are combinations c = A x of the images, and everything is a function of their inner products.
         """
         shots, queries = support.shape[1], query.shape[1]
-        products = joint_products(support, query, self._transformed)
+        products = joint_products(support, query, transform=self._transformed)
         members = class_rows(labels, ways, products.dtype)
         combination = products.new_zeros(len(products), ways, shots + queries)  # A
         torch.div(members, members.sum(2, keepdim=True), out=combination[:, :, :shots])

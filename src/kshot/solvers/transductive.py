@@ -109,7 +109,7 @@ class JointHead:
 
 
 def joint_products(
-    support: Tensor, query: Tensor, transform: Callable[[Tensor, Tensor], Tensor] = joined_at_unit_length
+    support: Tensor, query: Tensor, *, transform: Callable[[Tensor, Tensor], Tensor] = joined_at_unit_length
 ) -> Tensor:
     """Inner products (B, S + T, S + T) of a task's support (B, S, D) and query features (B, T, D), as transformed.
 
