@@ -268,6 +268,20 @@ def test_laplacian_shot_warns_with_the_number_of_tasks() -> None:
         LaplacianShot(steps=1).head(support, labels, WAYS).scores(query)
 
 
+@pytest.mark.filterwarnings("ignore:LaplacianShot did not settle")
+def test_laplacian_shot_leaves_each_task_at_its_own_round() -> None:
+    """However many rounds there are: some tasks of the batch have settled by then, and others have not."""
+    generator = torch.Generator().manual_seed(1)
+    support, query = (torch.rand(12, count, 3, generator=generator, dtype=torch.float64) for count in (4, 9))
+    labels = torch.arange(WAYS).repeat(12, 1)
+    for steps in range(1, 40):
+        adaptation = LaplacianShot(penalty=0.5, steps=steps)
+        together = adaptation.head(support, labels, WAYS).scores(query)
+        tasks = zip(support.split(1), labels.split(1), query.split(1))
+        alone = [adaptation.head(task, own, WAYS).scores(asked) for task, own, asked in tasks]
+        torch.testing.assert_close(together, torch.cat(alone), rtol=1e-8, atol=1e-8)
+
+
 @pytest.mark.parametrize(
     ("cls", "options", "message"),
     [

@@ -95,8 +95,8 @@ class LaplacianShot(TransductiveAdaptation):
             if left == 0:
                 return assigned
             if 2 * left <= len(moving):  # before that, it is not worth while to move the others together
-                parts = (energies, scores, adjacent, bound, places, moving)
-                energies, scores, adjacent, bound, places, moving = (part[moving] for part in parts)
+                parts = (energies, scores, logs, adjacent, bound, places, moving)
+                energies, scores, logs, adjacent, bound, places, moving = (part[moving] for part in parts)
         assigned[places[moving]] = logs[moving]
         self._warn(int(moving.sum()), len(distances))
         return assigned
