@@ -6,7 +6,8 @@ trains theta* (first-order MAML), then each arm from it on the same tasks, measu
 writes ``results-seed0.csv``: accuracy of each arm and domain, and paired differences to MAML and to the control of one
 group. Everything is resumable: the same command goes on where it was stopped, and a larger --epochs trains longer.
 
-Arms: maml; published (three groups, Algorithm 1); symmetrized (mean over label shifts, nearest initial group); offset
+Arms: maml; published (three groups, Algorithm 1); symmetrized (mean over label shifts, nearest
+initial group along 20 principal axes); offset
 (symmetrized, with a common part and an offset per group); offset-one-group (its control); oracle and oracle-offset (the
 true domains in the place of groups, all starting at theta*).
 """
@@ -35,7 +36,7 @@ from kshot.tsa import Stages, train_tsa_maml
 
 SHAPE = {"ways": 5, "shots": 5}
 STEPS = {"inner_rate": 0.05, "inner_steps": 3, "test_inner_steps": 5, "first_order": True}
-SYMMETRIZED = {"symmetrize": "shifts", "assignment": "initial", "assignment_steps": 1, "cluster_head": False}
+SYMMETRIZED = {"symmetrize": "shifts", "assignment": "initial", "assignment_steps": 1, "cluster_components": 20}
 SYMMETRIZED |= {"cluster_norms": False}
 ARMS: dict[str, dict[str, Any]] = {
     "maml": {},
@@ -46,7 +47,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "published": {"groups": 3, "assignment": "current", "cluster_norms": False},
     "oracle": {"groups": 3},
 }
-SOLUTIONS = 150
+SOLUTIONS = 600
 
 
 @learners.register("oracle-of-domains")

@@ -336,7 +336,7 @@ def test_groups_that_lose_their_tasks_are_reported(tmp_path: Path, pretrained: P
     learner = toy_tsa_maml(assignment="current")
     start_groups = learner.start_groups
 
-    def far_away(centroids: torch.Tensor) -> None:
+    def far_away(centroids: torch.Tensor, *, axes: torch.Tensor | None = None) -> None:
         start_groups(centroids + torch.tensor([[0.0], [100.0]]))
 
     learner.start_groups = far_away  # type: ignore[method-assign]
@@ -355,17 +355,17 @@ def test_clusters_are_those_that_are_there(method: Any) -> None:
     centres = generator.normal(0, 1, (3, 7))
     labels = np.repeat(np.arange(3), [10, 20, 30])
     vectors = (centres[labels] + generator.normal(0, 0.01, (60, 7))).astype(np.float32)
-    centroids, sizes = cluster(vectors, 3, method=method, seed=5)
-    order = np.argsort(sizes)
-    assert sizes[order].tolist() == [10, 20, 30]
+    found = cluster(vectors, 3, method=method, seed=5)
+    order = np.argsort(found.sizes)
+    assert found.sizes[order].tolist() == [10, 20, 30]
     means = np.stack([vectors[labels == group].mean(0) for group in range(3)])
-    np.testing.assert_allclose(centroids[order], means, atol=1e-5 if method == "kmeans" else 0.02)
+    np.testing.assert_allclose(found.centroids[order], means, atol=1e-5 if method == "kmeans" else 0.02)
 
 
 @pytest.mark.parametrize("method", ["kmeans", "minibatch"])
 def test_the_seed_chooses_the_clusters(method: Any) -> None:
     vectors = np.random.default_rng(0).normal(0, 1, (200, 3)).astype(np.float32)
-    first, again, other = (cluster(vectors, 12, method=method, seed=seed)[0] for seed in (3, 3, 4))
+    first, again, other = (cluster(vectors, 12, method=method, seed=seed).centroids for seed in (3, 3, 4))
     np.testing.assert_array_equal(first, again)
     assert not np.allclose(np.sort(first, 0), np.sort(other, 0)), "noise has no clusters that every seed would find"
 
@@ -382,7 +382,7 @@ def test_the_best_of_several_restarts_is_kept(method: Any, kind: Any) -> None:
             .cluster_centers_
             for count in (1, 3)
         )
-        np.testing.assert_allclose(cluster(vectors, 12, method=method, seed=seed)[0], thrice, rtol=1e-5)
+        np.testing.assert_allclose(cluster(vectors, 12, method=method, seed=seed).centroids, thrice, rtol=1e-5)
         better += not np.allclose(once, thrice)
     assert better > 2, "the restarts make a difference"
 

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from kshot.data.dataset import Dataset, Split
 from kshot.data.episodes import Episodes, EpisodeSampler, TaskShape
@@ -23,7 +22,7 @@ from kshot.experiments.findings import Findings
 from kshot.experiments.plots import STYLES, finish
 from kshot.experiments.task_domains import Record, over_tasks, tasks_of_domains
 from kshot.learners import MAML, Learner
-from kshot.learners.initialization import as_vectors
+from kshot.learners.initialization import as_vectors, batch_norm_weights
 from kshot.learners.relabelling import with_equal_rows
 
 STEPS = (1, 3, 5, 10, 20)  # after which solutions are clustered; 20 as Z21
@@ -114,12 +113,7 @@ def solution_clusters(
 
 def parts_of(learner: MAML) -> dict[str, NDArray[np.bool_]]:
     """For each of `PARTS`, which of the adapting weights, laid side by side, belong to it."""
-    norms = {
-        f"{place}.{name}"
-        for place, module in learner.network.named_modules()
-        if isinstance(module, _BatchNorm)
-        for name, _ in module.named_parameters(recurse=False)
-    }
+    norms = batch_norm_weights(learner.network)
     sizes = {name: weight[0].numel() for name, weight in learner.initial(1).items() if name in learner.adapting}
     body = np.concatenate([np.full(size, not name.startswith("head.")) for name, size in sizes.items()])
     others = np.concatenate([np.full(size, name not in norms) for name, size in sizes.items()])

@@ -10,6 +10,7 @@ from typing import ClassVar, TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from kshot.backbones.dropout import advance_ramps
 from kshot.backbones.registry import Backbone
@@ -298,3 +299,13 @@ def _recordable(episodes: Episodes) -> Episodes:
     """The tasks, copied if they come from inference mode, whose tensors autograd refuses."""
     names = ("support", "support_labels", "query", "query_labels") if episodes.support.is_inference() else ()
     return replace(episodes, **{name: getattr(episodes, name).clone() for name in names})
+
+
+def batch_norm_weights(network: nn.Module) -> set[str]:
+    """The names of the scales and shifts of BatchNorm."""
+    return {
+        f"{place}.{name}"
+        for place, module in network.named_modules()
+        if isinstance(module, _BatchNorm)
+        for name, _ in module.named_parameters(recurse=False)
+    }

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kshot.data.episodes import Episodes
+from kshot.errors import ConfigError, check_positive
 from kshot.solvers.descent import Weights
 
 
@@ -50,3 +51,20 @@ def with_equal_rows(weights: Weights) -> Weights:
     weight, bias = weights["head.weight"], weights["head.bias"]
     rows = {"head.weight": weight.mean(1, keepdim=True).expand_as(weight), "head.bias": torch.zeros_like(bias)}
     return weights | rows
+
+
+def check_shifts(symmetrize: str, shifts: int | None, ways: int) -> None:
+    """ConfigError unless labels of so many ways can be shifted in this way, so many times."""
+    if symmetrize != "none" and ways == 1:
+        raise ConfigError(
+            f"symmetrize is {symmetrize!r}, but tasks of one way are regression and have no labels; leave it out"
+        )
+    if shifts is None:
+        return
+    check_positive(shifts=shifts)
+    if symmetrize != "shifts":
+        raise ConfigError(
+            f"shifts is {shifts}, but symmetrize is {symmetrize!r}; write symmetrize='shifts' or no shifts"
+        )
+    if shifts > ways:
+        raise ConfigError(f"shifts is {shifts}, but labels of {ways} ways have only {ways} cyclic shifts; choose fewer")

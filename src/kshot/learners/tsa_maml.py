@@ -10,16 +10,15 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from kshot.backbones.registry import Backbone
 from kshot.data.episodes import Episodes
 from kshot.errors import ConfigError, check_choice, check_not_negative, check_positive
 from kshot.learners.base import learners
 from kshot.learners.group_weights import CommonAndOffsets, SeparateWeights
-from kshot.learners.initialization import Gradients, as_vectors
+from kshot.learners.initialization import Gradients, as_vectors, batch_norm_weights
 from kshot.learners.maml import MAML
-from kshot.learners.relabelling import cyclic_shifts, mean_losses_over_shifts, with_equal_rows
+from kshot.learners.relabelling import check_shifts, cyclic_shifts, mean_losses_over_shifts, with_equal_rows
 from kshot.learners.task_chunks import chunk_size, in_chunks
 from kshot.solvers.descent import Weights, gradient_descent
 
@@ -70,6 +69,11 @@ class TSAMAML(MAML):
     cluster_norms, cluster_head
         Count scale and shift of BatchNorm, or the head, among the weights whose distance is taken; the release leaves
         out BatchNorm.
+    cluster_components
+        k, to take distances along the k leading principal axes of the tasks' vectors alone, in units of their standard
+        deviation along each; 0 for Euclidean distances (Z21), in which a few axes along which all tasks differ outweigh
+        those that tell kinds of tasks apart. There must be many more solutions than axes; with 600 of them, 20 to 30
+        axes. `kshot tsa train` finds the axes; without it they are random.
     sharing
         "none" for groups that learn apart from each other (Z21), or "offset" for theta_k = theta_0 + delta_k: every
         task moves theta_0, and a group's tasks move its delta_k too. theta_0 starts at the mean of the groups.
@@ -85,10 +89,13 @@ class TSAMAML(MAML):
         (m,) the training tasks of each group so far.
     unused_for
         (m,) the training tasks of the steps since the last one with a task of the group.
+    axes
+        (k, D), along which distances are taken.
     """
 
     usage: Tensor
     unused_for: Tensor
+    axes: Tensor
 
     def __init__(
         self,
@@ -102,6 +109,7 @@ class TSAMAML(MAML):
         shifts: int | None = None,
         cluster_norms: bool = True,
         cluster_head: bool = True,
+        cluster_components: int = 0,
         sharing: Literal["none", "offset"] = "none",
         offset_scale: float = 0.3,
         offset_decay: float = 0.0,
@@ -126,16 +134,17 @@ class TSAMAML(MAML):
         )
         check_positive(groups=groups)
         check_positive(assignment_steps=assignment_steps)
+        check_not_negative(cluster_components=cluster_components)
         check_positive(offset_scale=offset_scale)
         check_not_negative(offset_decay=offset_decay)
         check_choice("assignment", assignment, ("current", "initial"))
         check_choice("symmetrize", symmetrize, ("none", "shifts", "shared-head"))
         check_choice("sharing", sharing, ("none", "offset"))
-        _check_shifts(symmetrize, shifts, ways)
+        check_shifts(symmetrize, shifts, ways)
         self.groups, self.assignment, self.assignment_steps = groups, assignment, assignment_steps
         self.symmetrize, self.shifts = symmetrize, ways if shifts is None else shifts
         self.learns_all_parameters = groups == 1  # a group that no task is assigned to gets no gradient
-        norms = set() if cluster_norms else _batch_norm_weights(self.network)
+        norms = set() if cluster_norms else batch_norm_weights(self.network)
         headless = not cluster_head or symmetrize == "shared-head"
         self.clustered = [
             name for name in self.adapting if name not in norms and not (headless and name.startswith("head."))
@@ -149,6 +158,8 @@ class TSAMAML(MAML):
             self.initializations = CommonAndOffsets(self.network, groups, scale=offset_scale, decay=offset_decay)
         self.network = copy.deepcopy(self.network).requires_grad_(False)  # theta*
         self.centroids = nn.Parameter(self.group_vectors(), requires_grad=False)
+        self.cluster_components = cluster_components
+        self.register_buffer("axes", torch.randn(cluster_components, self.vector_size))
         for name in ("usage", "unused_for"):
             self.register_buffer(name, torch.zeros(groups, dtype=torch.int64))
 
@@ -189,9 +200,19 @@ class TSAMAML(MAML):
         self.start_groups(torch.zeros_like(self.centroids))
 
     @torch.no_grad()
-    def start_groups(self, centroids: Tensor) -> None:
-        """Put the initialisations at theta* plus `centroids` (m, D); weights outside of the vector are theta*'s."""
+    def start_groups(self, centroids: Tensor, *, axes: Tensor | None = None) -> None:
+        """Put the initialisations where k-means found the groups.
+
+        Parameters
+        ----------
+        centroids
+            (m, D), which are added to theta*; weights outside of the vector are theta*'s.
+        axes
+            (k, D), along which distances are taken from now on; None to leave them as they are.
+        """
         self.centroids.copy_(centroids)
+        if axes is not None:
+            self.axes.copy_(axes)
         self.initializations.place(self.network, self.clustered, self.centroids)
 
     @torch.no_grad()
@@ -239,9 +260,12 @@ class TSAMAML(MAML):
         if self.groups == 1:
             return super().assigned(episodes)
         anchors = self.group_vectors() if self.assignment == "current" else self.centroids.detach()
+        vectors = self.task_vectors(episodes)
+        if self.cluster_components > 0:
+            vectors, anchors = vectors @ self.axes.T, anchors @ self.axes.T
         # a product of matrices would lose the small differences between large vectors
         exactly = "donot_use_mm_for_euclid_dist"
-        return torch.cdist(self.task_vectors(episodes), anchors, compute_mode=exactly).argmin(1)
+        return torch.cdist(vectors, anchors, compute_mode=exactly).argmin(1)
 
     def accumulate_gradients(self, episodes: Episodes) -> dict[str, Tensor]:
         """Add the gradients of the groups at hand to ``.grad``; in training, count the tasks since a group's last."""
@@ -285,30 +309,5 @@ class TSAMAML(MAML):
         return as_vectors(weights[name] for name in self.clustered)
 
 
-def _check_shifts(symmetrize: str, shifts: int | None, ways: int) -> None:
-    if symmetrize != "none" and ways == 1:
-        raise ConfigError(
-            f"symmetrize is {symmetrize!r}, but tasks of one way are regression and have no labels; leave it out"
-        )
-    if shifts is None:
-        return
-    check_positive(shifts=shifts)
-    if symmetrize != "shifts":
-        raise ConfigError(
-            f"shifts is {shifts}, but symmetrize is {symmetrize!r}; write symmetrize='shifts' or no shifts"
-        )
-    if shifts > ways:
-        raise ConfigError(f"shifts is {shifts}, but labels of {ways} ways have only {ways} cyclic shifts; choose fewer")
-
-
 def _part(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
-
-
-def _batch_norm_weights(network: nn.Module) -> set[str]:
-    return {
-        f"{place}.{name}"
-        for place, module in network.named_modules()
-        if isinstance(module, _BatchNorm)
-        for name, _ in module.named_parameters(recurse=False)
-    }

@@ -99,7 +99,7 @@ class StageFolder:
     def read_clusters(self, config: dict[str, Any]) -> dict[str, Any]:
         """What `clusters.pt` holds for the learner of `config`; CheckpointError if it is damaged or of another one."""
         content = checkpoints.load(self.clusters, config)
-        kinds = {"learner": dict, "centroids": Tensor, "sizes": Tensor}
+        kinds = {"learner": dict, "centroids": Tensor, "sizes": Tensor, "axes": Tensor}
         if not all(isinstance(content.get(name), kind) for name, kind in kinds.items()):
             raise CheckpointError(f"{self.clusters} holds no clusters; delete the file and resume the run")
         return content

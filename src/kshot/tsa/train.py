@@ -134,10 +134,16 @@ def train_tsa_maml(
             with _naming_stage("the task solutions", folder):
                 resolved = options.resolved(learner, data.split(options.train_on))
                 vectors = solve_tasks(learner, data, options=resolved, folder=folder.solutions, count=stages.solutions)
-            centroids, sizes = cluster(vectors, learner.groups, method=stages.clustering, seed=options.seed)
-            clusters = {"centroids": torch.from_numpy(centroids), "sizes": torch.from_numpy(sizes)}
+            found = cluster(
+                vectors,
+                learner.groups,
+                method=stages.clustering,
+                components=learner.cluster_components,
+                seed=options.seed,
+            )
             start = {"config": describe_learner(learner), "learner": learner.state_dict()}
-            checkpoints.save(folder.clusters, start | clusters)
+            arrays = {name: torch.from_numpy(array) for name, array in vars(found).items()}
+            checkpoints.save(folder.clusters, start | arrays)
         _start(learner, folder)
     with _naming_stage("the training of the groups", folder):
         trained = train(learner, data, run=folder.path, resume=resume, **options.plain())
@@ -157,7 +163,7 @@ def _complete(stages: Stages, folder: StageFolder, options: TrainingOptions, res
 
 
 def _check(learner: TSAMAML, stages: Stages) -> None:
-    check_clustering(stages.clustering, learner.groups, stages.solutions)
+    check_clustering(stages.clustering, learner.groups, stages.solutions, components=learner.cluster_components)
     if stages.pretraining_epochs is not None and stages.pretraining_epochs < 1:
         raise ConfigError(f"pretraining_epochs is {stages.pretraining_epochs}, but must be at least 1")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -218,7 +224,8 @@ def _start(learner: TSAMAML, folder: StageFolder) -> None:
     """Start theta* and the groups from what the earlier stages left."""
     clusters = folder.read_clusters(describe_learner(learner))
     checkpoints.load_weights(learner, clusters["learner"], folder.clusters)
-    learner.start_groups(clusters["centroids"].to(learner.centroids.device))
+    device = learner.centroids.device
+    learner.start_groups(clusters["centroids"].to(device), axes=clusters["axes"].to(device))
 
 
 def _groups(learner: TSAMAML, sizes: torch.Tensor, epoch: int) -> list[Group]:
