@@ -1,11 +1,12 @@
 """Features of the photographs that the measurements of `photo_answers.py` are made on, computed once and kept.
 
-    python benchmarks/photo_features.py CACHE --groceries DIR --cifar-fs ROOT [--groups DIR]
+    python benchmarks/photo_features.py CACHE --groceries DIR --cifar-fs ROOT [--run RUN] [--groups DIR]
 
 The groceries (Klasson et al. 2019) are folders `train` and `test` with one folder per class; CIFAR-FS is kshot's
 prepared dataset in ROOT; the groups are folders `butterflies`, `cards` and `dogs` with one folder per class. Each
-becomes `CACHE/<set>.npz`: `view_<name>` (M, D) features of unit length by EfficientNet-Lite0, `pixels`
-(M, 48 * 48 * 3) and `labels` (M,).
+becomes `CACHE/<set>.npz`: `view_<name>` (M, D) features of unit length by EfficientNet-Lite0 as it stands, without the
+power that kshot raises them to, `pixels` (M, 48 * 48 * 3) and `labels` (M,). With a run, `CACHE/cifar_test_run.npz`
+holds the features of its own network for the images of `cifar_test_views`.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
+from torch.nn.functional import normalize as unit
 
 import kshot
+from kshot.backbones import EfficientNetLite0
 from kshot.data.augmentation import normalize
 from kshot.data.dataset import Normalization
 from kshot.data.images import shown_at
-from kshot.photos import PretrainedNetwork
+from kshot.photos import LearnerNetwork, photo_features
+from kshot.photos.fast import fast_on_cpu
 
 # side of the shorter edge before the crop of 224, and whether mirrored: "plain" is the weights' own form
 VIEWS = {
@@ -44,16 +48,23 @@ def main() -> None:
     parser.add_argument("--groceries", type=Path, help="folder with train and test")
     parser.add_argument("--cifar-fs", type=Path, help="root of kshot's prepared datasets")
     parser.add_argument("--groups", type=Path, help="folder with butterflies, cards and dogs")
+    parser.add_argument("--run", type=Path, help="a trained run of a feature learner")
     options = parser.parse_args()
     options.cache.mkdir(parents=True, exist_ok=True)
-    for name, classes, views in _sets(options):
+    for name, classes, views in sets(options):
         target = options.cache / f"{name}.npz"
         if not target.exists():
             print(f"{name}: {sum(map(len, classes))} images of {len(classes)} classes", flush=True)
             np.savez(target, **_computed(classes, views))
+        if options.run and name == "cifar_test_views":
+            network = LearnerNetwork(kshot.Run(options.run).learner, kshot.Run(options.run).image_form)
+            images = [image for own in classes for image in own]
+            labels = np.repeat(np.arange(len(classes)), [len(own) for own in classes])
+            features = photo_features(network, images).features.numpy()
+            np.savez(options.cache / "cifar_test_run.npz", view_plain=features, labels=labels)
 
 
-def _sets(options: argparse.Namespace) -> Iterator[tuple[str, list[Sequence[Image.Image | Path]], Sequence[str]]]:
+def sets(options: argparse.Namespace) -> Iterator[tuple[str, list[Sequence[Image.Image | Path]], Sequence[str]]]:
     """Name, the images of each class, and the views that are wanted of each set."""
     if options.groceries:
         for part in ("train", "test"):
@@ -83,8 +94,9 @@ def _files(folder: Path, count: int) -> list[Sequence[Path]]:
     return [list(generator.permutation(sorted(each.iterdir()))[:count]) for each in folders]
 
 
+@torch.no_grad()
 def _computed(classes: Sequence[Sequence[Image.Image | Path]], views: Sequence[str]) -> dict[str, NDArray]:
-    network = PretrainedNetwork("efficientnet-lite0")
+    network = fast_on_cpu(EfficientNetLite0(pretrained=True).eval())
     images = [image for own in classes for image in own]
     rows: dict[str, list[Tensor]] = {view: [] for view in views}
     pixels = []
@@ -92,7 +104,7 @@ def _computed(classes: Sequence[Sequence[Image.Image | Path]], views: Sequence[s
         opened = [_opened(image) for image in images[start : start + _AT_ONCE]]
         pixels += [shown_at(image, 48, resize=55).ravel() for image in opened]
         for view in views:
-            rows[view].append(network(_batch(opened, network, *VIEWS[view])))
+            rows[view].append(unit(network(_batch(opened, *VIEWS[view]))))
     labels = np.repeat(np.arange(len(classes)), [len(own) for own in classes])
     features = {f"view_{view}": torch.cat(own).numpy() for view, own in rows.items()}
     return {**features, "pixels": np.stack(pixels), "labels": labels}
@@ -102,12 +114,12 @@ def _opened(image: Image.Image | Path) -> Image.Image:
     return image if isinstance(image, Image.Image) else ImageOps.exif_transpose(Image.open(image))
 
 
-def _batch(images: Sequence[Image.Image], network: PretrainedNetwork, resize: int, mirrored: bool) -> Tensor:
+def _batch(images: Sequence[Image.Image], resize: int, mirrored: bool) -> Tensor:
+    form = EfficientNetLite0.pretrained_form
     shown = [
-        shown_at(ImageOps.mirror(image) if mirrored else image, network.form.image_size, resize=resize)
-        for image in images
+        shown_at(ImageOps.mirror(image) if mirrored else image, form.image_size, resize=resize) for image in images
     ]
-    return normalize(torch.from_numpy(np.stack(shown)), Normalization(network.form.mean, network.form.std))
+    return normalize(torch.from_numpy(np.stack(shown)), Normalization(form.mean, form.std))
 
 
 if __name__ == "__main__":

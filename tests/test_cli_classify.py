@@ -130,7 +130,7 @@ def test_command_line(photos, toy_data, monkeypatch, capsys):
     assert main(command) == 0, "the dataset is nowhere, and not needed"
     out = capsys.readouterr().out
     assert "features by MultiTask, trained on toy" in out
-    assert out.index("owl-11.png") < out.index("Accuracy on 19 of your examples"), "answers first"
+    assert out.index("owl-11.png") < out.index("So many of 19 examples are recognised"), "answers first"
     assert re.search(r"  cat: \d+ % \(95% interval \d+ to \d+ %\), 3 examples left out", out)
     assert "yak:" not in out, "a single example is not left out"
     with open("out/predictions.csv") as file:

@@ -10,7 +10,10 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 
@@ -83,11 +86,37 @@ def test_it_works_in_scikit_learns_tools():
     heads = [LogisticRegression(c=1.0), "ridge", "centroid"]
     search = GridSearchCV(FewShotClassifier(), {"head": heads}, cv=2).fit(X, y)
     assert search.best_score_ > 0.9
+    scaled = make_pipeline(StandardScaler(), FewShotClassifier())
+    assert cross_val_score(scaled, 1e4 * X + 1e6, y, cv=3).mean() > 0.9
+    by_hand = StandardScaler().fit_transform(X)
+    expected = FewShotClassifier().fit(by_hand, y).predict_proba(by_hand)
+    np.testing.assert_allclose(scaled.fit(X, y).predict_proba(X), expected)
+    search = GridSearchCV(scaled, {"fewshotclassifier__head": heads, "standardscaler": ["passthrough"]}, cv=2)
+    assert search.fit(X, y).best_score_ > 0.9
     fitted = FewShotClassifier(head="cosine", seed=3).fit(X, y)
     again = pickle.loads(pickle.dumps(fitted))
     np.testing.assert_array_equal(again.predict_proba(X), fitted.predict_proba(X))
     expected = {"backbone": "efficientnet-lite0", "augment": True, "cache": True, "head": "cosine", "seed": 3}
     assert clone(fitted).get_params() == expected
+
+
+def test_it_works_in_scikit_learns_tools_on_files(photos):
+    files = sorted((photos / "examples").rglob("*.png"))
+    names = np.asarray([path.parent.name for path in files])
+    for X in (files, list(map(str, files)), np.asarray(list(map(str, files))), np.asarray(files)):
+        pipeline = make_pipeline("passthrough", FewShotClassifier(Colours(), cache=False))
+        assert cross_val_score(pipeline, X, names, cv=3).min() == 1
+        assert pipeline.fit(X, names).predict(X).tolist() == names.tolist()
+        estimate = pipeline[-1].estimate()
+        assert estimate.accuracy == 1
+    search = GridSearchCV(pipeline, {"fewshotclassifier__head": ["centroid", "ridge"]}, cv=3).fit(files, names)
+    assert search.best_score_ == 1
+    assert search.predict(sorted((photos / "new").rglob("*.png"))).tolist() == np.repeat(list(CLASSES), 2).tolist()
+    copy = clone(search.best_estimator_)
+    with pytest.raises(NotFittedError):
+        copy.predict(files)
+    scrambled = np.random.default_rng(0).permutation(names)
+    assert cross_val_score(pipeline, files, scrambled, cv=3).mean() < 0.8, "the scores follow the labels"
 
 
 def test_what_cannot_be_used_is_refused(photos):

@@ -11,7 +11,7 @@ from scipy import stats
 
 from kshot.photos import FewShotClassifier, expected_calibration_error
 from kshot.photos.calibration import fitted_temperature
-from kshot.photos.estimate import LeftOut, left_out_scores, stratified_rounds, wilson
+from kshot.photos.estimate import LeftOut, left_out_scores, on_other_days, stratified_rounds, wilson
 from kshot.photos.examples import Examples
 from kshot.photos.heads import balanced_head
 from kshot.solvers import Cosine, LogisticRegression, NearestCentroid, Ridge, SupportVectorMachine
@@ -141,6 +141,16 @@ def test_interval_is_wilsons():
     for right, count in ((0, 5), (7, 12), (19, 19)):
         expected = stats.binomtest(right, count).proportion_ci(0.95, method="wilson")
         np.testing.assert_allclose(wilson(right / count, count), (expected.low, expected.high), atol=1e-9)
+
+
+def test_interval_for_other_days_is_clopper_and_pearsons_of_fewer_than_sixty():
+    for right, count in ((0, 5), (7, 12), (19, 20), (30, 30)):
+        expected = stats.binomtest(right, count).proportion_ci(0.95, method="exact")
+        many = count / (1 - count / 60)  # count for as much as `count` of one occasion
+        np.testing.assert_allclose(on_other_days(right / count, many), (expected.low, expected.high), atol=1e-9)
+    low, high = on_other_days(0.9, 1e9)
+    expected = stats.binomtest(54, 60).proportion_ci(0.95, method="exact")
+    np.testing.assert_allclose((low, high), (expected.low, expected.high), atol=1e-6)
 
 
 def test_lines_of_classes():

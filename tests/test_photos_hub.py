@@ -70,7 +70,7 @@ def test_the_card_says_what_it_is_and_how_far_to_trust_it(classifier, hub):
     card = (hub.root / "me/pets" / CARD).read_text()
     assert card.startswith("---\nlibrary_name: kshot\n")
     assert 'FewShotClassifier.from_hub("me/pets")' in card
-    assert f"{100 * classifier.estimate().accuracy:.0f} % were recognised" in card
+    assert f"{100 * classifier.estimate().accuracy:.0f} % are recognised" in card
     assert "<b>" not in card
     assert "a&#124;b" in card
     single = FewShotClassifier().fit(np.eye(3), ["a", "b", "c"])

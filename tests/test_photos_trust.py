@@ -129,15 +129,22 @@ def test_shots_needed_on_a_known_curve():
     assert unsure.high is None or unsure.high > 70
     assert needed(curve, 100_000, 0.5, 100_000).shots == 3
     assert needed(curve, 100_000, 0.9999, 100_000).shots is None
+    for point in sure.expected:
+        assert point.low <= point.accuracy <= point.high
+        assert point.accuracy == pytest.approx(1 / (1 + np.exp(1) / point.shots), abs=0.01)
+    assert [sure.expected[0].shots, sure.expected[-1].shots] == [1, 1000]
+    assert all(few.high - few.low > many.high - many.low for few, many in zip(unsure.expected, sure.expected))
+    assert str(needed(curve, 100_000, 0.2, 100_000)).startswith("20 % need 1 photograph per class")
 
 
-def test_shots_needed_of_a_classifier():
+def test_shots_needed_of_a_classifier(tmp_path):
     features, names = drawn(np.random.default_rng(0), [6] * 5, noise=0.6)
     classifier = FewShotClassifier().fit(features, names)
     answer = classifier.shots_needed(0.95)
     assert [point.shots for point in answer.curve] == [1, 2, 3, 4, 5]
     assert answer.curve[-1].accuracy > answer.curve[0].accuracy
     assert str(answer).startswith("95 % need ")
+    assert Image.open(answer.save(tmp_path / "curve.png")).size[0] > 600
     with pytest.raises(ConfigError, match=r"with 5 classes an accuracy is above 0.2 by chance"):
         classifier.shots_needed(0.1)
 
@@ -173,6 +180,7 @@ def test_evaluation_is_counted(classifier, tmp_path):
     sure = [mistake.probability for mistake in result.mistakes]
     assert sure == sorted(sure, reverse=True)
     result.save(tmp_path / "out")
+    assert "0.9999999" not in (tmp_path / "out" / "classes.csv").read_text()
     assert Image.open(tmp_path / "out" / "confusion.png").size[0] > 200
     with open(tmp_path / "out" / "confusion.csv") as file:
         rows = list(csv.reader(file))
@@ -228,7 +236,7 @@ def test_what_one_occasion_cannot_tell_is_said():
     estimate = classifier.estimate()
     assert estimate.one_occasion == ["a"]
     assert "The examples of a nearly repeat each other" in estimate.caution
-    assert "at another time or place" in estimate.caution
+    assert "The interval allows for another day" in estimate.caution
 
 
 def test_a_photograph_in_two_classes_is_said():

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from kshot.app import views
-from kshot.app.session import Card, Session
+from kshot.app.session import Card, Session, without_folders
 from kshot.errors import ConfigError, KshotError
 from kshot.photos.network import PhotoNetwork
 
@@ -38,7 +38,7 @@ def build(backbone: str | PhotoNetwork) -> Any:
         session = gr.State(lambda: Session(backbone), time_to_live=_IDLE)
         gr.HTML(views.HEADER, padding=False)
         with gr.Row(equal_height=False):
-            with gr.Column(scale=5, min_width=420):
+            with gr.Column(scale=5, min_width=320):
                 gr.HTML(
                     views.step(1, "Examples", "Drop three or more photographs into each class, or take them."),
                     padding=False,
@@ -49,17 +49,15 @@ def build(backbone: str | PhotoNetwork) -> Any:
                     opening = gr.UploadButton(
                         "Open a classifier", elem_id="open", size="md", file_types=[".kshot"], type="filepath"
                     )
-            with gr.Column(scale=4, min_width=360):
+            with gr.Column(scale=4, min_width=320):
                 gr.HTML(views.step(2, "How far to trust it", ""), padding=False)
                 trust = gr.HTML(views.nothing_learnt(), elem_id="trust", padding=False)
-                odd = gr.Gallery(
-                    label="Look at these examples", elem_id="odd", visible=False, columns=4, height=170, buttons=[],
-                    interactive=False, allow_preview=False,
-                )  # fmt: skip
+                odd = gr.HTML("", elem_id="odd", padding=False)
                 gr.HTML(views.step(3, "Try a new photograph", ""), padding=False)
                 photograph = gr.Image(
                     label="A new photograph", show_label=False, elem_id="new", type="filepath", height=230,
                     sources=["upload", "webcam", "clipboard"], buttons=[],
+                    placeholder="Drop a photograph here, or click",
                 )  # fmt: skip
                 answer = gr.HTML("", elem_id="answer", padding=False)
                 gr.HTML(views.step(4, "Keep it", "The file holds small pictures of the examples."), padding=False)
@@ -108,7 +106,7 @@ def launch(page: Any, *, host: str, port: int | None, open_browser: bool, block:
     Raises
     ------
     ConfigError
-        If the port cannot be had.
+        If the port cannot be had, or the page does not answer.
     """
     gr = _gradio()
     try:
@@ -129,6 +127,11 @@ def launch(page: Any, *, host: str, port: int | None, open_browser: bool, block:
         )
     except OSError as error:
         raise ConfigError(f"the page cannot be served at {host}: {error}; choose another --port or --host") from error
+    except ValueError as error:  # gradio has asked its own page and got no answer in time
+        raise ConfigError(
+            f"the page is served at {host}, but does not answer there; if a proxy is set, except this machine from it "
+            "(NO_PROXY=localhost,127.0.0.1), or try again when the machine is less busy"
+        ) from error
     return str(address)
 
 
@@ -191,19 +194,16 @@ def _learn(gr: ModuleType, session: Session, photograph: str | None, *content: A
     try:
         changed = session.learn(_cards(session, content))
     except KshotError as error:
-        return _shown(gr, session, photograph, str(error))
+        return _shown(gr, session, photograph, without_folders(error))
     return _shown(gr, session, photograph) if changed else [session, *(gr.skip() for _ in range(4))]
 
 
 def _shown(gr: ModuleType, session: Session, photograph: str | None, error: str = "") -> list[Any]:
     """Session, trust, odd examples, answer and file, as they are now."""
     if session.classifier is None:
-        nothing = gr.update(visible=False, value=[])
-        return [session, views.nothing_learnt(error), nothing, "", gr.update(interactive=False, value=None)]
-    doubtful = [(image, views.verdict(verdict)) for image, verdict in session.doubtful() if image is not None]
-    odd = gr.update(visible=bool(doubtful), value=doubtful)
+        return [session, views.nothing_learnt(error), "", "", gr.update(interactive=False, value=None)]
     keep = gr.update(interactive=True, value=str(session.save()))
-    return [session, views.trust(session), odd, _answer(session, photograph), keep]
+    return [session, views.trust(session), views.odd(session.doubtful()), _answer(session, photograph), keep]
 
 
 def _answer(session: Session, photograph: str | None) -> str:
@@ -212,7 +212,7 @@ def _answer(session: Session, photograph: str | None) -> str:
     try:
         return views.answer(session.answer(Path(photograph)))
     except KshotError as error:
-        return views.problem(str(error))
+        return views.problem(without_folders(error))
 
 
 def _open(gr: ModuleType, session: Session, path: str, photograph: str | None) -> list[Any]:
@@ -222,7 +222,7 @@ def _open(gr: ModuleType, session: Session, path: str, photograph: str | None) -
         if len(pictures) > CLASSES:
             raise ConfigError(f"it has {len(pictures)} classes, and the page shows {CLASSES}: use kshot classifier")
     except KshotError as error:
-        gr.Warning(views.plain(str(error)))
+        gr.Warning(views.plain(without_folders(error)), title="This file cannot be opened")
         return [session, *(gr.skip() for _ in range(4 + 2 + 3 * CLASSES))]
     shown = max(_SHOWN_AT_FIRST, len(pictures))
     groups = [gr.update(visible=number < shown) for number in range(CLASSES)]

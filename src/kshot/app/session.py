@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from kshot.errors import ConfigError, DataError
+from kshot.errors import ConfigError, DataError, KshotError
 from kshot.photos import Estimate, ExampleVerdict, FewShotClassifier
 from kshot.photos.container import SUFFIX
 
 REJECT = 0.05  # of true photographs, which are taken for none of the classes
-_DOUBTFUL = 6  # examples that are shown
+_DOUBTFUL = 4  # examples that are shown
 _OF_FILE = "example-of-the-opened-classifier-"  # before the names of its thumbnails
 
 Thumbnail = NDArray[np.uint8]  # (H, W, C)
@@ -65,7 +65,7 @@ class Session:
     classifier
         What was learnt last; None for nothing yet.
     seconds
-        How long that took.
+        How long that took; None if it came from a file.
     remarks
         What was noticed while learning, such as the same photograph in two classes.
     """
@@ -73,7 +73,7 @@ class Session:
     backbone: object
     opened: Path | None = None
     classifier: FewShotClassifier | None = None
-    seconds: float = 0.0
+    seconds: float | None = None
     remarks: Sequence[str] = ()
     _learnt: tuple[Card, ...] = ()
     _folder: tempfile.TemporaryDirectory[str] = field(default_factory=tempfile.TemporaryDirectory, repr=False)
@@ -102,7 +102,7 @@ class Session:
                 self.classifier = classifier.partial_fit(paths, names, skip_broken=True) if paths else classifier
             elif len(set(names)) > 1:
                 self.classifier = FewShotClassifier(self.backbone).fit(paths, names, skip_broken=True)  # type: ignore[arg-type]
-        self.remarks = [_without_folders(str(warning.message)) for warning in caught]
+        self.remarks = [without_folders(warning.message) for warning in caught]
         self.seconds = time.perf_counter() - start
         return True
 
@@ -117,7 +117,7 @@ class Session:
         classifier = FewShotClassifier.load(path)
         if not classifier.takes_photographs:
             raise ConfigError("it takes features, and the page has photographs")
-        self.opened, self.classifier, self._learnt, self.remarks = path, classifier, (), ()
+        self.opened, self.classifier, self._learnt, self.remarks, self.seconds = path, classifier, (), (), None
         classes: dict[str, list[Path]] = {str(name): [] for name in classifier.classes_}
         thumbnails = classifier.thumbnails
         for verdict in sorted(classifier.examples(), key=lambda each: each.number):
@@ -177,6 +177,6 @@ class Session:
         return None if thumbnails is None else thumbnails[number]
 
 
-def _without_folders(text: str) -> str:
-    """A remark without the temporary folders that files of the page are in."""
-    return re.sub(r"/\S*/(?=[^/\s]+)", "", text)
+def without_folders(said: Warning | KshotError | str) -> str:
+    """What was said, without the temporary folders that files of the page are in."""
+    return re.sub(r"/\S*/(?=[^/\s]+)", "", str(said))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import textwrap
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -100,11 +100,18 @@ def answer(classifier: FewShotClassifier, recognised: Recognised, out: Path, *, 
     print(f"wrote {out / 'predictions.csv'} and {picture_of(predictions, out)}")
 
 
-def picture_of(predictions: Predictions, out: Path) -> Path:
-    """Write predictions.png, the first photographs with what was said of them; returns its path."""
-    picture = pictures.predictions_picture(
-        list(predictions.images), _captions(predictions), title="What was recognised"
-    )
+def picture_of(
+    predictions: Predictions, out: Path, *, title: str = "What was recognised", truth: Sequence[str] | None = None
+) -> Path:
+    """Write predictions.png, the first photographs with what was said of them; returns its path.
+
+    With the `truth`, the class of each, wrong answers are marked.
+    """
+    captions, wrong = _captions(predictions), None
+    if truth is not None:
+        wrong = [said != true for said, true in zip(predictions.answers, truth)]
+        captions = [f"{text}\nwrong: {name}" if no else text for text, name, no in zip(captions, truth, wrong)]
+    picture = pictures.predictions_picture(list(predictions.images), captions, title=title, wrong=wrong)
     return pictures.save(picture, out / "predictions.png")
 
 
@@ -113,8 +120,8 @@ def trust(estimate: Estimate | None) -> str:
     if estimate is None:
         return "How well this works cannot be estimated: give at least two photographs of some class."
     lines = [
-        f"Accuracy on {estimate.tried} of your examples, each recognised by what was learnt without it and one of each "
-        f"other class: {estimate}."
+        f"To expect on new photographs like these: {estimate} right. So many of {estimate.tried} examples are "
+        "recognised by what is learnt without them and without what nearly repeats them."
     ]
     weakest = sorted(estimate.classes, key=lambda each: each.accuracy)[:_CLASSES_SHOWN]
     lines += [f"  {each}" for each in weakest]

@@ -12,6 +12,8 @@ from kshot.photos import samples
 from kshot.photos.classifier import FewShotClassifier
 from kshot.photos.network import pretrained
 
+_SHOWN = 6  # new pictures of each sign in the picture
+
 
 def run(arguments: Sequence[str]) -> None:
     """Draw pictures, learn from some, recognise the others, keep the classifier."""
@@ -39,10 +41,11 @@ def run(arguments: Sequence[str]) -> None:
     print(f"     accuracy {result}")
     for mistake in result.mistakes[:3]:
         print(f"     {mistake}")
-    recognised = classifier.recognise(new)
-    predictions = classifier.calibrated(recognised)
+    predictions = classifier.calibrated(classifier.recognise(new))
     predictions.save(given.out / "predictions.csv")
-    print(f"\npicture  {picture_of(predictions, given.out)}")
+    shown = classifier.calibrated(classifier.recognise(sorted(new.glob(f"*/IMG_000[0-{_SHOWN - 1}].JPG"))))
+    title, truth = f"{_SHOWN} of 10 new pictures of each sign", [path.parent.name for path in shown.paths]
+    print(f"\npicture  {picture_of(shown, given.out, title=title, truth=truth)}")
     print(f"kept     {classifier.save(given.out / 'signs.kshot', thumbnails=True)}")
     print(f"time     {time.perf_counter() - started:.0f} s")
     print(

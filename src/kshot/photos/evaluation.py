@@ -102,11 +102,17 @@ class PhotoEvaluation:
         folder, names = Path(folder), [each.name for each in self.classes]
         confusion = [{"class": name, **dict(zip(names, row.tolist()))} for name, row in zip(names, self.confusion)]
         write_csv(folder / "confusion.csv", confusion, columns=["class", *names])
-        write_csv(folder / "classes.csv", [vars(each) for each in self.classes])
+        write_csv(folder / "classes.csv", [_rounded(each) for each in self.classes])
         columns = list(Mistake.__dataclass_fields__)
-        write_csv(folder / "mistakes.csv", [vars(each) for each in self.mistakes], columns=columns)
-        pictures.save(pictures.confusion_picture(self.confusion, names), folder / "confusion.png")
+        write_csv(folder / "mistakes.csv", [_rounded(each) for each in self.mistakes], columns=columns)
+        picture = pictures.confusion_picture(self.confusion, names, title=f"Accuracy {self}")
+        pictures.save(picture, folder / "confusion.png")
         return [folder / name for name in ("confusion.csv", "confusion.png", "classes.csv", "mistakes.csv")]
+
+
+def _rounded(line: ClassResult | Mistake) -> dict[str, Any]:
+    """A line of a table, shares to four digits."""
+    return {name: round(value, 4) if isinstance(value, float) else value for name, value in vars(line).items()}
 
 
 def evaluated(

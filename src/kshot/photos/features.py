@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +23,9 @@ from kshot.data.images import InputForm, ValueRange, read_each, shown_at, unread
 from kshot.errors import DataError
 from kshot.photos.cache import Entry, FeatureCache, file_digest
 from kshot.photos.network import PhotoNetwork
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 _PIXELS_AT_ONCE = 16 * 224 * 224
 _SMALL = 128  # pixels; thumbnails are halved if their side is at least this afterwards, or nearly
@@ -86,11 +91,13 @@ def photo_features(
     missing = [place for place, entry in enumerate(entries) if entry is None]
     broken: list[str] = []
     at_once = max(1, min(256, _PIXELS_AT_ONCE // network.form.image_size**2))
-    with tqdm(total=len(images), unit="photo", desc="photographs", disable=not progress, delay=2) as bar:
+    batches = [missing[start : start + at_once] for start in range(0, len(missing), at_once)]
+    read = partial(_pixels, form=network.form, value_range=value_range)
+    bar = tqdm(total=len(images), unit="photo", desc="photographs", disable=not progress, delay=2)
+    with bar, ThreadPoolExecutor(1) as reader:  # reads the next photographs while the network sees these
         bar.update(len(images) - len(missing))
-        for start in range(0, len(missing), at_once):
-            some = missing[start : start + at_once]
-            made, failures = _computed(network, [images[place] for place in some], value_range)
+        for some, pixels in zip(batches, _ahead(reader, read, [[images[place] for place in some] for some in batches])):
+            made, failures = _computed(network, pixels)
             if failures and not skip_broken:
                 raise unreadable(failures)
             broken += failures
@@ -111,13 +118,21 @@ def photo_features(
     )
 
 
+def _ahead(pool: ThreadPoolExecutor, function: Callable[[T], R], arguments: Sequence[T]) -> Iterator[R]:
+    """What `function` returns for each argument, computed while the caller still works on the one before."""
+    coming: deque[Future[R]] = deque()
+    for argument in arguments:
+        coming.append(pool.submit(function, argument))
+        if len(coming) > 1:
+            yield coming.popleft().result()
+    while coming:
+        yield coming.popleft().result()
+
+
 @torch.no_grad()
-def _computed(
-    network: PhotoNetwork, images: Sequence[Any], value_range: ValueRange | None
-) -> tuple[list[Entry | None], list[str]]:
+def _computed(network: PhotoNetwork, pixels: Sequence[NDArray[np.uint8] | str]) -> tuple[list[Entry | None], list[str]]:
     """Features and thumbnail of each image, None for a file that cannot be read, and one line for each of those."""
     form = network.form
-    pixels = _pixels(images, form, value_range)
     readable = [image for image in pixels if not isinstance(image, str)]
     failures = [line for line in pixels if isinstance(line, str)]
     if not readable:

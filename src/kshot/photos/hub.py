@@ -9,6 +9,7 @@ from types import ModuleType
 
 from kshot.errors import ConfigError, DataError
 from kshot.files import write_text
+from kshot.photos.estimate import CAUTION
 from kshot.photos.saving import Saved
 
 FILE, CARD = "classifier.kshot", "README.md"
@@ -115,8 +116,8 @@ def _trust(saved: Saved) -> str:
         return "Every class has a single example, so that its accuracy cannot be estimated."
     low, mean, high = (100 * estimate[name] for name in ("low", "accuracy", "high"))
     return (
-        f"Of examples that were left out, {mean:.0f} % were recognised (95% interval {low:.0f} to {high:.0f} %). That "
-        "holds for photographs that are taken like the examples; at another time or place fewer may be right."
+        f"Of new photographs like the examples, about {mean:.0f} % are recognised (95% interval {low:.0f} to "
+        f"{high:.0f} %), as examples tell that were left out. {CAUTION}"
     )
 
 

@@ -26,6 +26,14 @@ class NotYetFittedError(ConfigError, NotFittedError):
     """The classifier is asked before it has learnt anything."""
 
 
+def listed(X: Any) -> Any:
+    """A list of the files that an array or a column of a table, such as pandas', holds; anything else as it is."""
+    if isinstance(X, (str, Path, list, tuple)) or not hasattr(X, "__array__"):
+        return X
+    column = np.asarray(X)
+    return column.tolist() if column.ndim == 1 and len(column) and isinstance(column[0], (str, Path)) else X
+
+
 def are_photographs(X: Any) -> bool:
     """Whether X holds files, Pillow's images or arrays of pixels, and not rows of features."""
     if isinstance(X, np.ndarray):

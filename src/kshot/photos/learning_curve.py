@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from kshot.solvers import HeadAdaptation
 _DRAWS = 20
 _SHOTS = 1, 2, 3, 4, 5, 7, 10, 14, 20, 28, 40
 _MOST = 1000  # photographs per class to which the curve is extrapolated
+_SHOWN = 40  # points of the curve between 1 and that
 # Slope of the log odds of being right over the log of shots; mean and standard deviation over tasks: 0.50 and 0.17 on
 # CIFAR-FS validation classes, 0.96 and 0.33 on butterflies, 0.52 and 0.28 on playing cards.
 _SLOPE, _SLOPE_DEVIATION = 0.65, 0.3
@@ -26,14 +28,14 @@ _SLOPE, _SLOPE_DEVIATION = 0.65, 0.3
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """The accuracy that was seen with so many examples per class.
+    """The accuracy that was seen, or is expected, with so many examples per class.
 
     Attributes
     ----------
     shots
         Examples per class.
     accuracy, low, high
-        The accuracy and the ends of its 95% Wilson interval, 0..1.
+        The accuracy and the ends of its 95% interval, 0..1: Wilson's of what was seen.
     """
 
     shots: int
@@ -56,6 +58,8 @@ class ShotsNeeded:
         The 95% interval; None likewise.
     curve
         The accuracy seen with fewer examples.
+    expected
+        The accuracy that the curve lets expect, its median and its 95% interval, with up to 1000 examples.
     """
 
     target: float
@@ -63,12 +67,29 @@ class ShotsNeeded:
     low: int | None
     high: int | None
     curve: Sequence[CurvePoint]
+    expected: Sequence[CurvePoint]
 
     def __str__(self) -> str:
         return (
-            f"{100 * self.target:.0f} % need {_said(self.shots)} photographs per class "
+            f"{100 * self.target:.0f} % need {_said(self.shots)} photograph{'' if self.shots == 1 else 's'} per class "
             f"(95% interval {_said(self.low)} to {_said(self.high)})"
         )
+
+    def save(self, path: Path | str) -> Path:
+        """Draw the accuracy against photographs per class, as it was seen and as it is expected; returns the path.
+
+        Parameters
+        ----------
+        path
+            The PNG file to write.
+        """
+        from kshot.report import curves, pictures
+
+        seen, expected = (
+            {name: np.asarray([getattr(point, name) for point in points]) for name in CurvePoint.__dataclass_fields__}
+            for points in (self.curve, self.expected)
+        )
+        return pictures.save(curves.shots_picture(seen, expected, self.target, str(self)), Path(path))
 
 
 def _said(shots: int | None) -> str:
@@ -171,10 +192,19 @@ def needed(curve: Sequence[CurvePoint], examples: int, target: float, ways: int)
         log_posterior += trials * (xlogy(point.accuracy, share) + xlogy(1 - point.accuracy, 1 - share))
     posterior = np.exp(log_posterior - log_posterior.max()).ravel()
     log_shots = ((logit((target - chance) / (1 - chance)) - level) / slope).ravel()
-    order = log_shots.argsort()
-    reached = posterior[order].cumsum() / posterior.sum()
-    quantiles = [float(log_shots[order][np.searchsorted(reached, share)]) for share in (0.025, 0.5, 0.975)]
-    low, middle, high = (
-        None if value > np.log(_MOST) else max(1, int(np.ceil(np.exp(value) - 1e-9))) for value in quantiles
+    middle, low, high = (
+        None if value > np.log(_MOST) else max(1, int(np.ceil(np.exp(value) - 1e-9)))
+        for value in _quantiles(log_shots, posterior)
     )
-    return ShotsNeeded(target, middle, low, high, curve)
+    shown = sorted({round(shots) for shots in np.geomspace(1, _MOST, _SHOWN)})
+    rates = [(chance + (1 - chance) * expit(level + slope * np.log(shots))).ravel() for shots in shown]
+    expected = [CurvePoint(shots, *_quantiles(rate, posterior)) for shots, rate in zip(shown, rates)]
+    return ShotsNeeded(target, middle, low, high, curve, expected)
+
+
+def _quantiles(values: NDArray[np.float64], weights: NDArray[np.float64]) -> tuple[float, float, float]:
+    """The median of weighted values, and the ends of their 95% interval."""
+    order = values.argsort()
+    places = np.searchsorted(weights[order].cumsum() / weights.sum(), (0.5, 0.025, 0.975))
+    middle, low, high = values[order][places]
+    return float(middle), float(low), float(high)

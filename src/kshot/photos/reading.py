@@ -20,7 +20,7 @@ from kshot.photos.cache import FeatureCache
 from kshot.photos.evidence import Evidence
 from kshot.photos.features import PhotoFeatures, photo_features
 from kshot.photos.files import images_at, warn_of_skipped
-from kshot.photos.inputs import ClassesError, adaptation_of, are_photographs, network_of
+from kshot.photos.inputs import ClassesError, adaptation_of, are_photographs, listed, network_of
 from kshot.photos.network import PhotoNetwork
 from kshot.photos.views import example_views
 from kshot.solvers import HeadAdaptation
@@ -68,6 +68,7 @@ class ReadsPhotographs:
 
     def _given(self, X: Any, y: Any, first: bool, *, skip_broken: bool, progress: bool) -> GivenExamples:
         """The examples of `fit`, or of `partial_fit` if they are not the first ones."""
+        X = listed(X)
         if not are_photographs(X):
             X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], reset=first)
             features = torch.from_numpy(np.array(X))
@@ -90,8 +91,7 @@ class ReadsPhotographs:
     def _asked(self, X: Any) -> Tensor:
         """Features (M, D) of whatever `predict` takes."""
         self._check_fitted()
-        if isinstance(X, (str, Path)):
-            X = [X]
+        X = [X] if isinstance(X, (str, Path)) else listed(X)
         if are_photographs(X):
             if not self._fitted_to_photographs:
                 raise ConfigError("this classifier was fitted to features, and can recognise features only")

@@ -94,6 +94,38 @@ def progress_picture(curves: Sequence[tuple[str, NDArray[np.float64], NDArray[np
     return figure
 
 
+def shots_picture(seen: Columns, expected: Columns, target: float, title: str) -> Figure:
+    """Accuracy against photographs per class: what was seen with few, and what is expected with more.
+
+    Parameters
+    ----------
+    seen, expected
+        Columns "shots", "accuracy", "low" and "high", the last three as fractions.
+    target
+        The accuracy that is asked for, 0..1.
+    title
+        Text above the picture.
+    """
+    figure, axes = _axes(_HEIGHT)
+    low, middle, high = (100 * expected[name] for name in ("low", "accuracy", "high"))
+    axes.fill_between(expected["shots"], low, high, color=_VALIDATION, alpha=0.18, lw=0)
+    axes.plot(expected["shots"], middle, color=_VALIDATION, label="expected, with its 95% interval")
+    margins = [100 * (seen["accuracy"] - seen["low"]), 100 * (seen["high"] - seen["accuracy"])]
+    axes.errorbar(
+        seen["shots"], 100 * seen["accuracy"], np.abs(margins), fmt="s", ms=4, lw=1, capsize=2, color=_TRAINING,
+        label="seen on left-out examples",
+    )  # fmt: skip
+    axes.axhline(100 * target, color=_BEST, lw=0.8, ls=":", label=f"{100 * target:g} %")
+    axes.set(xscale="log", xlabel="photographs per class", ylabel="accuracy, %", ylim=(None, 101))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_title(title, loc="left", fontsize=10.5)
+    axes.grid(color="#e4e4e4", lw=0.7)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8.5)
+    return figure
+
+
 def _axes(height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(_WIDTH, height), layout="constrained")
     FigureCanvasAgg(figure)

@@ -89,11 +89,29 @@ def contact_sheet(episodes: Episodes, title: str, *, columns: int = 2) -> Figure
 
 
 def predictions_picture(
-    images: Sequence[Image], captions: Sequence[str], *, title: str, columns: int = 6, rows: int = 6
+    images: Sequence[Image],
+    captions: Sequence[str],
+    *,
+    title: str,
+    wrong: Sequence[bool] | None = None,
+    columns: int = 6,
+    rows: int = 6,
 ) -> Figure:
     """The first `columns` * `rows` images (H, W, C), each with its caption below: a few lines of up to 28 letters.
 
     The title says how many are not shown.
+
+    Parameters
+    ----------
+    images, captions
+        The images, and what is said of each.
+    title
+        Text above the picture.
+    wrong
+        Whether what is said of each image is wrong, which a frame and the colour of the caption show; None if that is
+        not known.
+    columns, rows
+        How many images are shown.
     """
     count = min(len(images), columns * rows)
     columns = min(columns, count)
@@ -104,12 +122,18 @@ def predictions_picture(
     figure, axes = _canvas(columns * step_x, -(-count // columns) * step_y, title)
     for position in range(count):
         x, y = position % columns * step_x + 0.2, position // columns * step_y
+        missed = wrong is not None and wrong[position]
         _show(axes, images[position], x, y, side=2.8)
-        axes.text(x + 1.4, y + 2.88, in_picture(captions[position], 28), ha="center", va="top", fontsize=8)
+        if missed:
+            axes.add_patch(Rectangle((x, y), 2.8, 2.8, fill=False, edgecolor=WRONG, lw=2.5, zorder=2))
+        colour = WRONG if missed else "black"
+        axes.text(
+            x + 1.4, y + 2.88, in_picture(captions[position], 28), ha="center", va="top", fontsize=8, color=colour
+        )
     return figure
 
 
-def confusion_picture(confusion: NDArray[np.int64], class_names: Sequence[str]) -> Figure:
+def confusion_picture(confusion: NDArray[np.int64], class_names: Sequence[str], *, title: str = "") -> Figure:
     """Counts (N, N): a row per true class, a column per predicted one, darker for a larger share of the row.
 
     Parameters
@@ -118,6 +142,8 @@ def confusion_picture(confusion: NDArray[np.int64], class_names: Sequence[str]) 
         How many images of the class of a row were taken for the class of a column.
     class_names
         The N classes; their names stand at the axes if there are at most 60.
+    title
+        Text above the picture.
     """
     ways = len(class_names)
     side = min(30.0, 2.6 + 0.28 * ways)
@@ -126,7 +152,8 @@ def confusion_picture(confusion: NDArray[np.int64], class_names: Sequence[str]) 
     axes = figure.add_subplot()
     shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set(xlabel="predicted", ylabel="true class")
+    axes.set(xlabel="taken for", ylabel="true class")
+    axes.set_title(title, loc="left", fontsize=9)
     if ways > _NAMED:
         return figure
     labels = [in_picture(printable(name), 24) for name in class_names]
