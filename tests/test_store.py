@@ -20,6 +20,7 @@ from kshot.data import store, writing
 from kshot.data.classes import ClassInfo
 from kshot.data.writing import Batch, Contents
 from kshot.errors import DataError
+from kshot.files import cache_root
 
 # Not in the order of splits, and of unequal sizes.
 CLASSES = [
@@ -302,7 +303,7 @@ def test_the_stored_checksum_is_that_of_the_file(zoo: Path) -> None:
 
 def test_the_root_is_the_argument_then_the_variable_then_the_platform(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KSHOT_ROOT", "/from/variable")
-    assert store.cache_root("/from/argument") == Path("/from/argument")
-    assert store.cache_root() == Path("/from/variable")
+    assert cache_root("/from/argument") == Path("/from/argument")
+    assert cache_root() == Path("/from/variable")
     monkeypatch.delenv("KSHOT_ROOT")
-    assert store.cache_root().name == "kshot"
+    assert cache_root().name == "kshot"

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cli_toys import prepare_tiny
 from torch import Tensor, nn
 
 from kshot import data as datasets
@@ -79,24 +78,17 @@ def start_both(*words: object) -> list[subprocess.Popen[bytes]]:
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("root")
-    prepare_tiny(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def folders(root: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def folders(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """What one process and two processes made of every recipe."""
     alone, shared = (tmp_path_factory.mktemp(f"processes{count}") for count in (1, 2))
-    children = start_both("train", root, shared)
+    children = start_both("train", tiny_root, shared)
     try:
         assert [child.wait(400) for child in children] == [0, 0]
     finally:
         for child in children:
             child.kill()
     for name, cell in CELLS.items():
-        train_cell(cell, root, alone / name)
+        train_cell(cell, tiny_root, alone / name)
     return [alone, shared]
 
 
@@ -117,9 +109,9 @@ def columns_of(folders: list[Path], name: str) -> list[np.ndarray]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CELLS)
-def test_two_processes_make_the_update_of_one(name: str, folders: list[Path], root: Path) -> None:
+def test_two_processes_make_the_update_of_one(name: str, folders: list[Path], tiny_root: Path) -> None:
     alone, shared = (state_of(folder, name) for folder in folders)
-    start = build_learner(CELLS[name].options, datasets.load("tiny", root), seed=0).double()
+    start = build_learner(CELLS[name].options, datasets.load("tiny", tiny_root), seed=0).double()
     parameters = dict(start.named_parameters())
     moved = max((alone[key] - value).abs().max().item() for key, value in parameters.items())
     assert moved > 1e-5
@@ -150,12 +142,12 @@ def test_two_processes_leave_the_running_statistics_of_one(name: str, folders: l
 
 
 @pytest.mark.slow
-def test_a_killed_process_ends_the_run_which_goes_on(root: Path, tmp_path: Path) -> None:
+def test_a_killed_process_ends_the_run_which_goes_on(tiny_root: Path, tmp_path: Path) -> None:
     """The other process does not wait for ever; both together go on to what an undisturbed run has."""
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    for child in start_both("slow", root, whole):
+    for child in start_both("slow", tiny_root, whole):
         child.wait(200)
-    first, second = start_both("slow", root, stopped)
+    first, second = start_both("slow", tiny_root, stopped)
     try:
         while not (stopped / "metrics.csv").exists():
             assert first.poll() is None
@@ -163,7 +155,7 @@ def test_a_killed_process_ends_the_run_which_goes_on(root: Path, tmp_path: Path)
         second.send_signal(signal.SIGKILL)
         assert first.wait(120) != 0
         assert len(Run(stopped).metrics()["epoch"]) < 8
-        again = start_both("resume", root, stopped)
+        again = start_both("resume", tiny_root, stopped)
         assert [child.wait(200) for child in again] == [0, 0]
     finally:
         first.kill()

@@ -18,11 +18,19 @@ from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
+import platformdirs
+
+ROOT_VARIABLE = "KSHOT_ROOT"
 _TEMPORARY = ".tmp"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _NUMBER = re.compile(r"[-+]?\d[\d.eE+-]*")
 _A_DAY = 24 * 3600  # seconds
 _HOST = socket.gethostname().replace(".", "-")
+
+
+def cache_root(root: Path | str | None = None) -> Path:
+    """The folder of all prepared datasets: `root`, else $KSHOT_ROOT, else the cache folder of this platform."""
+    return Path(root or os.environ.get(ROOT_VARIABLE) or platformdirs.user_cache_dir("kshot")).expanduser()
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
@@ -62,6 +70,17 @@ def refusal(error: OSError) -> str:
     }
     known = [text for numbers, text in reasons.items() if error.errno in numbers]
     return known[0] if known else f"{error.strerror or error}; check the path"
+
+
+@contextmanager
+def refused(error: type[Exception], *, missing: str, unreadable: str) -> Iterator[None]:
+    """An `error` in place of the system's: `missing` for a file that is not there, or `unreadable` and the refusal."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise error(missing) from None
+    except OSError as problem:
+        raise error(f"{unreadable}: {refusal(problem)}") from problem
 
 
 def remove_leftovers(folder: Path, pattern: str = "*") -> None:

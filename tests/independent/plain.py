@@ -21,6 +21,7 @@ from kshot.learners import Learner
 
 WAYS, SHOTS, QUERIES, CLASSES, SIDE, FEATURES = 3, 2, 2, 7, 8, 12
 Weights = dict[str, Tensor]
+Adapted = Callable[[Weights, Tensor, Tensor], Weights]  # of all tasks; support images and labels of one -> its weights
 BODY = "backbone.module."  # of a learner whose backbone is frozen while a task is learnt
 NETWORK = "network.backbone.module."  # of a learner that adapts weights, next to "network.head."
 
@@ -120,6 +121,22 @@ def part(weights: Weights, beginning: str) -> Weights:
 def mean_over_tasks(objective: Callable[[int], Tensor], episodes: Episodes) -> Tensor:
     """The mean of a function of the number of the task."""
     return torch.stack([objective(task) for task in range(episodes.tasks)]).mean(0)
+
+
+def query_loss(episodes: Episodes, adapted: Adapted) -> Callable[[Weights, int], Tensor]:
+    """What learners that adapt weights minimise: the loss of a task's query images under the weights of the task."""
+
+    def objective(weights: Weights, task: int) -> Tensor:
+        of_task = adapted(weights, episodes.support[task], episodes.support_labels[task])
+        return loss(of_task, episodes.query[task], episodes.query_labels[task])
+
+    return objective
+
+
+def scores_after(learner: Learner, episodes: Episodes, adapted: Adapted) -> Callable[[int, Tensor], Tensor]:
+    """The scores of a task's images under the weights of the task."""
+    weights = weights_of(learner)
+    return lambda task, images: scores(adapted(weights, episodes.support[task], episodes.support_labels[task]), images)
 
 
 def check_training(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,6 +11,7 @@ from linear import logistic_regression
 from plain import NETWORK, Weights, build, check_scores, check_training, close, draw_tasks, features, weights_of
 from torch import Tensor
 
+from kshot.data.episodes import Episodes
 from kshot.learners import ANIL
 from kshot.solvers import LogisticRegression
 
@@ -24,6 +27,18 @@ def inner_loop(weights: Weights, support: Tensor, labels: Tensor, steps: int) ->
         to_weight, to_bias = torch.autograd.grad(value, [weight, bias], create_graph=True)
         weight, bias = weight - RATE * to_weight, bias - RATE * to_bias
     return weight, bias
+
+
+def after_inner_loop(learner: ANIL, tasks: Episodes, steps: int) -> Callable[[int, Tensor], Tensor]:
+    """The scores of a task's images after steps on its support set."""
+    weights = weights_of(learner)
+
+    def outputs(task: int, images: Tensor) -> Tensor:
+        support = features(weights, tasks.support[task], NETWORK)
+        weight, bias = inner_loop(weights, support, tasks.support_labels[task], steps)
+        return features(weights, images, NETWORK) @ weight.T + bias
+
+    return outputs
 
 
 @pytest.mark.parametrize("at_once", [1, 2])
@@ -56,28 +71,14 @@ def test_without_a_split_all_images_are_both_support_and_query(at_once: int) -> 
         return F.cross_entropy(vectors @ weight.T + bias, labels)
 
     check_training(learner, tasks, objective)
-    weights = weights_of(learner)
-
-    def outputs(task: int, images: Tensor) -> Tensor:
-        support = features(weights, tasks.support[task], NETWORK)
-        weight, bias = inner_loop(weights, support, tasks.support_labels[task], 3)
-        return features(weights, images, NETWORK) @ weight.T + bias
-
-    check_scores(learner, tasks, outputs)
+    check_scores(learner, tasks, after_inner_loop(learner, tasks, 3))
 
 
 @pytest.mark.parametrize("at_once", [1, 2])
 def test_a_test_task_is_learnt_by_the_same_inner_loop(at_once: int) -> None:
     options = {"inner_rate": RATE, "inner_steps": 1, "test_inner_steps": 4, "tasks_at_once": at_once}
     learner, tasks = build(ANIL, ways=3, **options), draw_tasks()
-    weights = weights_of(learner)
-
-    def outputs(task: int, images: Tensor) -> Tensor:
-        support = features(weights, tasks.support[task], NETWORK)
-        weight, bias = inner_loop(weights, support, tasks.support_labels[task], 4)
-        return features(weights, images, NETWORK) @ weight.T + bias
-
-    check_scores(learner, tasks, outputs)
+    check_scores(learner, tasks, after_inner_loop(learner, tasks, 4))
 
 
 @pytest.mark.parametrize("statistics", ["transductive", "inductive"])

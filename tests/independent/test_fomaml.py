@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
-from plain import build, check_scores, check_step, draw_tasks, loss, part, scores, weights_of
+from plain import build, check_scores, check_step, draw_tasks, loss, part, scores_after, weights_of
 from torch import Tensor
 
 from kshot.learners import MAML
@@ -12,9 +14,9 @@ from kshot.learners import MAML
 RATE = 0.3
 
 
-def adapted(theta: dict[str, Tensor], images: Tensor, labels: Tensor, steps: int) -> dict[str, Tensor]:
+def adapted(weights: dict[str, Tensor], images: Tensor, labels: Tensor, steps: int) -> dict[str, Tensor]:
     """Weights after gradient steps, which no graph leads back from."""
-    phi = theta
+    phi = part(weights, "network.")
     for _ in range(steps):
         phi = {name: weight.detach().requires_grad_() for name, weight in phi.items()}
         gradients = torch.autograd.grad(loss(phi, images, labels), list(phi.values()))
@@ -39,9 +41,4 @@ def test_theta_moves_along_the_mean_gradient_at_the_adapted_weights(at_once: int
 def test_a_test_task_is_learnt_as_by_maml() -> None:
     options = {"first_order": True, "inner_rate": RATE, "test_inner_steps": 4}
     learner, tasks = build(MAML, ways=3, **options), draw_tasks()
-    theta = part(weights_of(learner), "network.")
-
-    def outputs(task: int, images: Tensor) -> Tensor:
-        return scores(adapted(theta, tasks.support[task], tasks.support_labels[task], 4), images)
-
-    check_scores(learner, tasks, outputs)
+    check_scores(learner, tasks, scores_after(learner, tasks, partial(adapted, steps=4)))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
-from plain import Weights, build, check_scores, check_training, draw_tasks, loss, part, scores, weights_of
+from plain import Weights, build, check_scores, check_training, draw_tasks, loss, part, query_loss, scores_after
 from torch import Tensor
 
 from kshot.learners import MetaLSTM
@@ -55,20 +56,10 @@ def learner_of(at_once: int) -> MetaLSTM:
 @pytest.mark.parametrize("at_once", [1, 2])
 def test_training_minimises_the_query_loss_over_first_weights_and_gates(at_once: int) -> None:
     learner, tasks = learner_of(at_once), draw_tasks()
-
-    def objective(weights: Weights, task: int) -> Tensor:
-        theta = adapted(weights, tasks.support[task], tasks.support_labels[task], 3)
-        return loss(theta, tasks.query[task], tasks.query_labels[task])
-
-    check_training(learner, tasks, objective)
+    check_training(learner, tasks, query_loss(tasks, partial(adapted, steps=3)))
 
 
 @pytest.mark.parametrize("at_once", [1, 2])
 def test_a_test_task_is_learnt_by_the_same_gates(at_once: int) -> None:
     learner, tasks = learner_of(at_once), draw_tasks()
-    weights = weights_of(learner)
-
-    def outputs(task: int, images: Tensor) -> Tensor:
-        return scores(adapted(weights, tasks.support[task], tasks.support_labels[task], 4), images)
-
-    check_scores(learner, tasks, outputs)
+    check_scores(learner, tasks, scores_after(learner, tasks, partial(adapted, steps=4)))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
-from plain import Weights, build, check_scores, check_training, draw_tasks, loss, part, scores, weights_of
+from plain import Weights, build, check_scores, check_training, draw_tasks, loss, part, query_loss, scores_after
 from torch import Tensor
 
 from kshot.learners import MAML
@@ -24,19 +26,9 @@ def adapted(weights: Weights, images: Tensor, labels: Tensor, steps: int) -> Wei
 def test_training_minimises_the_query_loss_over_weights_and_rates(at_once: int) -> None:
     options = {"learn_rates": True, "inner_rate": 0.3, "inner_steps": 3, "tasks_at_once": at_once}
     learner, tasks = build(MAML, ways=3, **options), draw_tasks()
-
-    def objective(weights: Weights, task: int) -> Tensor:
-        phi = adapted(weights, tasks.support[task], tasks.support_labels[task], 3)
-        return loss(phi, tasks.query[task], tasks.query_labels[task])
-
-    check_training(learner, tasks, objective)
+    check_training(learner, tasks, query_loss(tasks, partial(adapted, steps=3)))
 
 
 def test_a_test_task_is_learnt_with_the_learnt_rates() -> None:
     learner, tasks = build(MAML, ways=3, learn_rates=True, inner_rate=0.3, test_inner_steps=4), draw_tasks()
-    weights = weights_of(learner)
-
-    def outputs(task: int, images: Tensor) -> Tensor:
-        return scores(adapted(weights, tasks.support[task], tasks.support_labels[task], 4), images)
-
-    check_scores(learner, tasks, outputs)
+    check_scores(learner, tasks, scores_after(learner, tasks, partial(adapted, steps=4)))

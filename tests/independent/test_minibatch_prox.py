@@ -6,16 +6,14 @@ import pytest
 import torch
 from plain import build, check_step, close, draw_tasks, loss, mean_over_tasks, scores, squared_distance, weights_of
 from torch import Tensor
-from walk import walks
+from walk import over_walks, walks
 
 from kshot.learners import MinibatchProx
 
 L2 = 0.7
 
 
-@pytest.mark.parametrize("at_once", [1, 2])
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-@pytest.mark.parametrize(("size", "steps"), [(4, 5), (100, 2), (6, 1)])
+@over_walks
 def test_the_gradient_is_l2_times_theta_minus_the_mean_of_the_weights_reached(
     optimizer: str, size: int, steps: int, at_once: int
 ) -> None:

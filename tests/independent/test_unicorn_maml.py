@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
-from plain import build, check_scores, check_training, close, draw_tasks, loss, part, scores, weights_of
+from plain import (
+    build,
+    check_scores,
+    check_training,
+    close,
+    draw_tasks,
+    loss,
+    part,
+    query_loss,
+    scores,
+    scores_after,
+    weights_of,
+)
 from torch import Tensor
 
 from kshot.learners import UnicornMAML
@@ -29,23 +42,13 @@ def adapted(weights: dict[str, Tensor], images: Tensor, labels: Tensor, steps: i
 def test_training_minimises_the_query_loss_over_body_and_the_one_row(at_once: int) -> None:
     learner = build(UnicornMAML, inner_rate=RATE, inner_steps=3, tasks_at_once=at_once)
     tasks = draw_tasks()
-
-    def objective(weights: dict[str, Tensor], task: int) -> Tensor:
-        phi = adapted(weights, tasks.support[task], tasks.support_labels[task], 3)
-        return loss(phi, tasks.query[task], tasks.query_labels[task])
-
     assert weights_of(learner)[HEAD[0]].shape == (1, 12)
-    check_training(learner, tasks, objective, without_effect=HEAD)
+    check_training(learner, tasks, query_loss(tasks, partial(adapted, steps=3)), without_effect=HEAD)
 
 
 def test_a_test_task_is_learnt_by_the_same_inner_loop() -> None:
     learner, tasks = build(UnicornMAML, inner_rate=RATE, test_inner_steps=4), draw_tasks()
-    weights = weights_of(learner)
-
-    def outputs(task: int, images: Tensor) -> Tensor:
-        return scores(adapted(weights, tasks.support[task], tasks.support_labels[task], 4), images)
-
-    check_scores(learner, tasks, outputs)
+    check_scores(learner, tasks, scores_after(learner, tasks, partial(adapted, steps=4)))
 
 
 def test_the_row_itself_moves_nothing() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
 import torch
 from plain import Weights, loss, part, squared_distance, weights_of
 from torch import Tensor
@@ -9,6 +12,17 @@ from torch import Tensor
 from kshot.data.episodes import Episodes
 from kshot.learners import Learner
 from kshot.solvers.minibatches import draw_minibatches  # which images a step sees is data, as the tasks are
+
+
+def over_walks(test: Callable[..., None]) -> Callable[..., None]:
+    """Run a test with both optimisers, smaller and larger mini-batches than the support set, in one chunk and two."""
+    for mark in (
+        pytest.mark.parametrize(("size", "steps"), [(4, 5), (100, 2), (6, 1)]),
+        pytest.mark.parametrize("optimizer", ["adam", "sgd"]),
+        pytest.mark.parametrize("at_once", [1, 2]),
+    ):
+        test = mark(test)
+    return test
 
 
 def walks(

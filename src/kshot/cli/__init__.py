@@ -135,6 +135,10 @@ def _run(words: list[str]) -> int:
         near = did_you_mean(command, COMMANDS)
         raise ConfigError(f"there is no command {command!r}{near}; kshot --help lists them all")
     try:
+        if command in ("train", "tsa"):
+            from kshot.cli import early
+
+            early.check(words)
         import_module(f"kshot.cli.{command}").run(rest)
     except SystemExit as exit_:  # argparse leaves so after --help
         return int(exit_.code or 0)

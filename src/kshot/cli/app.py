@@ -13,14 +13,17 @@ _THIS_MACHINE = "127.0.0.1"
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Serve the page until Ctrl-C."""
-    options = Options(
-        "kshot app",
-        "Open a page in the browser: drag photographs into classes, or take them with the webcam. It learns at once,\n"
-        "says how far to trust it, and recognises new photographs; the classifier can be downloaded. Everything stays\n"
-        "on this machine. Needs pip install 'kshot[web,photos]'.",
-        ["kshot app", "kshot app --port 8000 --open-browser false", "kshot app --host 0.0.0.0"],
-    )
+    """Open a page in the browser: drag photographs into classes, or take them with the webcam. It learns at once,
+    says how far to trust it, and recognises new photographs; the classifier can be downloaded. Everything stays
+    on this machine. Needs pip install 'kshot[web,photos]'.
+
+    Examples
+    --------
+    kshot app
+    kshot app --port 8000 --open-browser false
+    kshot app --host 0.0.0.0
+    """
+    options = Options.of("kshot app", run)
     options.add(
         "--host",
         str,

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from kshot.cli.dispatch import dispatch
 from kshot.cli.options import Options
 from kshot.cli.photographs import REJECT_TEXT, SKIP_TEXT, add_network_options, answer, new_classifier, notes, trust
-from kshot.errors import ConfigError, did_you_mean
+from kshot.errors import ConfigError
 from kshot.photos.classifier import FewShotClassifier
 from kshot.photos.files import images_at
 from kshot.photos.saving import Saved
@@ -42,27 +43,19 @@ examples:
 def run(arguments: Sequence[str]) -> None:
     """Dispatch to fit, predict, evaluate, show or export."""
     actions = {"fit": _fit, "predict": _predict, "evaluate": _evaluate, "show": _show, "export": _export}
-    action = arguments[0] if arguments else "--help"
-    if action in ("-h", "--help"):
-        print(_HELP, end="")
-    elif action in actions:
-        with notes():
-            actions[action](arguments[1:])
-    else:
-        near = did_you_mean(action, actions)
-        raise ConfigError(f"kshot classifier has no command {action!r}{near}; choose one of: {', '.join(actions)}")
+    with notes():
+        dispatch("kshot classifier", arguments, actions, help_text=_HELP)
 
 
 def _fit(arguments: Sequence[str]) -> None:
-    options = Options(
-        "kshot classifier fit",
-        "Learn the classes of a folder with one folder of photographs per class, and keep the classifier in one file.",
-        [
-            "kshot classifier fit examples/ --out mugs.kshot",
-            "kshot classifier fit examples/ --thumbnails --skip-broken",
-        ],
-        positional="EXAMPLES",
-    )
+    """Learn the classes of a folder with one folder of photographs per class, and keep the classifier in one file.
+
+    Examples
+    --------
+    kshot classifier fit examples/ --out mugs.kshot
+    kshot classifier fit examples/ --thumbnails --skip-broken
+    """
+    options = Options.of("kshot classifier fit", _fit, positional="EXAMPLES")
     options.add("examples", Path, text="folder with one folder of photographs per class")
     options.add("--out", Path, default=Path("classifier.kshot"), text="the file to write")
     options.add("--thumbnails", bool, default=False, text="keep a small picture of each example in the file")
@@ -81,15 +74,14 @@ def _fit(arguments: Sequence[str]) -> None:
 
 
 def _predict(arguments: Sequence[str]) -> None:
-    options = Options(
-        "kshot classifier predict",
-        "Recognise new photographs by a classifier that was saved: a table, a CSV file and a picture.",
-        [
-            "kshot classifier predict mugs.kshot new_photos/",
-            "kshot classifier predict mugs.kshot a.jpg b.jpg --reject 0.05 --out recognised",
-        ],
-        positional="CLASSIFIER IMAGES [IMAGES ...]",
-    )
+    """Recognise new photographs by a classifier that was saved: a table, a CSV file and a picture.
+
+    Examples
+    --------
+    kshot classifier predict mugs.kshot new_photos/
+    kshot classifier predict mugs.kshot a.jpg b.jpg --reject 0.05 --out recognised
+    """
+    options = Options.of("kshot classifier predict", _predict, positional="CLASSIFIER IMAGES [IMAGES ...]")
     _add_classifier(options)
     options.add("images", list[Path], text="files or folders to recognise")
     options.add("--out", Path, default=Path("predictions"), text="folder for predictions.csv and predictions.png")
@@ -103,13 +95,14 @@ def _predict(arguments: Sequence[str]) -> None:
 
 
 def _evaluate(arguments: Sequence[str]) -> None:
-    options = Options(
-        "kshot classifier evaluate",
-        "Measure a classifier on photographs whose classes are known: accuracy with its 95% interval, each class, the\n"
-        "confusions, and the worst mistakes. Photographs that it has learnt from say nothing; take others.",
-        ["kshot classifier evaluate mugs.kshot known_photos/ --out evaluation"],
-        positional="CLASSIFIER FOLDER",
-    )
+    """Measure a classifier on photographs whose classes are known: accuracy with its 95% interval, each class, the
+    confusions, and the worst mistakes. Photographs that it has learnt from say nothing; take others.
+
+    Examples
+    --------
+    kshot classifier evaluate mugs.kshot known_photos/ --out evaluation
+    """
+    options = Options.of("kshot classifier evaluate", _evaluate, positional="CLASSIFIER FOLDER")
     _add_classifier(options)
     options.add("folder", Path, text="folder with one folder of photographs per class")
     options.add(
@@ -133,12 +126,14 @@ def _evaluate(arguments: Sequence[str]) -> None:
 
 
 def _show(arguments: Sequence[str]) -> None:
-    options = Options(
-        "kshot classifier show",
-        "What the file of a classifier holds: classes, examples, backbone, head, and the accuracy to expect.",
-        ["kshot classifier show mugs.kshot", "kshot classifier show mugs.kshot --picture examples.png"],
-        positional="CLASSIFIER",
-    )
+    """What the file of a classifier holds: classes, examples, backbone, head, and the accuracy to expect.
+
+    Examples
+    --------
+    kshot classifier show mugs.kshot
+    kshot classifier show mugs.kshot --picture examples.png
+    """
+    options = Options.of("kshot classifier show", _show, positional="CLASSIFIER")
     _add_classifier(options)
     options.add("--picture", Path | None, text="draw the thumbnails of the examples to this file, if there are any")
     given = options.parse(arguments)
@@ -154,13 +149,14 @@ def _show(arguments: Sequence[str]) -> None:
 
 
 def _export(arguments: Sequence[str]) -> None:
-    options = Options(
-        "kshot classifier export",
-        "Write an ONNX file that takes photographs and gives probabilities, for programs without kshot or PyTorch:\n"
-        "examples/classify_with_onnx.py runs it with ONNX Runtime alone.",
-        ["kshot classifier export mugs.kshot --out mugs.onnx"],
-        positional="CLASSIFIER",
-    )
+    """Write an ONNX file that takes photographs and gives probabilities, for programs without kshot or PyTorch:
+    examples/classify_with_onnx.py runs it with ONNX Runtime alone.
+
+    Examples
+    --------
+    kshot classifier export mugs.kshot --out mugs.onnx
+    """
+    options = Options.of("kshot classifier export", _export, positional="CLASSIFIER")
     _add_classifier(options)
     options.add("--out", Path | None, text="the file to write; by default the classifier's name with .onnx")
     given = options.parse(arguments)

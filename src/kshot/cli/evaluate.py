@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
 from jsonargparse import Namespace
 
 from kshot import data as datasets
-from kshot.cli.options import ROOT_TEXT, Options, chosen
+from kshot.cli.options import DEVICE_TEXT, ROOT_TEXT, Options, chosen
 from kshot.data.dataset import SplitName
 from kshot.evaluation.protocol import evaluate
 from kshot.measures import Statistics
@@ -25,21 +25,20 @@ _FROM_COMMAND = {"learner", "split", "shots", "adaptation", "features", "statist
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Evaluate every run at every number of shots, save the results, print a table."""
-    options = evaluation_options(
-        arguments,
-        "kshot evaluate",
-        description="Measure trained runs on sampled tasks of a split: mean accuracy with its 95% interval.\n\n"
-        "The features of each image are computed once and shared by all tasks and shots. Task i is the same for every\n"
-        "run. Each result goes to RUN/evaluation/, with the accuracy of every task.",
-        examples=[
-            "kshot evaluate runs/mtl-glyphs-conv4-seed0",
-            "kshot evaluate runs/mtl-cifar-fs-5shot-seed* --shots 1 5 --queries 30",
-            "kshot evaluate runs/mtl-cifar-fs-5shot-seed0 --data my-photos",
-            "kshot evaluate runs/mtl-cifar-fs-5shot-seed0 --adaptation ridge --style markdown",
-            "kshot evaluate runs/mtl-cifar-fs-5shot-seed0 --adaptation logistic --adaptation.c 1",
-        ],
-    )
+    """Measure trained runs on sampled tasks of a split: mean accuracy with its 95% interval.
+
+    The features of each image are computed once and shared by all tasks and shots. Task i is the same for every
+    run. Each result goes to RUN/evaluation/, with the accuracy of every task.
+
+    Examples
+    --------
+    kshot evaluate runs/mtl-glyphs-conv4-seed0
+    kshot evaluate runs/mtl-cifar-fs-5shot-seed* --shots 1 5 --queries 30
+    kshot evaluate runs/mtl-cifar-fs-5shot-seed0 --data my-photos
+    kshot evaluate runs/mtl-cifar-fs-5shot-seed0 --adaptation ridge --style markdown
+    kshot evaluate runs/mtl-cifar-fs-5shot-seed0 --adaptation logistic --adaptation.c 1
+    """
+    options = evaluation_options(arguments, "kshot evaluate", run)
     given = options.parse(arguments)
     runs = [Run(folder, root=given.root, checkpoint=given.checkpoint) for folder in given.runs]
     groups = seed_groups([run.content() for run in runs])
@@ -51,9 +50,9 @@ def run(arguments: Sequence[str]) -> None:
                 print(seeds_line(alike))
 
 
-def evaluation_options(arguments: Sequence[str], command: str, *, description: str, examples: Sequence[str]) -> Options:
-    """The options that `kshot evaluate` and `kshot compare` share."""
-    options = Options(command, description, examples, positional="RUN [RUN ...]")
+def evaluation_options(arguments: Sequence[str], command: str, function: Callable[..., None]) -> Options:
+    """The options that `kshot evaluate` and `kshot compare` share; the docstring of `function` is the help."""
+    options = Options.of(command, function, positional="RUN [RUN ...]")
     options.add("runs", list[Path], text="run folders, as kshot train wrote them")
     options.add("--shots", list[int], default=[5], text="support images per class, one or more numbers")
     options.add("--data", str | None, text="the dataset to measure on; null for the one that each run was trained on")
@@ -64,9 +63,7 @@ def evaluation_options(arguments: Sequence[str], command: str, *, description: s
     options.add("--checkpoint", Checkpoint, default="best", text=checkpoint_text)
     options.add("--style", Style, default="text", text="of the table; csv has one line per number")
     options.add("--root", Path | None, text=ROOT_TEXT)
-    options.add(
-        "--device", str, default="auto", text='where to compute: "auto" for a GPU if there is one, "cpu", "cuda:1"'
-    )
+    options.add("--device", str, default="auto", text=DEVICE_TEXT)
     options.add_signature(evaluate, "tasks", skip=_FROM_COMMAND)
     text = (
         "where BatchNorm statistics come from, for learners that adapt weights: transductive (the whole query set), "

@@ -7,7 +7,6 @@ answers an unknown name with a known one that is close to it.
 from __future__ import annotations
 
 import argparse
-import difflib
 import inspect
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -19,10 +18,12 @@ from typing import Any, Union, get_args, get_origin
 import jsonargparse
 
 from kshot.cli.help_texts import NAME, HelpFormatter, as_typed, type_text
-from kshot.cli.signatures import parameters
+from kshot.cli.known_options import KnownOptions
+from kshot.cli.signatures import command_help, parameters
 from kshot.errors import ConfigError
 
 ROOT_TEXT = "folder of prepared datasets; by default $KSHOT_ROOT, or else the platform's cache folder"
+DEVICE_TEXT = 'where to compute: "auto" for a GPU if there is one, "cpu", "cuda:1"'
 _SWITCH = {"true": "true", "yes": "true", "on": "true", "false": "false", "no": "false", "off": "false", "null": "null"}
 _INTEGERS = 2**63  # what numbers in arrays must stay below
 
@@ -55,7 +56,13 @@ class Options:
         self._several: set[str] = set()  # keys of options that take several values
         self._one_or_several: set[str] = set()  # keys of options that take one value, or several as a list
         self._takes_positional = False
-        self._choices: dict[str, tuple[str, dict[str, set[str]]]] = {}  # by prefix: a part, and all parts' options
+        self._known = KnownOptions(command)
+
+    @classmethod
+    def of(cls, command: str, function: Callable[..., Any], *, positional: str = "") -> Options:
+        """The options of a command, whose docstring is its help, with a section of examples."""
+        description, examples = command_help(function)
+        return cls(command, description, examples, positional=positional)
 
     def add(self, name: str, hint: Any, *, text: str, default: Any = None, **options: Any) -> None:
         """Add one option `--name`, or a positional argument, which has no default, if `name` has no dashes."""
@@ -91,7 +98,7 @@ class Options:
         if among is not None:
             names = {name: set(inspect.signature(part).parameters) - set(skip) for name, part in among.items()}
             chosen_name = next(name for name, part in among.items() if part is function)
-            self._choices[prefix.rstrip(".")] = (chosen_name, names)
+            self._known.choices[prefix.rstrip(".")] = (chosen_name, names)
         group = self.parser.add_argument_group(title)
         for name, hint, default, text in parameters(function):
             if name in skip:
@@ -112,6 +119,7 @@ class Options:
             if isinstance(settings.get("default"), tuple):
                 settings["default"] = list(settings["default"])
         self._hints[_key(option)] = element
+        self._known.keys[_key(option)] = None
         if _takes_list_too(hint):
             self._one_or_several.add(_key(option))
             metavar = option.rpartition(".")[2].lstrip("-").replace("-", "_").upper()
@@ -126,7 +134,7 @@ class Options:
         if defaults:
             flat = dict(flatten(defaults))
             for key in flat:
-                self._check_known(key, f"recipe: {key}")
+                self._known.check(key, f"recipe: {key}")
             self._translating_errors(lambda: self.parser.parse_object(dict(defaults), defaults=True))
             self.parser.set_defaults(flat)
         normal = [self._as_path(word) for word in self._normal(arguments)]
@@ -164,7 +172,7 @@ class Options:
                 yield from _items(word) if key in self._several else [word]
                 continue
             name, equals, value = word.partition("=")
-            key = self._known_key(name)
+            key = self._known.key_of(name)
             option = f"--{key.replace('_', '-')}"
             if bool in (self._hints.get(key), *get_args(self._hints.get(key))):
                 if not equals:
@@ -184,36 +192,6 @@ class Options:
     def _is_value_of_switch(self, word: str) -> bool:
         """Whether a word after a switch is its value, right or wrong, and not a positional argument."""
         return word.lower() in _SWITCH or not (word.startswith("--") or self._takes_positional)
-
-    def _known_key(self, name: str) -> str:
-        key = _key(name).removeprefix("training.")
-        if key + NAME in self._hints:
-            key += NAME
-        if key != "help":
-            self._check_known(key, name)
-        return key
-
-    def _check_known(self, key: str, shown: str) -> None:
-        if key in self._hints:
-            return
-        prefix = key.rpartition(".")[0]
-        chosen_name = self._choices[prefix][0] if prefix in self._choices else None
-        command = f"{self.parser.prog} --{prefix} {chosen_name}" if chosen_name else self.parser.prog
-        raise ConfigError(f"there is no option {shown}; {self._meant(key)}{command} --help lists all options")
-
-    def _meant(self, key: str) -> str:
-        """What an unknown option may have meant: one of another part, of another prefix, or close to it in its own."""
-        prefix, _, name = key.rpartition(".")
-        chosen_name, names = self._choices.get(prefix, ("", {}))
-        having = sorted(other for other, options in names.items() if name in options)
-        if having:
-            return f"{chosen_name} has none of this name, but {', '.join(having)}; "
-        known = [other.removesuffix(NAME) for other in self._hints]
-        close = [other for other in known if other.rpartition(".")[2] == name]
-        if not close:  # a learner's rate is not the rate of training: names are compared within one prefix
-            siblings = {other.rpartition(".")[2]: other for other in known if other.rpartition(".")[0] == prefix}
-            close = [siblings[near] for near in difflib.get_close_matches(name, siblings, n=1, cutoff=0.5)]
-        return f"did you mean --{close[0].replace('_', '-')}? " if close else ""
 
     def _translating_errors(self, parse: Callable[[], jsonargparse.Namespace]) -> jsonargparse.Namespace:
         try:

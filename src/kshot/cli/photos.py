@@ -16,14 +16,16 @@ _SHOWN = 6  # new pictures of each sign in the picture
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Draw pictures, learn from some, recognise the others, keep the classifier."""
-    options = Options(
-        "kshot photos",
-        "Draw six signs on cards, as if photographed, five pictures of each to learn from and ten to recognise; fit a\n"
-        "classifier, say how far to trust it, and see how right it is. Takes half a minute and downloads nothing.\n"
-        "Needs pip install 'kshot[photos]'. The pictures are made, and no photographs.",
-        ["kshot photos", "kshot photos --out somewhere --examples 1"],
-    )
+    """Draw six signs on cards, as if photographed, five pictures of each to learn from and ten to recognise; fit a
+    classifier, say how far to trust it, and see how right it is. Takes half a minute and downloads nothing.
+    Needs pip install 'kshot[photos]'. The pictures are made, and no photographs.
+
+    Examples
+    --------
+    kshot photos
+    kshot photos --out somewhere --examples 1
+    """
+    options = Options.of("kshot photos", run)
     options.add("--out", Path, default=Path("photos"), text="folder for the pictures, signs.kshot and predictions")
     options.add("--examples", int, default=5, text="pictures of each sign to learn from")
     options.add("--seed", int, default=0, text="names the pictures")

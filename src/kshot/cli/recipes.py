@@ -11,18 +11,16 @@ from kshot.cli.options import Options
 
 
 def run(arguments: Sequence[str]) -> None:
-    """List all recipes or those of a family, or print one; damaged ones are named with what is wrong with them."""
-    options = Options(
-        "kshot recipes",
-        "List the recipes with their published values, or print the YAML of one.",
-        [
-            "kshot recipes",
-            "kshot recipes maml-cifar-fs",
-            "kshot recipes maml-cifar-fs-5way-1shot",
-            "kshot train --recipe mtl-cifar-fs-5shot --set training.seed=1",
-        ],
-        positional="[NAME]",
-    )
+    """List the recipes with their published values, or print the YAML of one.
+
+    Examples
+    --------
+    kshot recipes
+    kshot recipes maml-cifar-fs
+    kshot recipes maml-cifar-fs-5way-1shot
+    kshot train --recipe mtl-cifar-fs-5shot --set training.seed=1
+    """
+    options = Options.of("kshot recipes", run, positional="[NAME]")
     text = "the recipe to print, or what the names of those to list begin with; without it all are listed"
     options.add("name", str | None, text=text, nargs="?")
     name = options.parse(arguments).name or ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from kshot.cli.options import Options
+from kshot.cli.options import DEVICE_TEXT, Options
 from kshot.data.regression import RegressionDataset
 from kshot.errors import ConfigError
 from kshot.experiments import regression, regression_output
@@ -16,27 +16,23 @@ from kshot.training.distributed import resolve_device
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Measure runs after each number of steps; draw one task if functions have one variable."""
-    options = Options(
-        "kshot regression",
-        "Measure runs on tasks of regression before and after gradient steps: mean squared error with its 95%\n"
-        "interval, and a picture of one task: the true function, the support points, the predictions.",
-        [
-            "kshot train --recipe maml-sinusoids",
-            "kshot regression runs/maml-sinusoids-seed0",
-            "kshot regression runs/a runs/b --shots 5 10 --steps 0 1 5 10 --out somewhere",
-        ],
-        positional="RUN [RUN ...]",
-    )
+    """Measure runs on tasks of regression before and after gradient steps: mean squared error with its 95%
+    interval, and a picture of one task: the true function, the support points, the predictions.
+
+    Examples
+    --------
+    kshot train --recipe maml-sinusoids
+    kshot regression runs/maml-sinusoids-seed0
+    kshot regression runs/a runs/b --shots 5 10 --steps 0 1 5 10 --out somewhere
+    """
+    options = Options.of("kshot regression", run, positional="RUN [RUN ...]")
     options.add("runs", list[Path], text="run folders, trained on the same family of functions")
     options.add_signature(regression.step_errors, "tasks", skip={"learners", "data", "progress"})
     options.add("--task", int, default=0, text="the number of the task in the picture")
     options.add(
         "--out", Path, default=Path("regression"), text="folder for errors.csv, predictions-*.csv and predictions.png"
     )
-    options.add(
-        "--device", str, default="auto", text='where to compute: "auto" for a GPU if there is one, "cpu", "cuda:1"'
-    )
+    options.add("--device", str, default="auto", text=DEVICE_TEXT)
     given = options.parse(arguments)
     alike = len({folder.name for folder in given.runs}) < len(given.runs)
     loaded = {str(folder) if alike else folder.name: Run(folder) for folder in given.runs}

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from kshot.cli.dispatch import dispatch
 from kshot.cli.options import ROOT_TEXT, Options
-from kshot.errors import ConfigError, DataError, did_you_mean
+from kshot.cli.study import add_study
+from kshot.errors import DataError
 from kshot.files import read_text
 from kshot.studies import Study
 from kshot.studies.records import add, build, write
@@ -32,22 +34,18 @@ examples:
 def run(arguments: Sequence[str]) -> None:
     """Dispatch to build or add."""
     actions = {"build": _build, "add": _add}
-    action = arguments[0] if arguments else "--help"
-    if action in ("-h", "--help"):
-        print(_HELP, end="")
-    elif action in actions:
-        actions[action](arguments[1:])
-    else:
-        near = did_you_mean(action, actions)
-        raise ConfigError(f"kshot results has no command {action!r}{near}; choose one of: {', '.join(actions)}")
+    dispatch("kshot results", arguments, actions, help_text=_HELP)
 
 
 def _build(arguments: Sequence[str]) -> None:
-    options = Options(
-        "kshot results build",
-        "Build docs/results.md and the tables of README.md from results/.",
-        ["kshot results build", "kshot results build --check"],
-    )
+    """Build docs/results.md and the tables of README.md from results/.
+
+    Examples
+    --------
+    kshot results build
+    kshot results build --check
+    """
+    options = Options.of("kshot results build", _build)
     options.add("--repository", Path, default=Path("."), text="the clone of kshot", metavar="FOLDER")
     options.add("--check", bool, default=False, text="write nothing; fail if a page is out of date")
     given = options.parse(arguments)
@@ -63,14 +61,15 @@ def _build(arguments: Sequence[str]) -> None:
 
 
 def _add(arguments: Sequence[str]) -> None:
-    options = Options(
-        "kshot results add",
-        "Write one JSON to results/ for each entry of a study whose trainings are done.",
-        ["kshot results add all-learners", "kshot results add my-study.yaml --out studies/mine"],
-        positional="STUDY",
-    )
-    options.add("study", str, text="a name of kshot study list, or a YAML file")
-    options.add("--out", Path | None, text="folder of the study; null for studies/NAME", metavar="FOLDER")
+    """Write one JSON to results/ for each entry of a study whose trainings are done.
+
+    Examples
+    --------
+    kshot results add all-learners
+    kshot results add my-study.yaml --out studies/mine
+    """
+    options = Options.of("kshot results add", _add, positional="STUDY")
+    add_study(options)
     options.add("--root", Path | None, text=ROOT_TEXT)
     options.add("--repository", Path, default=Path("."), text="the clone of kshot", metavar="FOLDER")
     given = options.parse(arguments)

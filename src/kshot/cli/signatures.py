@@ -46,3 +46,9 @@ def parameter_texts(function: Callable[..., Any]) -> dict[str, str]:
 def _named(name: str, module: ModuleType) -> Any:
     """What has this name in a module, or what has this dotted name; None for neither."""
     return pydoc.locate(name) if "." in name else getattr(module, name, None)
+
+
+def command_help(function: Callable[..., Any]) -> tuple[str, list[str]]:
+    """What the docstring of a command's function says: the description, and the lines of the section "Examples"."""
+    description, _, examples = (inspect.getdoc(function) or "").partition("\n\nExamples\n--------\n")
+    return description, examples.splitlines()

@@ -10,8 +10,8 @@ from pathlib import Path
 from jsonargparse import Namespace
 from tabulate import tabulate
 
+from kshot.cli.dispatch import dispatch
 from kshot.cli.options import ROOT_TEXT, Options
-from kshot.errors import ConfigError, did_you_mean
 from kshot.studies import EngineOptions, Status, Study, study_file
 from kshot.studies.cells import cells_of
 
@@ -40,20 +40,18 @@ _SECONDS_BETWEEN_LOOKS = 5.0
 def run(arguments: Sequence[str]) -> None:
     """Dispatch to list, plan, run, status or report."""
     actions = {"list": _list, "plan": _plan, "run": _run, "status": _status, "report": _report}
-    action = arguments[0] if arguments else "--help"
-    if action in ("-h", "--help"):
-        print(_HELP, end="")
-    elif action in actions:
-        actions[action](arguments[1:])
-    else:
-        near = did_you_mean(action, actions)
-        raise ConfigError(f"kshot study has no command {action!r}{near}; choose one of: {', '.join(actions)}")
+    dispatch("kshot study", arguments, actions, help_text=_HELP)
 
 
-def _options(command: str, description: str, examples: list[str]) -> Options:
-    options = Options(f"kshot study {command}", description, examples, positional="NAME")
+def add_study(options: Options) -> None:
+    """Add the options that name a study and its folder."""
     options.add("study", str, text="a name of kshot study list, or a YAML file")
     options.add("--out", Path | None, text="folder of the study; null for studies/NAME", metavar="FOLDER")
+
+
+def _options(command: str, function: Callable[..., None]) -> Options:
+    options = Options.of(f"kshot study {command}", function, positional="NAME")
+    add_study(options)
     options.add("--data", list[str] | None, text="the datasets whose cells are wanted; null for all")
     options.add("--seeds", list[int] | None, text="training seeds; null for those of the study")
     text = (
@@ -71,7 +69,13 @@ def _study(given: Namespace) -> Study:
 
 
 def _list(arguments: Sequence[str]) -> None:
-    Options("kshot study list", "List the studies that kshot ships.", ["kshot study list"]).parse(arguments)
+    """List the studies that kshot ships.
+
+    Examples
+    --------
+    kshot study list
+    """
+    Options.of("kshot study list", _list).parse(arguments)
     rows = []
     for name in study_file.names():
         study = study_file.load(name)
@@ -81,12 +85,15 @@ def _list(arguments: Sequence[str]) -> None:
 
 
 def _plan(arguments: Sequence[str]) -> None:
-    options = _options(
-        "plan",
-        "Say what a study costs: its cells, which data is missing and where it can be had, and time, memory and disk\n"
-        "from a short trial of each training on this machine. Nothing else is run.",
-        ["kshot study plan w21-table3", "kshot study plan z21-table3 --simulate true --workers 64"],
-    )
+    """Say what a study costs: its cells, which data is missing and where it can be had, and time, memory and disk
+    from a short trial of each training on this machine. Nothing else is run.
+
+    Examples
+    --------
+    kshot study plan w21-table3
+    kshot study plan z21-table3 --simulate true --workers 64
+    """
+    options = _options("plan", _plan)
     options.add("--cells", str | None, text="a pattern of cells' names, such as maml-*; null for all")
     options.add(
         "--trial-seconds",
@@ -106,16 +113,16 @@ def _plan(arguments: Sequence[str]) -> None:
 
 
 def _run(arguments: Sequence[str]) -> None:
-    options = _options(
-        "run",
-        "Run what is not done yet. What was begun goes on where it stopped, bit for bit; Ctrl-C leaves everything so\n"
-        "that the same command goes on. Several runners may share a study: each cell has one at a time.",
-        [
-            "kshot study run w21-table3 --budget 10min-per-cell --data cifar-fs",
-            "kshot study run all-learners --cells maml-* --workers 2",
-            "kshot study run z21-table2 --engine ray --address auto --workers 64",
-        ],
-    )
+    """Run what is not done yet. What was begun goes on where it stopped, bit for bit; Ctrl-C leaves everything so
+    that the same command goes on. Several runners may share a study: each cell has one at a time.
+
+    Examples
+    --------
+    kshot study run w21-table3 --budget 10min-per-cell --data cifar-fs
+    kshot study run all-learners --cells maml-* --workers 2
+    kshot study run z21-table2 --engine ray --address auto --workers 64
+    """
+    options = _options("run", _run)
     options.add("--cells", str | None, text="a pattern of cells' names, such as maml-*; null for all")
     options.add("--engine", str, default="local", text="local, ray or slurm")
     options.add_signature(EngineOptions, "engine")
@@ -146,7 +153,13 @@ def _run(arguments: Sequence[str]) -> None:
 
 
 def _status(arguments: Sequence[str]) -> None:
-    options = _options("status", "Show how far each cell is.", ["kshot study status all-learners --watch true"])
+    """Show how far each cell is.
+
+    Examples
+    --------
+    kshot study status all-learners --watch true
+    """
+    options = _options("status", _status)
     options.add("--watch", bool, default=False, text="show it again every few seconds, until all is done")
     given = options.parse(arguments)
     study = _study(given)
@@ -159,12 +172,14 @@ def _status(arguments: Sequence[str]) -> None:
 
 
 def _report(arguments: Sequence[str]) -> None:
-    options = _options(
-        "report",
-        "Write one self-contained page: the table with published and measured values and their intervals, costs,\n"
-        "paired comparisons, curves, the plan; and the table as Markdown, CSV and LaTeX, in the study's folder.",
-        ["kshot study report all-learners"],
-    )
+    """Write one self-contained page: the table with published and measured values and their intervals, costs,
+    paired comparisons, curves, the plan; and the table as Markdown, CSV and LaTeX, in the study's folder.
+
+    Examples
+    --------
+    kshot study report all-learners
+    """
+    options = _options("report", _report)
     study = _study(options.parse(arguments))
     print(f"wrote {study.report()}, and beside it table.md, table.csv, table.tex and paired.csv")
 

@@ -20,7 +20,7 @@ from kshot.data.regression import FAMILIES
 from kshot.data.tasks import AnyDataset
 from kshot.errors import ConfigError
 from kshot.learners import TSAMAML, Learner, learners
-from kshot.learners.create import FROM_DATA, create_learner
+from kshot.learners.create import FROM_DATA, create_described
 from kshot.measures import SQUARED_ERROR
 from kshot.report.tables import percent
 from kshot.runs.config import build_learner, describe_data, describe_learner, folder_for, read_config
@@ -133,17 +133,8 @@ def training_options(
 
 def new_learner(given: Namespace, data: AnyDataset) -> Learner:
     """The learner that the options describe, for the images and classes of `data`."""
-    backbone, options = given.backbone.as_dict(), given.learner.as_dict()
-    return create_learner(
-        options.pop("name"),
-        data,
-        backbone=backbone.pop("name"),
-        backbone_options=backbone,
-        ways=given.ways,
-        train_on=given.train_on,
-        seed=given.seed,
-        **options,
-    )
+    description = {"learner": given.learner.as_dict(), "backbone": given.backbone.as_dict()}
+    return create_described(description, data, ways=given.ways, train_on=given.train_on, seed=given.seed)
 
 
 def training_arguments(given: Namespace) -> dict[str, Any]:

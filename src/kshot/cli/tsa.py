@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from kshot import data as datasets
-from kshot.cli.options import ROOT_TEXT, Options, chosen
+from kshot.cli.dispatch import dispatch
+from kshot.cli.options import DEVICE_TEXT, ROOT_TEXT, Options, chosen
 from kshot.cli.signatures import parameters
 from kshot.cli.theory import write_findings
 from kshot.cli.train import DEFAULT_NAMES, add_common, new_learner, report, training_arguments, training_options
@@ -61,16 +63,10 @@ _FROM_COMMAND = {"learners", "split", "progress"}
 
 def run(arguments: Sequence[str]) -> None:
     """Train, or show a view of trained runs."""
-    name, *rest = arguments or ["--help"]
-    if name in ("-h", "--help"):
-        lines = "\n".join(f"  {view:10}{_first_line(view)}" for view in VIEWS)
-        print(_HELP.format(names="|".join(VIEWS), views=lines), end="")
-    elif name == "train":
-        _train(rest)
-    elif name in VIEWS:
-        _view(name, rest)
-    else:
-        raise ConfigError(f"kshot tsa has no command {name!r}; choose one of: train, {', '.join(VIEWS)}")
+    lines = "\n".join(f"  {view:10}{_first_line(view)}" for view in VIEWS)
+    actions: dict[str, Callable[[Sequence[str]], None]] = {view: partial(_view, view) for view in VIEWS}
+    actions = {"train": _train} | actions
+    dispatch("kshot tsa", arguments, actions, help_text=_HELP.format(names="|".join(VIEWS), views=lines))
 
 
 def _first_line(view: str) -> str:
@@ -139,9 +135,7 @@ def _view(name: str, arguments: Sequence[str]) -> None:
     options.add_signature(view, "options of the view", skip=_FROM_COMMAND)
     options.add("--out", Path, default=Path("tsa"), text="folder for the table, the picture and the verdict")
     options.add("--root", Path | None, text=ROOT_TEXT)
-    options.add(
-        "--device", str, default="auto", text='where to compute: "auto" for a GPU if there is one, "cpu", "cuda:1"'
-    )
+    options.add("--device", str, default="auto", text=DEVICE_TEXT)
     given = options.parse(arguments)
     learners, data = _trained(given.runs, given.root, given.device)
     chosen_options = {option: given[option] for option, *_ in parameters(view) if option not in _FROM_COMMAND}

@@ -4,7 +4,7 @@ from kshot.data.catalog import CatalogEntry, catalog, load, load_images, prepare
 from kshot.data.dataset import Dataset, Normalization, Split
 from kshot.data.episodes import Episodes, EpisodeSampler, TaskShape
 from kshot.data.regression import Family, RegressionDataset, RegressionSplit
-from kshot.data.store import cache_root
+from kshot.files import cache_root
 
 __all__ = [
     "CatalogEntry",

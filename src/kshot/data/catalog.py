@@ -18,6 +18,7 @@ from kshot.data.regression import FAMILIES, RegressionDataset
 from kshot.data.sources import SOURCES, Source
 from kshot.data.tasks import AnyDataset
 from kshot.errors import ConfigError, DataError, KshotError, did_you_mean
+from kshot.files import cache_root
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def catalog(root: Path | str | None = None) -> list[CatalogEntry]:
     root
         The folder of prepared datasets; None for $KSHOT_ROOT, or else the platform's cache folder.
     """
-    prepared = (folder.parent.name for folder in sorted(store.cache_root(root).glob("[!.]*/meta.json")))
+    prepared = (folder.parent.name for folder in sorted(cache_root(root).glob("[!.]*/meta.json")))
     return [_entry(name, root) for name in dict.fromkeys([*SOURCES, *FAMILIES, *prepared])]
 
 
@@ -113,11 +114,11 @@ def prepare(
         raise ConfigError(f"{dataset} reads no files; leave out the source. {wanted.obtain}")
     target = _checked_name(wanted, name)
     if store.is_prepared(target, root) and not overwrite:  # said before hours of work, and not only after them
-        raise DataError(f"{target} is already prepared in {store.cache_root(root)}; to replace it, add --overwrite")
+        raise DataError(f"{target} is already prepared in {cache_root(root)}; to replace it, add --overwrite")
     path = None if source is None else Path(source).expanduser()
     reader = wanted(**options)
     with _naming_files(dataset, path):
-        contents = reader.read(path, store.cache_root(root))
+        contents = reader.read(path, cache_root(root))
     batches = _each_naming_files(contents.batches, dataset, path)
     return writing.write(target, replace(contents, batches=batches), root=root, overwrite=overwrite)
 
@@ -206,7 +207,7 @@ def _prepared_name(name: str, root: Path | str | None) -> str:
     elif source is not None and source.automatic:
         _prepare_once(name, name, None, root)
     elif not store.is_prepared(name, root):
-        where = store.cache_root(root)
+        where = cache_root(root)
         if source is not None:
             raise DataError(f"{name} is not prepared in {where}. {source.how_to_prepare()}")
         known = _loadable(root)

@@ -22,20 +22,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from kshot.data.classes import PARTS, ClassInfo, by_split, first_rows, refuse_overlap
 from kshot.data.dataset import Dataset, Normalization
 from kshot.errors import DataError
-from kshot.files import is_running, read_json
+from kshot.files import cache_root, is_running, read_json
 
 FORMAT = 1
 _LARGEST = 1 << 28  # bytes of meta.json
 _BLOCK = 1 << 20  # bytes of images.npy that share a checksum
 _SAMPLED = 16  # blocks that are checked whenever a dataset is opened
-ROOT_VARIABLE = "KSHOT_ROOT"
 
 
 @dataclass(frozen=True)
@@ -69,11 +67,6 @@ class Summary:
     origin: str
     classes: str
     size_bytes: int
-
-
-def cache_root(root: Path | str | None = None) -> Path:
-    """The folder of all prepared datasets: `root`, else $KSHOT_ROOT, else the cache folder of this platform."""
-    return Path(root or os.environ.get(ROOT_VARIABLE) or platformdirs.user_cache_dir("kshot")).expanduser()
 
 
 def _folder(name: str, root: Path | str | None) -> Path:

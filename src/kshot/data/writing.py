@@ -70,7 +70,7 @@ def write(name: str, contents: Contents, *, root: Path | str | None = None, over
         If the dataset is there already, splits overlap, counts differ from what the source promised, or the disk is
         too small.
     """
-    target = store.cache_root(root) / name
+    target = files.cache_root(root) / name
     store.recover(target)
     if target.exists() and not overwrite:
         raise DataError(f"{target} is already prepared; load it, or replace it with --overwrite")
@@ -180,7 +180,7 @@ def _workspace(target: Path, needed_bytes: int) -> Iterator[Path]:
         if free < needed_bytes:
             raise DataError(
                 f"{target.name} needs {needed_bytes / 1e9:.2f} GB in {root}, and {free / 1e9:.2f} GB are free; "
-                f"free some space, or choose another folder with --root or ${store.ROOT_VARIABLE}"
+                f"free some space, or choose another folder with --root or ${files.ROOT_VARIABLE}"
             )
         yield workspace
     except OSError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,14 +13,12 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from kshot.data.dataset import Dataset, Split
-from kshot.data.episodes import Episodes, EpisodeSampler, TaskShape
-from kshot.data.tasks import split_of
-from kshot.errors import ConfigError, check_positive
+from kshot.data.episodes import Episodes
+from kshot.errors import ConfigError
 from kshot.evaluation.agreement import agreement
-from kshot.evaluation.fit import check_images
+from kshot.experiments.domain_tasks import DomainTasks, Record, agreement_columns
 from kshot.experiments.findings import Findings
 from kshot.experiments.plots import STYLES, finish
-from kshot.experiments.task_domains import Record, over_tasks, tasks_of_domains
 from kshot.learners import MAML, Learner
 from kshot.learners.initialization import as_vectors, batch_norm_weights
 from kshot.learners.relabelling import with_equal_rows
@@ -67,48 +65,45 @@ def solution_clusters(
 
     Raises
     ------
-    ConfigError
-        If an option makes no sense, or a learner does not build on MAML or does not fit the images.
-    DataError
-        If the split is too small for the tasks.
+    ConfigError, DataError
+        As for `kshot.experiments.adaptation_curves.adaptation_steps`.
     """
-    check_positive(tasks=tasks)
-    split = split_of(split)
-    sampler = EpisodeSampler(split, TaskShape(ways, shots, 0), seed=seed, within_domain=True)
-    numbers = tasks_of_domains(sampler, tasks)
-    every, domains = np.concatenate(list(numbers.values())), np.repeat(list(numbers), tasks)
+    drawn = DomainTasks.of(split, ways=ways, shots=shots, tasks=tasks, seed=seed)
     rows: list[Record] = []
     for name, learner in learners.items():
         if not isinstance(learner, MAML):
             raise ConfigError(f"{name} is a {type(learner).__name__}, which has no gradient steps as MAML has")
-        learner.check_ways(ways)
-        check_images(learner, split)
-        columns = parts_of(learner)
-        total = np.zeros((), np.float32)
-        for shift in range(ways + 1):
-            shared = shift == ways
-            bar = f"{name}, {'equal rows' if shared else f'shift {shift}'}" if progress else None
-            paths = over_tasks(learner, _paths(learner, shift, shared=shared), sampler=sampler, numbers=every, bar=bar)
-            total = total + paths
-            points = paths if shared else total / (shift + 1)
-            kind = "shared-head" if shared else "shifts"
-            for place, steps in enumerate(STEPS):
-                for part, kept in columns.items():
-                    if shared and not part.startswith("body"):
-                        continue
-                    found = KMeans(len(numbers), n_init=_RESTARTS, random_state=seed % 2**32)
-                    agreed = agreement(found.fit(points[:, place, kept]).labels_, domains)
-                    descents = 1 if shared else shift + 1
-                    row: Record = {"run": name, "symmetrize": kind, "shifts": descents, "steps": steps, "part": part}
-                    row["passes"] = 1 if steps == 1 else steps * descents
-                    row |= {"nmi": agreed.nmi, "ari": agreed.ari}
-                    for measure, edges in (("nmi", agreed.nmi_interval), ("ari", agreed.ari_interval)):
-                        row |= {f"{measure}_low95": edges[0], f"{measure}_high95": edges[1]}
-                    row |= {"dataset": split.dataset, "split": split.name, "ways": ways, "shots": shots}
-                    rows.append(row | {"tasks": tasks, "seed": seed})
-    protocol = f"{ways}-way {shots}-shot, {tasks} tasks of each domain of {split.dataset}/{split.name}, seed {seed}"
+        drawn.check_fit(learner)
+        for relabelling, points in _relabelled(name, learner, drawn, progress=progress):
+            rows += [{"run": name} | row | drawn.columns() for row in _clustered(learner, points, relabelling, drawn)]
     size = (4.2 * len(PARTS) / 2, 0.9 + 3.2 * 2 * len(learners))
-    return Findings(rows, _verdict(rows, protocol), lambda figure: _draw(figure, rows, protocol), size)
+    return Findings(rows, _verdict(rows, str(drawn)), lambda figure: _draw(figure, rows, str(drawn)), size)
+
+
+def _relabelled(
+    name: str, learner: MAML, drawn: DomainTasks, *, progress: bool
+) -> Iterator[tuple[Record, NDArray[np.float32]]]:
+    """Kinds of relabelling, and the task solutions (M, steps, D) under each: means over 1 to N shifts, equal rows."""
+    total = np.zeros((), np.float32)
+    for shift in range(drawn.ways):
+        bar = f"{name}, shift {shift}" if progress else None
+        total = total + drawn.measured(learner, _paths(learner, shift, shared=False), bar=bar)
+        yield {"symmetrize": "shifts", "shifts": shift + 1}, total / (shift + 1)
+    bar = f"{name}, equal rows" if progress else None
+    yield {"symmetrize": "shared-head", "shifts": 1}, drawn.measured(learner, _paths(learner, 0, shared=True), bar=bar)
+
+
+def _clustered(learner: MAML, points: NDArray[np.float32], relabelling: Record, drawn: DomainTasks) -> Iterator[Record]:
+    """How clusters of the solutions (M, steps, D) agree with domains, after each number of steps, by part."""
+    shared, descents = relabelling["symmetrize"] == "shared-head", int(relabelling["shifts"])
+    for place, steps in enumerate(STEPS):
+        for part, kept in parts_of(learner).items():
+            if shared and not part.startswith("body"):
+                continue
+            clusters = KMeans(len(drawn.names), n_init=_RESTARTS, random_state=drawn.seed % 2**32)
+            agreed = agreement(clusters.fit(points[:, place, kept]).labels_, drawn.domains)
+            passes = 1 if steps == 1 else steps * descents
+            yield relabelling | {"steps": steps, "part": part, "passes": passes} | agreement_columns(agreed)
 
 
 def parts_of(learner: MAML) -> dict[str, NDArray[np.bool_]]:

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from scipy.stats import binomtest
-from torch import Tensor
 
 from kshot.data.dataset import Dataset, Split
-from kshot.data.episodes import Episodes, EpisodeSampler, IntArray, TaskShape
-from kshot.data.tasks import split_of
-from kshot.errors import ConfigError, check_positive
 from kshot.evaluation.agreement import agreement
-from kshot.evaluation.fit import check_images
-from kshot.evaluation.task_loop import for_tasks
+from kshot.experiments.domain_tasks import DomainTasks, Record, agreement_columns
 from kshot.experiments.findings import Findings
-from kshot.learners import MAML, TSAMAML, Learner
-
-Record = dict[str, float | int | str]  # one line of the table
+from kshot.learners import Learner
 
 
 def group_usage(
@@ -68,61 +58,20 @@ def group_usage(
     DataError
         If the split is too small for the tasks.
     """
-    check_positive(tasks=tasks)
-    split = split_of(split)
-    sampler = EpisodeSampler(split, TaskShape(ways, shots, 0), seed=seed, within_domain=True)
-    numbers = tasks_of_domains(sampler, tasks)
+    drawn = DomainTasks.of(split, ways=ways, shots=shots, tasks=tasks, seed=seed)
     rows: list[Record] = []
     for name, learner in learners.items():
-        tsa_maml = checked(name, learner, split=split, ways=ways)
-        every = np.concatenate(list(numbers.values()))
-        assigned = over_tasks(
-            tsa_maml, tsa_maml.assigned, sampler=sampler, numbers=every, bar=name if progress else None
-        )
-        chosen = assigned.reshape(len(numbers), tasks)
-        agreed = agreement(assigned, np.repeat(list(numbers), tasks))
-        for domain, groups in zip(numbers, chosen):
+        tsa_maml = drawn.checked(name, learner)
+        assigned = drawn.measured(tsa_maml, tsa_maml.assigned, bar=name if progress else None)
+        agreed = agreement_columns(agreement(assigned, drawn.domains))
+        for domain, groups in zip(drawn.names, assigned.reshape(-1, tasks)):
             for group in range(tsa_maml.groups):
                 count = int((groups == group).sum())
                 low, high = binomtest(count, tasks).proportion_ci(method="wilson")
                 row: Record = {"run": name, "domain": domain, "group": group, "frequency": count / tasks}
-                row |= {"low95": float(low), "high95": float(high), "dataset": split.dataset, "split": split.name}
-                row |= {"nmi": agreed.nmi, "nmi_low95": agreed.nmi_interval[0], "nmi_high95": agreed.nmi_interval[1]}
-                row |= {"ari": agreed.ari, "ari_low95": agreed.ari_interval[0], "ari_high95": agreed.ari_interval[1]}
-                rows.append(row | {"ways": ways, "shots": shots, "tasks": tasks, "seed": seed})
-    protocol = f"{ways}-way {shots}-shot, {tasks} tasks of each domain of {split.dataset}/{split.name}, seed {seed}"
-    size = (max(4.5, 1.2 + 0.75 * len(rows) / len(numbers)) + 1, 1.8 + 0.45 * len(numbers))
-    return Findings(rows, _usage_verdict(rows, protocol), lambda figure: _draw_usage(figure, rows, protocol), size)
-
-
-def tasks_of_domains(sampler: EpisodeSampler, count: int) -> dict[str, IntArray]:
-    """The numbers (count,) of the first tasks of each domain that has enough classes for one."""
-    numbers = sampler.first_of_each_domain(count)
-    domains = np.asarray(sampler.split.domains)[sampler.rows(numbers).classes[:, 0]]
-    return {str(domain): numbers[domains == domain] for domain in np.unique(domains)}
-
-
-def checked(name: str, learner: Learner, *, split: Split, ways: int) -> TSAMAML:
-    """The learner, checked; ConfigError if it is no TSA-MAML, or does not fit the tasks."""
-    if not isinstance(learner, TSAMAML):
-        raise ConfigError(f"{name} is a {type(learner).__name__}, which has no groups; give runs of tsa-maml")
-    learner.check_ways(ways)
-    check_images(learner, split)
-    return learner
-
-
-def over_tasks(
-    learner: MAML, function: Any, *, sampler: EpisodeSampler, numbers: IntArray, bar: str | None
-) -> NDArray[Any]:
-    """What a function of prepared tasks returns for the tasks with these numbers, (M, ...)."""
-
-    @torch.no_grad()
-    def of_batch(episodes: Episodes) -> Tensor:
-        return torch.cat(learner.by_chunk(function, episodes))
-
-    normalization = sampler.split.normalization
-    pieces = for_tasks(learner, of_batch, sampler=sampler, numbers=numbers, normalization=normalization, progress=bar)
-    return torch.cat(pieces).cpu().numpy()
+                rows.append(row | {"low95": float(low), "high95": float(high)} | agreed | drawn.columns())
+    size = (max(4.5, 1.2 + 0.75 * len(rows) / len(drawn.names)) + 1, 1.8 + 0.45 * len(drawn.names))
+    return Findings(rows, _usage_verdict(rows, str(drawn)), lambda figure: _draw_usage(figure, rows, str(drawn)), size)
 
 
 def _usage_verdict(rows: Sequence[Record], protocol: str) -> str:

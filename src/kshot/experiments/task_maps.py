@@ -17,13 +17,12 @@ from torch import Tensor
 
 from kshot.backbones.task_weights import forward_per_task
 from kshot.data.dataset import Dataset, Split
-from kshot.data.episodes import Episodes, EpisodeSampler, TaskShape
-from kshot.data.tasks import split_of
+from kshot.data.episodes import Episodes
 from kshot.errors import ConfigError, check_positive
 from kshot.evaluation.plan import check_tasks
+from kshot.experiments.domain_tasks import DomainTasks, Record
 from kshot.experiments.findings import Findings
 from kshot.experiments.plots import STYLES
-from kshot.experiments.task_domains import Record, checked, over_tasks, tasks_of_domains
 from kshot.intervals import mean_interval
 from kshot.learners import TSAMAML, Learner
 from kshot.learners.initialization import as_vectors
@@ -88,36 +87,23 @@ def task_map(
     if steps is not None:
         check_positive(steps=steps)
     check_tasks(tasks)
-    split = split_of(split)
-    sampler = EpisodeSampler(split, TaskShape(ways, shots, 0), seed=seed, within_domain=True)
-    numbers = tasks_of_domains(sampler, tasks)
-    every, domains = np.concatenate(list(numbers.values())), np.repeat(list(numbers), tasks)
+    drawn = DomainTasks.of(split, ways=ways, shots=shots, tasks=tasks, seed=seed)
     rows: list[Record] = []
     for name, learner in learners.items():
-        tsa_maml = checked(name, learner, split=split, ways=ways)
+        tsa_maml = drawn.checked(name, learner)
         seen: dict[str, Any] = {}
         for kind, function in _measures(tsa_maml, steps).items():
-            points = over_tasks(
-                tsa_maml, function, sampler=sampler, numbers=every, bar=f"{name}, {kind}" if progress else None
-            )
-            seen[kind] = two_dimensions(points, method, seed), neighbours_of_domain(points, domains)
-        for place, (task, domain) in enumerate(zip(every.tolist(), domains.tolist())):
+            points = drawn.measured(tsa_maml, function, bar=f"{name}, {kind}" if progress else None)
+            seen[kind] = two_dimensions(points, method, seed), neighbours_of_domain(points, drawn.domains)
+        options: Record = {"method": method, "steps": steps or tsa_maml.assignment_steps}
+        for place, (task, domain) in enumerate(zip(drawn.numbers.tolist(), drawn.domains.tolist())):
             row: Record = {"run": name, "task": task, "domain": domain}
             for kind, (plane, neighbours) in seen.items():
                 x, y = plane[place].tolist()
                 row |= {f"{kind}_x": x, f"{kind}_y": y, f"{kind}_neighbour_of_domain": int(neighbours[place])}
-            row |= {
-                "method": method,
-                "steps": steps or tsa_maml.assignment_steps,
-                "dataset": split.dataset,
-                "split": split.name,
-                "ways": ways,
-                "shots": shots,
-            }
-            rows.append(row | {"tasks": tasks, "seed": seed})
-    protocol = f"{ways}-way {shots}-shot, {tasks} tasks of each domain of {split.dataset}/{split.name}, seed {seed}"
+            rows.append(row | options | drawn.columns())
     size = (15, 1.1 + 3.3 * len(learners))
-    return Findings(rows, _map_verdict(rows, protocol), lambda figure: _draw_map(figure, rows, protocol), size)
+    return Findings(rows, _map_verdict(rows, str(drawn)), lambda figure: _draw_map(figure, rows, str(drawn)), size)
 
 
 def two_dimensions(points: NDArray[Any], method: Literal["tsne", "pca"], seed: int) -> NDArray[np.float64]:

@@ -6,6 +6,9 @@ minimum to which both sides come as near as float64 allows.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -20,7 +23,8 @@ from kshot.theory import all_layers, margin
 from kshot.theory import last_layer as formula
 
 # of l2 steps that converge to rounding: each step halves the distance to the minimum
-_L2, _RATE, _STEPS, _CG_STEPS = 5.0, 0.1, 200, 100
+_L2, _STEPS, _CG_STEPS = 5.0, 200, 100
+_PROXIMAL: dict[str, Any] = {"l2": _L2, "inner_rate": 0.1, "inner_steps": _STEPS}
 _C = 0.1
 
 
@@ -35,14 +39,7 @@ def _maml(episodes: Episodes, backbone: Conv4) -> Comparison:
 
 @line("iMAML", scores="f(x; phi), all layers", loss="mean cross-entropy", regularizer="5/2 |phi - theta|^2")
 def _imaml(episodes: Episodes, backbone: Conv4) -> Comparison:
-    learner = IMAML(
-        _smooth_backbone(episodes),
-        ways=episodes.ways,
-        l2=_L2,
-        inner_rate=_RATE,
-        inner_steps=_STEPS,
-        cg_steps=_CG_STEPS,
-    ).double()
+    learner = IMAML(_smooth_backbone(episodes), ways=episodes.ways, cg_steps=_CG_STEPS, **_PROXIMAL).double()
     value = learner.meta_loss(episodes).detach()
     learner.accumulate_gradients(episodes)
     theta = all_layers.initialization(learner.network, episodes.tasks)
@@ -57,30 +54,18 @@ def _imaml(episodes: Episodes, backbone: Conv4) -> Comparison:
     regularizer="5/2 |phi - theta|^2",
 )
 def _minibatch_prox(episodes: Episodes, backbone: Conv4) -> Comparison:
-    images = episodes.support.shape[1]
-    learner = MinibatchProx(
-        _smooth_backbone(episodes),
-        ways=episodes.ways,
-        l2=_L2,
-        inner_rate=_RATE,
-        inner_steps=_STEPS,
-        inner_batch=images,
-        inner_optimizer="sgd",
-    ).double()
+    whole: dict[str, Any] = {"inner_batch": episodes.support.shape[1], "inner_optimizer": "sgd"}
+    learner = MinibatchProx(_smooth_backbone(episodes), ways=episodes.ways, **whole, **_PROXIMAL).double()
     start = learner.initial(episodes.tasks)
     reached = learner.adapted(episodes, _STEPS)
     losses = learner.inner_objective(lambda weights, step: learner.support_losses(episodes, weights), start)
     value = losses(reached, 0).mean().detach()
     learner.accumulate_gradients(episodes)
-    theta = all_layers.initialization(learner.network, episodes.tasks)
-    penalty = all_layers.proximal(_L2, theta)
-    support = episodes.with_images(episodes.support, episodes.support)
-    by_formula = formula.objective(
-        support,
-        theta,
-        scores=all_layers.network_scores(learner.network),
-        loss=formula.mean_cross_entropy,
-        regularizer=formula.Penalty(penalty),
+    penalty = all_layers.proximal(_L2, all_layers.initialization(learner.network, episodes.tasks))
+    by_formula = _objective(
+        learner,
+        episodes.with_images(episodes.support, episodes.support),
+        formula.Penalty(penalty),
         outer_loss=lambda scores, _: formula.mean_cross_entropy(scores, episodes.support_labels),
         outer_penalty=penalty,
     )
@@ -119,7 +104,14 @@ def _smooth_backbone(episodes: Episodes) -> Backbone:
     return own_backbone(nn.Sequential(*layers), in_channels=channels, image_size=side)
 
 
-def _objective(learner: InitializationLearner, episodes: Episodes, regularizer: formula.Regularizer) -> Tensor:
+def _objective(
+    learner: InitializationLearner,
+    episodes: Episodes,
+    regularizer: formula.Regularizer,
+    *,
+    outer_loss: formula.Loss = formula.mean_cross_entropy,
+    outer_penalty: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
     """The framework's objective with all layers of the learner's network adapting."""
     return formula.objective(
         episodes,
@@ -127,7 +119,8 @@ def _objective(learner: InitializationLearner, episodes: Episodes, regularizer: 
         scores=all_layers.network_scores(learner.network),
         loss=formula.mean_cross_entropy,
         regularizer=regularizer,
-        outer_loss=formula.mean_cross_entropy,
+        outer_loss=outer_loss,
+        outer_penalty=outer_penalty,
     )
 
 

@@ -83,6 +83,16 @@ def create_learner(
         return learner_class(backbone, **{key: value for key, value in from_data.items() if key in taken}, **options)
 
 
+def create_described(
+    description: Mapping[str, Mapping[str, Any]], data: AnyDataset, *, ways: int | None, train_on: SplitName, seed: int
+) -> Learner:
+    """Build a learner as `create_learner` does, out of the sections "learner" and "backbone": names and options."""
+    learner, backbone = dict(description["learner"]), dict(description["backbone"])
+    name, of_backbone = learner.pop("name"), backbone.pop("name")
+    shape: dict[str, Any] = {"ways": ways, "train_on": train_on, "seed": seed}
+    return create_learner(name, data, backbone=of_backbone, backbone_options=backbone, **shape, **learner)
+
+
 def create_backbone(name: str, split: AnySplit, **options: Any) -> nn.Module:
     """Build the backbone of this name for the images of a split; ConfigError for an unknown name or option."""
     _check_known(f"backbone {name}", options, backbones[name])

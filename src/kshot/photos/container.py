@@ -13,7 +13,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from kshot.errors import CheckpointError
-from kshot.files import read_bytes, write_atomically
+from kshot.files import read_bytes, refused, write_atomically
 
 SUFFIX = ".kshot"
 VERSION = 1  # of the format; raised if older versions of kshot cannot read it
@@ -43,14 +43,9 @@ def read_container(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     CheckpointError
         If the file is missing, damaged, no classifier, or of a newer version.
     """
-    try:
+    missing = f"there is no classifier {path}; check the path, or fit one: kshot classifier fit"
+    with refused(CheckpointError, missing=missing, unreadable=f"{path} cannot be read"):
         data = read_bytes(path, limit=_LARGEST)
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"there is no classifier {path}; check the path, or fit one: kshot classifier fit"
-        ) from None
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror}); check the path and its permissions") from None
     metadata = _metadata(data, path)
     if metadata.get("kind") != _KIND:
         raise CheckpointError(f"{path} is no classifier of kshot; name a file that FewShotClassifier.save wrote")

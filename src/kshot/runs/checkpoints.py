@@ -8,6 +8,7 @@ import pickle
 import struct
 import zipfile
 import zlib
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,7 +16,7 @@ import torch
 
 import kshot
 from kshot.errors import CheckpointError
-from kshot.files import read_bytes, refusal, write_atomically
+from kshot.files import read_bytes, refusal, refused, write_atomically
 
 FORMAT = 1
 # what a damaged file makes zipfile, pickle and torch raise
@@ -53,6 +54,12 @@ def save(path: Path, content: dict[str, Any]) -> None:
         ) from error
 
 
+def reading(path: Path) -> AbstractContextManager[None]:
+    """Within this context, a checkpoint that is missing or cannot be read is a CheckpointError."""
+    missing = f"there is no checkpoint {path}: train the run first, or check the folder's name"
+    return refused(CheckpointError, missing=missing, unreadable=f"the checkpoint {path} cannot be read")
+
+
 def load(path: Path, config: dict[str, Any] | None = None) -> dict[str, Any]:
     """Read a checkpoint, whose content is checked against its checksums, without running any code from it.
 
@@ -73,14 +80,8 @@ def load(path: Path, config: dict[str, Any] | None = None) -> dict[str, Any]:
     CheckpointError
         If the file is missing, damaged, of another format, or of another learner or backbone.
     """
-    try:
+    with reading(path):
         content = read_bytes(path)
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"there is no checkpoint {path}: train the run first, or check the folder's name"
-        ) from None
-    except OSError as error:
-        raise CheckpointError(f"the checkpoint {path} cannot be read: {refusal(error)}") from error
     try:
         _check_sums(content)
         found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)

@@ -104,14 +104,8 @@ class RunFolder:
 
     def weights_of(self, checkpoint: Path) -> str:
         """What identifies the content of a checkpoint; CheckpointError if it cannot be read."""
-        try:
+        with checkpoints.reading(checkpoint):
             return checksum(checkpoint)[:16]
-        except FileNotFoundError:
-            raise CheckpointError(
-                f"there is no checkpoint {checkpoint}: train the run first, or check its name"
-            ) from None
-        except OSError as error:
-            raise CheckpointError(f"the checkpoint {checkpoint} cannot be read: {refusal(error)}") from error
 
     def locked(self, writes: bool = True) -> AbstractContextManager[None]:
         """Within this context no other process trains into the folder; ConfigError if one does.

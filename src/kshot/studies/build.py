@@ -11,7 +11,7 @@ import numpy as np
 from kshot import data as datasets
 from kshot.data.tasks import AnyDataset
 from kshot.learners import TSAMAML, Learner
-from kshot.learners.create import create_learner
+from kshot.learners.create import create_described
 from kshot.runs.run import Run
 from kshot.studies.cells import Cell, Options
 from kshot.training.loop import train
@@ -27,18 +27,8 @@ def training_options(cell: Cell, **more: Any) -> TrainingOptions:
 
 def build_learner(options: Options, data: AnyDataset, *, seed: int) -> Learner:
     """The untrained learner of a cell."""
-    backbone, learner = dict(options["backbone"]), dict(options["learner"])
     training = TrainingOptions.of(options["training"])
-    return create_learner(
-        learner.pop("name"),
-        data,
-        backbone=backbone.pop("name"),
-        backbone_options=backbone,
-        ways=training.ways,
-        train_on=training.train_on,
-        seed=seed,
-        **learner,
-    )
+    return create_described(options, data, ways=training.ways, train_on=training.train_on, seed=seed)
 
 
 def train_cell(cell: Cell, folder: Path, *, root: Path | str | None) -> Run:

@@ -24,10 +24,10 @@ os.environ.setdefault("RAY_worker_niceness", "0")  # cells are what the machine 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from kshot.data import store
 from kshot.data.regression import FAMILIES
 from kshot.data.sources import SOURCES
 from kshot.errors import ConfigError, DataError
+from kshot.files import cache_root
 from kshot.runs import lock
 from kshot.studies.cell import TAKEN, version
 from kshot.studies.cell_folder import CellFolder
@@ -72,7 +72,7 @@ class Depot:
 
 def _probe(root: str | None) -> dict[str, Any]:
     """What a node is: its version of kshot, its prepared datasets, its free disk."""
-    folder = store.cache_root(root)
+    folder = cache_root(root)
     prepared = [place.parent.name for place in folder.glob("[!.]*/meta.json")]
     free = shutil.disk_usage(tempfile.gettempdir()).free / 2**20
     return {"version": version(), "host": socket.gethostname(), "datasets": prepared, "free": free}
