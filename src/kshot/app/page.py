@@ -39,29 +39,9 @@ def build(backbone: str | PhotoNetwork) -> Any:
         gr.HTML(views.HEADER, padding=False)
         with gr.Row(equal_height=False):
             with gr.Column(scale=5, min_width=320):
-                gr.HTML(
-                    views.step(1, "Examples", "Drop three or more photographs into each class, or take them."),
-                    padding=False,
-                )
-                slots = [_slot(gr, number) for number in range(CLASSES)]
-                with gr.Row():
-                    more = gr.Button("Add a class", elem_id="more", size="md")
-                    opening = gr.UploadButton(
-                        "Open a classifier", elem_id="open", size="md", file_types=[".kshot"], type="filepath"
-                    )
+                slots, more, opening = _teaching(gr)
             with gr.Column(scale=4, min_width=320):
-                gr.HTML(views.step(2, "How far to trust it", ""), padding=False)
-                trust = gr.HTML(views.nothing_learnt(), elem_id="trust", padding=False)
-                odd = gr.HTML("", elem_id="odd", padding=False)
-                gr.HTML(views.step(3, "Try a new photograph", ""), padding=False)
-                photograph = gr.Image(
-                    label="A new photograph", show_label=False, elem_id="new", type="filepath", height=230,
-                    sources=["upload", "webcam", "clipboard"], buttons=[],
-                    placeholder="Drop a photograph here, or click",
-                )  # fmt: skip
-                answer = gr.HTML("", elem_id="answer", padding=False)
-                gr.HTML(views.step(4, "Keep it", "The file holds small pictures of the examples."), padding=False)
-                keep = gr.DownloadButton("Download the classifier", elem_id="keep", interactive=False, size="md")
+                trust, odd, photograph, answer, keep = _answering(gr)
         groups, names, galleries = zip(*slots)
         shown = gr.State(_SHOWN_AT_FIRST)
         learnt = [session, trust, odd, answer, keep]
@@ -85,6 +65,38 @@ def build(backbone: str | PhotoNetwork) -> Any:
             api_visibility="private",
         )
     return page
+
+
+def _teaching(gr: Any) -> tuple[list[Any], Any, Any]:
+    """The left column: the slots of the classes, and the buttons for one more and for a file."""
+    gr.HTML(
+        views.step(1, "Examples", "Drop three or more photographs into each class, or take them."),
+        padding=False,
+    )
+    slots = [_slot(gr, number) for number in range(CLASSES)]
+    with gr.Row():
+        more = gr.Button("Add a class", elem_id="more", size="md")
+        opening = gr.UploadButton(
+            "Open a classifier", elem_id="open", size="md", file_types=[".kshot"], type="filepath"
+        )
+    return slots, more, opening
+
+
+def _answering(gr: Any) -> tuple[Any, Any, Any, Any, Any]:
+    """The right column: trust, doubtful examples, a new photograph, the answer, and the file to keep."""
+    gr.HTML(views.step(2, "How far to trust it", ""), padding=False)
+    trust = gr.HTML(views.nothing_learnt(), elem_id="trust", padding=False)
+    odd = gr.HTML("", elem_id="odd", padding=False)
+    gr.HTML(views.step(3, "Try a new photograph", ""), padding=False)
+    photograph = gr.Image(
+        label="A new photograph", show_label=False, elem_id="new", type="filepath", height=230,
+        sources=["upload", "webcam", "clipboard"], buttons=[],
+        placeholder="Drop a photograph here, or click",
+    )  # fmt: skip
+    answer = gr.HTML("", elem_id="answer", padding=False)
+    gr.HTML(views.step(4, "Keep it", "The file holds small pictures of the examples."), padding=False)
+    keep = gr.DownloadButton("Download the classifier", elem_id="keep", interactive=False, size="md")
+    return trust, odd, photograph, answer, keep
 
 
 def launch(page: Any, *, host: str, port: int | None, open_browser: bool, block: bool = True) -> str:

@@ -13,7 +13,7 @@ from kshot.data.dataset import Dataset, Split
 from kshot.data.episodes import Episodes, EpisodeSampler, IntArray, Sampler
 from kshot.data.tasks import AnyDataset, AnySplit, split_of
 from kshot.errors import ConfigError
-from kshot.evaluation.answering import answering_of
+from kshot.evaluation.answering import Answering, answering_of
 from kshot.evaluation.features import extract_features
 from kshot.evaluation.plan import adaptation_of, describe_adaptation, plan_evaluation
 from kshot.evaluation.results import Evaluation
@@ -124,32 +124,46 @@ def evaluate(
     else:
         _check_features(features, split)
     answering = answering_of(learner, plan.sampler, shape=plan.shape, split=split, adaptation=chosen, features=features)
-    values, classes = zip(
-        *for_tasks(
-            learner,
-            lambda episodes: (_values(answering.scores(episodes), episodes.query_labels), _first_classes(episodes)),
-            sampler=answering.sampler,
-            numbers=plan.numbers,
-            normalization=answering.normalization,
-            at_once=answering.at_once,
-            precision=precision,
-            statistics=statistics,
-            progress=f"{shots}-shot tasks" if progress else None,
-        )
-    )
+    bar = f"{shots}-shot tasks" if progress else None
+    values, classes = _measured(learner, answering, plan.numbers, precision=precision, statistics=statistics, bar=bar)
     return Evaluation(
         learner=learners.name_of(learner),
         adaptation=describe_adaptation(chosen),
         protocol=plan.protocol,
-        values=np.concatenate(values),
+        values=values,
         seconds=time.perf_counter() - started,
         own_adaptation=describe_adaptation(chosen) == describe_adaptation(getattr(learner, "adaptation", None)),
         precision=precision,
-        domains=_domains(plan.sampler, np.concatenate(classes)),
+        domains=_domains(plan.sampler, classes),
         measure=split.measure,
         data=split.checksum,
         transductive=chosen is not None and chosen.transductive,
     )
+
+
+def _measured(
+    learner: Learner,
+    answering: Answering,
+    numbers: IntArray,
+    *,
+    precision: Literal["float32", "bf16"],
+    statistics: Statistics | None,
+    bar: str | None,
+) -> tuple[NDArray[np.float64], IntArray]:
+    """The accuracy or error (M,) of each task, and its first class, which tells its domain."""
+    pieces = for_tasks(
+        learner,
+        lambda episodes: (_values(answering.scores(episodes), episodes.query_labels), _first_classes(episodes)),
+        sampler=answering.sampler,
+        numbers=numbers,
+        normalization=answering.normalization,
+        at_once=answering.at_once,
+        precision=precision,
+        statistics=statistics,
+        progress=bar,
+    )
+    values, classes = zip(*pieces)
+    return np.concatenate(values), np.concatenate(classes)
 
 
 def shared_features(

@@ -10,16 +10,17 @@ from typing import Any
 import yaml
 from tabulate import tabulate
 
-from kshot.errors import ConfigError, DataError, check_positive
-from kshot.files import read_text, write_json, write_text
+from kshot.errors import ConfigError, check_positive
+from kshot.files import read_text, write_text
 from kshot.studies import study_file
 from kshot.studies.budget import Budget
 from kshot.studies.cell import version
 from kshot.studies.cell_folder import Progress
-from kshot.studies.cells import Cell, cells_of
-from kshot.studies.engines import EngineOptions, Job, create_engine
+from kshot.studies.cells import cells_of
+from kshot.studies.engines import EngineOptions, create_engine
+from kshot.studies.jobs import planned_jobs, wanted_cells
 from kshot.studies.pages import write_pages
-from kshot.studies.plan import Plan, duration, make_plan, missing_data
+from kshot.studies.plan import Plan, duration, make_plan
 from kshot.studies.scheduler import Outcome, run_jobs
 from kshot.studies.simulation import Simulation, simulate
 from kshot.studies.study_folder import StudyFolder
@@ -219,7 +220,10 @@ class Study(StudyFolder):
         # before the trials, which take a while
         made = create_engine(engine, options, root=self.root, version=here)
         with made:
-            jobs = self._jobs(chosen, options, trial_seconds, retry_failed, say)
+            wanted = wanted_cells(self, chosen, retry_failed=retry_failed, say=say)
+            jobs = planned_jobs(
+                self, wanted, budget=self.budget, trial_seconds=trial_seconds, threads=options.threads, say=say
+            )
             return run_jobs(jobs, made, retries=retries, say=say, tick=self._ticker(tick))
 
     def status(self) -> Status:
@@ -250,67 +254,6 @@ class Study(StudyFolder):
                 f"{self.folder} holds a study {saved.get('name')} with other {', '.join(differing)}; run it as it was "
                 "begun, or choose another folder"
             )
-
-    def _jobs(
-        self,
-        chosen: Sequence[Cell],
-        options: EngineOptions,
-        trial_seconds: float,
-        retry_failed: bool,
-        say: Callable[[str], None],
-    ) -> list[Job]:
-        """The cells that are to be run, those that take longest first; each is written to its folder."""
-        left = [cell for cell in chosen if self.cell_folder(cell).result() is None]
-        missing = missing_data(left, self.root)
-        for dataset, where in missing.items():
-            say(f"skipped  cells on {dataset}, which is not prepared. {where}")
-        if left and missing.keys() >= {cell.dataset for cell in left}:
-            where = " ".join(f"{dataset}: {text}" for dataset, text in missing.items())
-            raise DataError(f"the data of all cells of {self.name} is missing. {where}")
-        wanted = []
-        for cell in left:
-            folder = self.cell_folder(cell)
-            if cell.dataset in missing:
-                continue
-            failure = folder.failure()
-            if failure is not None and failure["lasting"] and not retry_failed:
-                say(f"failed   {cell.name}, before: {failure['message']} (--retry-failed true tries again)")
-                continue
-            folder.forget_failure()
-            wanted.append(cell)
-        unplanned = [cell for cell in wanted if not self.cell_folder(cell).planned]
-        estimates = dict(self.estimates())
-        if unplanned:
-            plan = make_plan(
-                self.name,
-                unplanned,
-                folder=self.folder / "trials",
-                root=self.root,
-                budget=self.budget,
-                trial_seconds=trial_seconds,
-                threads=options.threads,
-                say=say,
-            )
-            for planned in plan.cells:
-                folder = self.cell_folder(planned.cell)
-                if planned.costs is None:
-                    folder.path.mkdir(parents=True, exist_ok=True)
-                    folder.fail(planned.problem, lasting=True, place="its trial")
-                    say(f"failed   {planned.cell.name}: {planned.problem}")
-                    wanted = [cell for cell in wanted if cell.name != planned.cell.name]
-                    continue
-                folder.write(planned.cell)
-                estimates[planned.cell.name] = {
-                    "seconds": planned.seconds,
-                    "recipe_images": planned.recipe_images,
-                    "memory": planned.costs.memory,
-                    "disk": planned.costs.disk,
-                }
-            write_json(self.folder / "estimates.json", estimates)
-        wanted.sort(key=lambda cell: -(estimates.get(cell.name, {}).get("seconds") or 0.0))
-        return [
-            Job(self.cell_folder(cell), cell.dataset, estimates.get(cell.name, {}).get("disk", 0.0)) for cell in wanted
-        ]
 
 
 def _plain(value: Any) -> Any:
