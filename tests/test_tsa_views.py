@@ -25,8 +25,8 @@ from kshot.data.episodes import EpisodeSampler, TaskShape
 from kshot.errors import ConfigError
 from kshot.evaluation.protocol import evaluate
 from kshot.experiments import solution_clusters
+from kshot.experiments.domain_tasks import DomainTasks
 from kshot.experiments.findings import Findings
-from kshot.experiments.task_domains import tasks_of_domains
 from kshot.experiments.task_maps import neighbours_of_domain, two_dimensions
 from kshot.intervals import mean_interval
 from kshot.learners import ProtoNet
@@ -87,8 +87,8 @@ def test_the_loss_is_that_of_the_query_images() -> None:
 
 def test_tasks_of_a_domain_are_the_first_ones_of_that_domain() -> None:
     split = domains_data().test
-    sampler = EpisodeSampler(split, TaskShape(3, 1, 0), seed=0, within_domain=True)
-    found = tasks_of_domains(sampler, 30)
+    drawn = DomainTasks.of(split, ways=3, shots=1, tasks=30, seed=0)
+    sampler, found = drawn.sampler, drawn.by_domain
     assert list(found) == ["bright", "dark"]
     every = sampler.rows(np.arange(200)).classes[:, 0]
     for domain, numbers in found.items():
@@ -103,9 +103,10 @@ def test_usage_counts_the_groups_that_tasks_are_assigned_to() -> None:
     assert [(row["domain"], row["group"]) for row in rows] == [
         (d, str(g)) for d in ("bright", "dark") for g in range(3)
     ]
-    sampler = EpisodeSampler(split, TaskShape(3, 2, 0), seed=4, within_domain=True)
+    drawn = DomainTasks.of(split, ways=3, shots=2, tasks=20, seed=4)
+    sampler = drawn.sampler
     seen: dict[str, list[int]] = {}
-    for domain, numbers in tasks_of_domains(sampler, 20).items():
+    for domain, numbers in drawn.by_domain.items():
         episodes = prepare_images(sampler.episodes(numbers), split.normalization)
         seen[domain] = torch.cat(learner.eval().by_chunk(learner.assigned, episodes)).tolist()
         counts = Counter(seen[domain])
@@ -127,8 +128,8 @@ def test_clusters_are_those_of_the_learners_own_solutions(monkeypatch: pytest.Mo
     findings = VIEWS["clusters"]({"x": toy_tsa_maml()}, split, **few)
     rows = {(row["symmetrize"], row["shifts"], row["steps"], row["part"]): row for row in rows_of(findings)}
     assert len(rows) == 3 * 2 * 4 + 2 * 2
-    sampler = EpisodeSampler(split, TaskShape(3, 2, 0), seed=4, within_domain=True)
-    numbers = np.concatenate(list(tasks_of_domains(sampler, 6).values()))
+    drawn = DomainTasks.of(split, ways=3, shots=2, tasks=6, seed=4)
+    sampler, numbers = drawn.sampler, drawn.numbers
     episodes = prepare_images(sampler.episodes(numbers), split.normalization)
     without: dict[str, Any] = {"cluster_norms": False, "cluster_head": False}
     seen = []

@@ -70,12 +70,12 @@ class DomainTasks:
     @cached_property
     def numbers(self) -> IntArray:
         """The numbers (M,) of all tasks, domain by domain."""
-        return np.concatenate(list(self._by_domain.values()))
+        return np.concatenate(list(self.by_domain.values()))
 
     @property
     def names(self) -> list[str]:
         """The domains."""
-        return list(self._by_domain)
+        return list(self.by_domain)
 
     @property
     def domains(self) -> NDArray[np.str_]:
@@ -83,7 +83,8 @@ class DomainTasks:
         return np.repeat(self.names, self.count)
 
     @cached_property
-    def _by_domain(self) -> dict[str, IntArray]:
+    def by_domain(self) -> dict[str, IntArray]:
+        """The numbers (count,) of the tasks of each domain."""
         numbers = self.sampler.first_of_each_domain(self.count)
         domains = np.asarray(self.split.domains)[self.sampler.rows(numbers).classes[:, 0]]
         return {str(domain): numbers[domains == domain] for domain in np.unique(domains)}
