@@ -55,7 +55,7 @@ def _check_training(
         known.choices[part] = names[part], options
         known.keys |= dict.fromkeys(f"{part}.{option}" for option in options[names[part]])
     _check_options(known, arguments)
-    _check_dataset(names["data"], typed.get("root"))
+    check_dataset(names["data"], typed.get("root"))
 
 
 def _check_options(known: KnownOptions, arguments: Sequence[str]) -> None:
@@ -64,7 +64,7 @@ def _check_options(known: KnownOptions, arguments: Sequence[str]) -> None:
             known.key_of(word.partition("=")[0])
 
 
-def _check_dataset(name: str, root: str | None) -> None:
+def check_dataset(name: str, root: str | None) -> None:
     """DataError for a dataset that is neither known nor prepared; whatever is doubtful passes."""
     sources, families = sources_and_families()
     folder = cache_root(root)
