@@ -21,6 +21,7 @@ from kshot.files import read_json, write_text
 from kshot.studies.budget import Budget, Costs, length_of, shortened
 from kshot.studies.cells import Cell
 from kshot.studies.engines.local import environment
+from kshot.studies.engines.process import end_with_parent
 
 Trial = Mapping[str, Any]
 
@@ -216,14 +217,17 @@ def _tried(
             return found
     if seconds == 0:
         return None
-    say(f"trying   {cell.entry}")
+    say(f"trying   {cell.entry}, to know what it costs here")
     write_text(place.with_suffix(".yaml"), yaml.safe_dump(cell.plain(), sort_keys=False))
     words = [sys.executable, "-m", "kshot.studies.trial", str(place.with_suffix(".yaml")), str(out)]
     words += ["--seconds", str(seconds), *([] if root is None else ["--root", str(root)])]
     out.unlink(missing_ok=True)
     with open(place.with_suffix(".log"), "wb") as log:
-        code = subprocess.run(words, env=environment(threads), stdout=log, stderr=log, check=False).returncode
+        ended = subprocess.run(
+            words, env=environment(threads), stdout=log, stderr=log, check=False, preexec_fn=end_with_parent
+        )
     if not out.exists():
+        code = ended.returncode
         reason = "was killed, as happens if there is not enough memory" if code < 0 else f"ended with exit code {code}"
         return {"error": f"the trial {reason}; see {place.with_suffix('.log')}"}
     return read_json(out)

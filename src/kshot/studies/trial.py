@@ -32,7 +32,8 @@ from kshot.studies.cells import Cell
 from kshot.studies.stand_in import stand_in
 from kshot.training.loop import train
 
-_FEW, _MORE = 4, 8  # tasks of the two measurements and of the two validations whose difference counts
+_CERTAIN = 0.25  # seconds between two validations, or two measurements, of different sizes
+_MOST = 4096  # tasks of a validation or of a measurement
 
 
 def measure_costs(cell: Cell, data: AnyDataset, *, seconds: float, loaded: float) -> dict[str, Any]:
@@ -63,19 +64,15 @@ def measure_costs(cell: Cell, data: AnyDataset, *, seconds: float, loaded: float
         return clock() - begun, made
 
     trained(step, 2)  # what only the first step costs
-    tasks = 2 * step
-    short, _ = trained(tasks, _FEW)
-    longer, _ = trained(4 * tasks, _FEW)
-    while longer - short < seconds / 2:
-        tasks, short, (longer, _) = 4 * tasks, longer, trained(16 * tasks, _FEW)
-    validated, _ = trained(tasks, _FEW + _MORE)
+    start, each_step = fixed_and_each(lambda steps: trained(steps * step, 2)[0], at_least=seconds / 2)
+    _, validation = fixed_and_each(lambda tasks: trained(step, tasks)[0], first=2, at_least=_CERTAIN)
     with tempfile.TemporaryDirectory() as folder:
         _, run = trained(step, 2, Path(folder) / "run")
         megabytes = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file()) / 2**20
         costs = Costs(
-            start=loaded + max(0.0, short - tasks * (longer - short) / (3 * tasks)),
-            task=max(1e-9, (longer - short) / (3 * tasks)),
-            validation=max(0.0, (validated - short) / _MORE),
+            start=loaded + start,
+            task=max(1e-9, each_step / step),
+            validation=validation,
             measuring=_measuring(cell, run, clock),
             memory=peak_memory(torch.device("cuda" if on_gpu else "cpu")),
             disk=megabytes,
@@ -98,9 +95,27 @@ def _measuring(cell: Cell, run: Run, clock: Callable[[], float]) -> float:
         run.evaluate(**dict(cell.measure) | {"tasks": tasks})
         return clock() - begun
 
-    few, more = measured(_FEW), measured(_FEW + _MORE)
-    task = max(0.0, (more - few) / _MORE)
-    return max(0.0, few - _FEW * task) + measurement.tasks * task
+    fixed, task = fixed_and_each(measured, first=2, at_least=_CERTAIN)
+    return fixed + measurement.tasks * task
+
+
+def fixed_and_each(measured: Callable[[int], float], *, first: int = 1, at_least: float) -> tuple[float, float]:
+    """What none costs and what each adds, by two sizes whose times differ by a quarter of the smaller one, or more.
+
+    Parameters
+    ----------
+    measured
+        The seconds of a size.
+    first
+        The smaller size to begin with.
+    at_least
+        Seconds between the times of the two sizes, one of which is twice the other.
+    """
+    size, small, large = first, measured(first), measured(2 * first)
+    while large - small < max(at_least, small / 4) and 2 * size < _MOST:
+        size, small, large = 2 * size, large, measured(4 * size)
+    each = max(0.0, (large - small) / size)
+    return max(0.0, small - size * each), each
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

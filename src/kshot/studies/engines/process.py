@@ -16,7 +16,7 @@ _PARENT_DEATH_SIGNAL = 1  # of prctl
 _WAIT = 0.2  # seconds between looks
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Let the kernel end this process when its parent dies, as the job of a lost machine does."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGTERM)
@@ -43,7 +43,7 @@ def run_process(
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
-            preexec_fn=_end_with_parent,
+            preexec_fn=end_with_parent,
         )
         try:
             while process.poll() is None:
