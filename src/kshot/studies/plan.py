@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -224,7 +226,12 @@ def _tried(
     out.unlink(missing_ok=True)
     with open(place.with_suffix(".log"), "wb") as log:
         ended = subprocess.run(
-            words, env=environment(threads), stdout=log, stderr=log, check=False, preexec_fn=end_with_parent
+            words,
+            env=environment(threads),
+            stdout=log,
+            stderr=log,
+            check=False,
+            preexec_fn=partial(end_with_parent, signal.SIGKILL),  # a trial has nothing to save
         )
     if not out.exists():
         code = ended.returncode

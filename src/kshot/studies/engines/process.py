@@ -16,10 +16,10 @@ _PARENT_DEATH_SIGNAL = 1  # of prctl
 _WAIT = 0.2  # seconds between looks
 
 
-def end_with_parent() -> None:
+def end_with_parent(by: signal.Signals = signal.SIGTERM) -> None:
     """Let the kernel end this process when its parent dies, as the job of a lost machine does."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, by)
 
 
 def run_process(
