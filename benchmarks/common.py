@@ -7,9 +7,13 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
 
 import torch
 
+from kshot.memory import return_freed_memory
 from kshot.runs.environment import cpu_name
 
 
@@ -31,6 +35,33 @@ def interleaved(
             if round_number > 0:
                 seconds[name].append(clock() - start)
     return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def added_memory(make: Callable[..., Callable[[], object]], *arguments: object) -> float:
+    """MiB by which a second call of ``make(*arguments)`` raises the peak of a process of its own; needs Linux."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(_second_call, make, arguments).result()
+
+
+def _second_call(make: Callable[..., Callable[[], object]], arguments: tuple[object, ...]) -> float:
+    function = make(*arguments)
+    function()
+    return_freed_memory()
+    return peak_of(function)
+
+
+def peak_of(function: Callable[[], object]) -> float:
+    """MiB by which a call raises this process's peak above what it held; needs Linux, whose peak can be reset."""
+    Path("/proc/self/clear_refs").write_text("5")
+    before = memory_of_process("VmRSS")
+    function()
+    return memory_of_process("VmHWM") - before
+
+
+def memory_of_process(field: str) -> float:
+    """A figure of /proc/self/status, such as VmRSS, in MiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(field)).split()[1]) / 1024
 
 
 def describe_machine() -> str:

@@ -14,13 +14,12 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import higher
 import numpy as np
 import torch
 import torchopt
-from common import describe_machine, interleaved
+from common import describe_machine, interleaved, peak_of
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
@@ -208,19 +207,6 @@ def check_gradients(algorithm: str, episodes: Episodes) -> None:
 def peak_in_a_process(algorithm: str, side: str, shots: int, tasks: int) -> float:
     command = [sys.executable, __file__, "--tasks", str(tasks), "--only", algorithm, side, str(shots)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
-
-
-def peak_of(function: Callable[[], object]) -> float:
-    """MiB by which a call raises this process's peak above what it held; needs Linux, whose peak can be reset."""
-    Path("/proc/self/clear_refs").write_text("5")
-    before = memory_of_process("VmRSS")
-    function()
-    return memory_of_process("VmHWM") - before
-
-
-def memory_of_process(field: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(field)).split()[1]) / 1024
 
 
 if __name__ == "__main__":

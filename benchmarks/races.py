@@ -38,6 +38,7 @@ class Race:
 
 MTL_TASKS = {"ways": 50, "shots": 1, "queries": 1, "meta_batch": 1}
 SGD = {"optimizer": "sgd", "learning_rate": 0.1, "nesterov": True, "weight_decay": 5e-4}
+RADAM = {"optimizer": "radam", "learning_rate": 0.02, "nesterov": False, "weight_decay": 0}
 RACES = {
     "mtl-glyphs": Race(
         data="glyphs",
@@ -64,19 +65,17 @@ RACES = {
         data="cifar-fs",
         learner="mtl",
         backbone={"name": "conv4", "width": 64},
-        images=192_000,
+        images=128_000,
         training={"ways": 64, "shots": 1, "queries": 1, "meta_batch": 1, **SGD, "precision": "bf16"},
         variants={
-            "no scale": {},
             "scale 10": {"learner": {"scale": 10.0}},
-            "scale 20": {"learner": {"scale": 20.0}},
-            "no unit features": {"learner": {"normalize_features": False}},
-            "scale 10, RAdam 0.001": {
-                "learner": {"scale": 10.0},
-                "training": {"optimizer": "radam", "learning_rate": 1e-3, "nesterov": False, "weight_decay": 0},
-            },
+            "no scale": {},
+            "scale 10, rate 0.3": {"learner": {"scale": 10.0}, "training": {"learning_rate": 0.3}},
+            "scale 10, RAdam 0.02": {"learner": {"scale": 10.0}, "training": RADAM},
+            "scale 10, 20 ways": {"learner": {"scale": 10.0}, "training": {"ways": 20, "shots": 3, "queries": 3}},
+            "RAdam 0.02, 20 ways": {"training": {**RADAM, "ways": 20, "shots": 5, "queries": 5}},
             "scale 10, no augmentation": {"learner": {"scale": 10.0}, "training": {"augment": False}},
-            "scale 10, 20 ways": {"learner": {"scale": 10.0}, "training": {"ways": 20, "shots": 2, "queries": 1}},
+            "scale 10, matrix x 0.1": {"learner": {"scale": 10.0, "initial_scale": 0.1}},
         },
     ),
     "matching-net-glyphs": Race(

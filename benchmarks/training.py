@@ -1,16 +1,18 @@
-"""What the training loop costs beside the network: a whole step against the bare forward, backward and update.
+"""What the training loop costs beside the network: an epoch against as many bare steps.
 
-Both sides run the same learner in the same process in turn. The bare side repeats one prepared batch; the loop draws
-tasks, gathers and augments images, normalises them, trains, keeps its counts and writes its run folder; only validation
-is left out.
+Both sides run the same learner in the same process in turn. A bare step sets gradients to zero, goes forward and
+backward and updates the weights, on one prepared batch again and again. The loop draws tasks, gathers, augments and
+normalises images, does the same, keeps its counts and writes its run folder: all of `kshot.train` but validation.
+Seconds are those of the processor, all threads together, which other programs on the machine change little.
 
-    python benchmarks/training.py [--backbone conv4] [--precision bf16] [--steps 40] [--repeats 5]
+    python benchmarks/training.py [--tasks 5-way] [--backbone conv4] [--precision bf16] [--steps 100] [--repeats 5]
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -21,18 +23,24 @@ from kshot.backbones import backbones
 from kshot.data.augmentation import augmentation_for, prepare_images
 from kshot.data.dataset import Dataset, Normalization, Split
 from kshot.data.episodes import EpisodeSampler, TaskShape
-from kshot.learners import MultiTask
+from kshot.learners import MultiTask, ProtoNet
+from kshot.learners.base import FeatureLearner
 from kshot.memory import keep_freed_memory
 from kshot.training import train
 
-SHAPE, META_BATCH = TaskShape(5, 5, 5), 6
+TASKS = {  # of a step: those of W21, and those of the recipes for CPUs
+    "5-way": (TaskShape(5, 5, 5), 6),
+    "64-way": (TaskShape(64, 1, 1), 1),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", default="conv4")
     parser.add_argument("--precision", default="bf16", choices=["float32", "bf16"])
-    parser.add_argument("--steps", type=int, default=40, help="steps of one measurement")
+    parser.add_argument("--tasks", default="5-way", choices=TASKS)
+    parser.add_argument("--learner", default="mtl", choices=["mtl", "protonet"])
+    parser.add_argument("--steps", type=int, default=100, help="steps of one epoch")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -40,11 +48,15 @@ def main() -> None:
     keep_freed_memory()
     data = random_photographs()
     seconds = interleaved(
-        {"bare": bare_steps(data, options, device), "loop": loop_steps(data, options, device)}, options.repeats
+        {"bare": bare_steps(data, options, device), "loop": loop_steps(data, options, device)},
+        options.repeats,
+        clock=time.process_time if device.type == "cpu" else time.perf_counter,
     )
-    images = options.steps * META_BATCH * SHAPE.ways * (SHAPE.shots + SHAPE.queries)
+    shape, meta_batch = TASKS[options.tasks]
+    images = meta_batch * shape.ways * (shape.shots + shape.queries)
+    print(f"{options.learner}, {meta_batch} x {shape}: {images} images per step, {options.steps} steps")
     for name, median in seconds.items():
-        print(f"{name:5} {images / median:9.0f} images/s")
+        print(f"{name:5} {options.steps * images / median:9.0f} images/s")
     print(f"the loop takes {seconds['loop'] / seconds['bare']:.3f} times the bare steps")
 
 
@@ -70,16 +82,18 @@ def random_photographs() -> Dataset:
     )
 
 
-def new_learner(options: argparse.Namespace) -> MultiTask:
+def new_learner(options: argparse.Namespace) -> FeatureLearner:
     torch.manual_seed(0)
-    return MultiTask(backbones[options.backbone](), num_classes=64)
+    backbone = backbones[options.backbone]()
+    return MultiTask(backbone, num_classes=64) if options.learner == "mtl" else ProtoNet(backbone)
 
 
 def bare_steps(data: Dataset, options: argparse.Namespace, device: torch.device):
     learner = new_learner(options).to(device).to(memory_format=torch.channels_last)
     learner.precision = options.precision
     optimizer = torch.optim.RAdam(learner.parameters(), 1e-3)
-    raw = EpisodeSampler(data.train, SHAPE, seed=0).episodes(np.arange(META_BATCH), device)
+    shape, meta_batch = TASKS[options.tasks]
+    raw = EpisodeSampler(data.train, shape, seed=0).episodes(np.arange(meta_batch), device)
     normalization = data.train.normalization
     episodes = prepare_images(raw, normalization, augmentation=augmentation_for(normalization, 32))
 
@@ -96,14 +110,18 @@ def bare_steps(data: Dataset, options: argparse.Namespace, device: torch.device)
 def loop_steps(data: Dataset, options: argparse.Namespace, device: torch.device):
     """An epoch of so many steps by `train`; with nothing held out there is no validation."""
     learner = new_learner(options)
+    shape, meta_batch = TASKS[options.tasks]
 
     def run() -> None:
         with tempfile.TemporaryDirectory() as folder:
             train(
                 learner,
                 data,
-                meta_batch=META_BATCH,
-                tasks_per_epoch=options.steps * META_BATCH,
+                ways=shape.ways,
+                shots=shape.shots,
+                queries=shape.queries,
+                meta_batch=meta_batch,
+                tasks_per_epoch=options.steps * meta_batch,
                 max_epochs=1,
                 train_on="train+val",
                 schedule="constant",

@@ -189,7 +189,7 @@ def test_an_image_is_augmented_alike_to_the_bit_whatever_shares_its_batch(
         unevenly = [augmentation(images[part], keys[part]) for part in (slice(0, 4), slice(4, 6))]
         first_images = augmentation(images[:, :1], keys)
         for images_at_once in (1, 5):
-            monkeypatch.setattr(augmentation_module, "_PIXELS_IN_CACHE", images_at_once * size * size)
+            monkeypatch.setattr(augmentation_module, "_PIXELS_AT_ONCE", images_at_once * size * size)
             assert torch.equal(together, augmentation(images, keys))
     finally:
         torch.set_num_threads(threads)

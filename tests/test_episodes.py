@@ -72,6 +72,19 @@ def test_each_class_size_is_drawn_over_its_whole_range():
     assert stats.kstest(drawn[1::2].ravel() / 600, "uniform").statistic < 0.01
 
 
+@pytest.mark.parametrize(
+    ("keys", "draws"), [(3, 5), (3, 13), (2, 64), (2000, 30)]
+)  # by swaps, from tables, and too many
+def test_draws_are_those_of_a_shuffle_of_one_list(keys, draws):
+    bits, sizes = seeding.bits(seeding.key(3), np.arange(keys)), np.resize([64, 600, 100], keys)
+    for drawn, key, size in zip(draw_without_replacement(bits, sizes, draws), bits[:5], sizes):
+        items = list(range(size))
+        for j in range(draws):
+            position = j + int(seeding.below(key, j, size - j)[0])
+            items[j], items[position] = items[position], items[j]
+        assert drawn.tolist() == items[:draws]
+
+
 def test_groups_hold_a_task_together(toy_split):
     domains = ["a"] * 4 + ["b"] * 5 + ["small"] * 2
     split = toy_split([8] * 11, domains=domains)

@@ -20,14 +20,14 @@ from torch import Tensor
 from kshot import seeding
 from kshot.data.dataset import Normalization
 from kshot.data.episodes import Episodes
-from kshot.data.pixels import ORDERS, AugmentationParameters, blend_coefficients, crop_and_flip, jitter, lookups
+from kshot.data.pixels import ORDERS, AugmentationParameters, ImageParameters, augment
 from kshot.errors import ConfigError
 
 _STREAM = seeding.key("augmentation")
 _DRAWS = ("top", "left", "flip", "order", "brightness", "contrast", "saturation")
 _COUNTERS_PER_IMAGE = 8
-_PIXELS_IN_CACHE = 1 << 17
-_PIXELS_ON_GPU = 1 << 26  # padded by their own size and in three colours they are still counted by 32 bits
+_PIXELS_AT_ONCE = 1 << 18  # on a CPU: enough to make calls cheap, few enough for what lies between two steps
+_PIXELS_ON_GPU = 1 << 26
 _PUBLISHED_PADDING = {32: 4, 84: 8}
 
 
@@ -92,18 +92,15 @@ class PhotoAugmentation:
             raise ConfigError(f"augmentation: colour jitter needs images of 1 or 3 channels, not {channels}")
         if np.shape(keys) != (tasks,):
             raise ConfigError(f"augmentation: {tasks} tasks need keys of shape ({tasks},), not {np.shape(keys)}")
-        parameters = self.parameters(keys, images_per_task)
-        rows, columns = lookups(parameters, self.padding, height=height, width=width, device=images.device)
-        rounds = torch.from_numpy(blend_coefficients(parameters, height * width)).to(images.device, non_blocking=True)
-        count = tasks * images_per_task
-        augmented = torch.empty((count, height * width, channels), device=images.device)
-        flat = images.flatten(0, 1)
-        # On a CPU a few images at a time, so that what lies between two steps stays in the cache.
-        chunk = max(1, (_PIXELS_ON_GPU if images.is_cuda else _PIXELS_IN_CACHE) // (height * width))
-        for start in range(0, count, chunk):
-            part = slice(start, start + chunk)
-            planes = crop_and_flip(flat[part], padding=self.padding, rows=rows[part], columns=columns[part])
-            jitter(planes.float(), rounds[:, :, part], augmented[part])
+        parameters = ImageParameters.of(self.parameters(keys, images_per_task), height * width)
+        count, pixels = tasks * images_per_task, height * width
+        at_once = max(1, (_PIXELS_ON_GPU if images.is_cuda else _PIXELS_AT_ONCE) // pixels)
+        at_once = -(-count // -(-count // at_once))  # equal parts
+        flat, augmented = images.flatten(0, 1), torch.empty((count, pixels, channels), device=images.device)
+        padded = images.new_zeros((at_once, height + 2 * self.padding, width + 2 * self.padding, channels))
+        for start in range(0, count, at_once):
+            stop = min(start + at_once, count)
+            augment(flat[start:stop], parameters.part(start, stop), padded=padded, out=augmented[start:stop])
         return augmented.view(tasks, images_per_task, height, width, channels).movedim(-1, -3)
 
     def parameters(self, keys: NDArray[np.uint64], images_per_task: int) -> AugmentationParameters:
@@ -138,7 +135,7 @@ def to_float(images: Tensor) -> Tensor:
     return images.to(torch.float32).div_(255).movedim(-1, -3)
 
 
-def normalize(images: Tensor, normalization: Normalization) -> Tensor:
+def normalize(images: Tensor, normalization: Normalization, *, overwrite: bool = False) -> Tensor:
     """Subtract the mean of each channel and divide by its standard deviation.
 
     Parameters
@@ -147,6 +144,8 @@ def normalize(images: Tensor, normalization: Normalization) -> Tensor:
         As `Split.gather` returns them: (..., H, W, C) uint8, taken on the scale 0..1, or (..., C, H, W) float.
     normalization
         One mean and one standard deviation per channel.
+    overwrite
+        The caller needs float images no more, so that their memory can hold the result.
 
     Returns
     -------
@@ -159,7 +158,7 @@ def normalize(images: Tensor, normalization: Normalization) -> Tensor:
         If the channels do not match.
     """
     if images.dtype == torch.uint8:
-        images = to_float(images)
+        images, overwrite = to_float(images), True
     channels, _, width = images.shape[-3:]
     if channels != len(normalization.mean):
         raise ConfigError(
@@ -173,7 +172,8 @@ def normalize(images: Tensor, normalization: Normalization) -> Tensor:
         for channel in (1 / std, -mean / std)
     )
     rows = images.movedim(-3, -1).flatten(-2)
-    return (rows * scale).add_(shift).unflatten(-1, (width, channels)).movedim(-1, -3)
+    scaled = rows.mul_(scale) if overwrite else rows * scale
+    return scaled.add_(shift).unflatten(-1, (width, channels)).movedim(-1, -3)
 
 
 def prepare_images(
@@ -198,7 +198,7 @@ def prepare_images(
     images = episodes.images()
     if augmentation is not None:
         images = augmentation(images, episodes.keys)
-    images = normalize(images, normalization)
+    images = normalize(images, normalization, overwrite=augmentation is not None)
     shots = episodes.support.shape[1]
     return episodes.with_images(images[:, :shots], images[:, shots:])
 
