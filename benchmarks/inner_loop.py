@@ -15,10 +15,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-import higher
 import numpy as np
 import torch
-import torchopt
 from common import describe_machine, interleaved, peak_of
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -29,6 +27,12 @@ from kshot.data.episodes import Episodes
 from kshot.learners import ANIL, MAML
 from kshot.learners.initialization import InitializationLearner
 from kshot.memory import keep_freed_memory
+
+try:
+    import higher
+    import torchopt
+except ImportError:  # the plain loop needs neither
+    higher = torchopt = None
 
 WAYS, QUERIES, STEPS, RATE = 5, 15, 5, 0.05
 ALGORITHMS = ("maml", "fomaml", "anil")
@@ -83,11 +87,14 @@ def tasks_of(shots: int, count: int, dtype: torch.dtype = torch.float32) -> Epis
 def sides(algorithm: str, episodes: Episodes) -> dict[str, Callable[[], list[Tensor]]]:
     """A function for each contestant that makes one meta step and returns the gradients."""
     dtype = episodes.support.dtype
-    learner = new_learner(algorithm).to(dtype).to(memory_format=torch.channels_last)
+    device = episodes.support.device
+    learner = new_learner(algorithm).to(device, dtype).to(memory_format=torch.channels_last)
     tasks = list(zip(episodes.support, episodes.support_labels, episodes.query, episodes.query_labels))
     functions = {"kshot": lambda: step_of_kshot(learner, episodes)}
     for name, step in PEERS[algorithm].items():
-        network = peer_network(learner).to(dtype)
+        if (higher is None and name == "higher") or (torchopt is None and name == "torchopt"):
+            continue
+        network = peer_network(learner).to(device, dtype)
         functions[name] = lambda step=step, network=network: gradients_of(step, network, tasks)
     return functions
 

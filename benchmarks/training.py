@@ -40,6 +40,8 @@ def main() -> None:
     parser.add_argument("--precision", default="bf16", choices=["float32", "bf16"])
     parser.add_argument("--tasks", default="5-way", choices=TASKS)
     parser.add_argument("--learner", default="mtl", choices=["mtl", "protonet"])
+    parser.add_argument("--channels-last", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--steps", type=int, default=100, help="steps of one epoch")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
@@ -89,8 +91,12 @@ def new_learner(options: argparse.Namespace) -> FeatureLearner:
 
 
 def bare_steps(data: Dataset, options: argparse.Namespace, device: torch.device):
-    learner = new_learner(options).to(device).to(memory_format=torch.channels_last)
+    learner = new_learner(options).to(device)
+    if options.channels_last:
+        learner.to(memory_format=torch.channels_last)
     learner.precision = options.precision
+    if options.compile:
+        learner.backbone.compile()
     optimizer = torch.optim.RAdam(learner.parameters(), 1e-3)
     shape, meta_batch = TASKS[options.tasks]
     raw = EpisodeSampler(data.train, shape, seed=0).episodes(np.arange(meta_batch), device)
@@ -127,6 +133,8 @@ def loop_steps(data: Dataset, options: argparse.Namespace, device: torch.device)
                 schedule="constant",
                 patience=0,
                 precision=options.precision,
+                channels_last=options.channels_last,
+                compile=options.compile,
                 device=str(device),
                 run=Path(folder) / "run",
                 progress=False,
