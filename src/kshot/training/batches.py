@@ -13,8 +13,10 @@ from kshot.data.episodes import Episodes, Sampler
 from kshot.training.distributed import Processes
 
 # Launching the many small kernels of augmentation costs a GPU step as much as the network itself; several steps
-# share one launch. On a CPU the images of a step should stay in cache instead.
+# share one launch. On a CPU several steps share a call of the sampler, but are augmented one by one: prepared images
+# should stay in cache, and sampled ones take a quarter of their memory.
 _IMAGES_AT_ONCE_ON_GPU = 4096
+_BYTES_AT_ONCE_ON_CPU = 1 << 23
 
 
 class StepTasks:
@@ -54,9 +56,15 @@ class StepTasks:
         self.sampler, self.normalization, self.augmentation = sampler, normalization, augmentation
         self.meta_batch, self.device, self.rank = meta_batch, processes.device, processes.rank
         self.share = meta_batch // processes.count
-        self.images_per_task = sampler.episodes(np.zeros(1, np.int64)).images().shape[1]
-        on_gpu = self.device.type == "cuda"
-        self._steps_at_once = max(1, _IMAGES_AT_ONCE_ON_GPU // (self.share * self.images_per_task)) if on_gpu else 1
+        images = sampler.episodes(np.zeros(1, np.int64)).images()
+        self.images_per_task = images.shape[1]
+        self._on_gpu = self.device.type == "cuda"
+        self._steps_at_once = max(
+            1,
+            _IMAGES_AT_ONCE_ON_GPU // (self.share * self.images_per_task)
+            if self._on_gpu
+            else _BYTES_AT_ONCE_ON_CPU // (self.share * images.nbytes),
+        )
 
     @property
     def images_per_step(self) -> int:
@@ -72,7 +80,12 @@ class StepTasks:
         """The prepared tasks of steps first..last-1, one batch per step."""
         for start in range(first, last, self._steps_at_once):
             numbers = self.numbers(start, min(start + self._steps_at_once, last))
-            raw = self.sampler.episodes(numbers, self.device)
-            block = prepare_images(raw, self.normalization, augmentation=self.augmentation)
+            block = self.sampler.episodes(numbers, self.device)
+            if self._on_gpu:
+                block = self._prepared(block)
             for offset in range(0, len(numbers), self.share):
-                yield block.part(offset, offset + self.share)
+                part = block.part(offset, offset + self.share)
+                yield part if self._on_gpu else self._prepared(part)
+
+    def _prepared(self, episodes: Episodes) -> Episodes:
+        return prepare_images(episodes, self.normalization, augmentation=self.augmentation)

@@ -161,8 +161,7 @@ def _train_steps(state: TrainingState, tasks: StepTasks, processes: Processes, h
     state.start_epoch()
     bar.start_epoch()
     for episodes in tasks.steps(first + counters.step, first + options.steps_per_epoch):
-        # for modules that draw from torch's own generator, such as nn.Dropout in a user's backbone
-        torch.manual_seed(int(seeding.bits(key, first + counters.step)[0] >> 1))
+        _seed_torch(int(seeding.bits(key, first + counters.step)[0] >> 1), processes.device)
         optimizer.zero_grad()
         with _naming_step_and_task(state, tasks, first + counters.step):
             measured = learner.accumulate_gradients(episodes)
@@ -231,6 +230,16 @@ def _how_to_go_on(state: TrainingState) -> str:
         return f"{where}; nothing was saved, because training had no run folder: name one with run=..."
     path = state.folder.path
     return f"{where}; the run is saved in {path}: continue with resume=True (kshot train --resume {path})"
+
+
+def _seed_torch(seed: int, device: torch.device) -> None:
+    """For modules that draw from torch's own generator, such as nn.Dropout in a user's backbone.
+
+    ``torch.manual_seed`` asks for every kind of device, and takes half a percent of a step of Conv4.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 @contextlib.contextmanager
