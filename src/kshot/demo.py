@@ -36,9 +36,6 @@ TRAINING: dict[str, dict[str, Any]] = {
     "supervised": {"meta_batch": 100, "tasks_per_epoch": 10_000},
     "protonet": {"ways": 20, "shots": 5, "queries": 5, "meta_batch": 1, "tasks_per_epoch": 50},
 }
-# W21's initial matrix grows with the number of classes: with 1483 of them training starts from noise. Chosen on the
-# validation scripts (benchmarks/races.py demo).
-LEARNERS: dict[str, dict[str, Any]] = {"mtl": {"initial_scale": 0.1}}
 SHARED: dict[str, Any] = {
     "learning_rate": 0.01,
     "patience": 0,
@@ -109,8 +106,7 @@ def draw_task(learner: FeatureLearner, data: Dataset, *, seed: int, path: Path) 
 
 def _new(name: str, data: Dataset, seed: int) -> FeatureLearner:
     ways = TRAINING[name].get("ways")
-    options = LEARNERS.get(name, {})
-    learner = create_learner(name, data, backbone_options={"width": 64}, ways=ways, seed=seed, **options)
+    learner = create_learner(name, data, backbone_options={"width": 64}, ways=ways, seed=seed)
     assert isinstance(learner, FeatureLearner), "the demo shows learners of features"
     return learner
 
