@@ -202,7 +202,7 @@ def test_many_classes_are_approximated_well(monkeypatch):
 @pytest.mark.slow
 def test_a_thousand_classes_take_less_than_a_minute():
     examples, labels, _, _ = made(np.random.default_rng(0), (3,) * 1000, noise=0.5, dimension=1280)
-    start = time.perf_counter()
+    start = time.process_time()  # of one thread, see conftest.py: the clock would count other programs, too
     estimate = FewShotClassifier().fit(examples, labels).estimate()
-    assert time.perf_counter() - start < 60
+    assert time.process_time() - start < 60
     assert estimate.tried == 3000
