@@ -66,6 +66,7 @@ def _moved(text: str) -> str:
     """Markdown from the repository's root as a page of docs/: the links are those from there."""
     for source, page in COPIES.items():
         text = text.replace(f"]({source}", f"]({page}")
+    text = re.sub(r"\]\((examples/)", r"](../\1", text)  # of which a page has the name alone
     return re.sub(r"\]\(docs/", "](", text)
 
 

@@ -1,6 +1,6 @@
 """A short trial of a training, in a process of its own: what a task, a validation and a measurement cost here.
 
-python -m kshot.studies.trial CELL.yaml OUT.json [--root ROOT] [--seconds S]
+`python -m kshot.studies.trial CELL.yaml OUT.json [--root ROOT] [--seconds S]`
 """
 
 from __future__ import annotations
