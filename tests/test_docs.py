@@ -194,7 +194,7 @@ def _check_comparison(names: dict[str, Any]) -> None:
 
 def _check_photographs(names: dict[str, Any]) -> None:
     assert names["result"].accuracy > 0.5, "six classes, of which chance knows a sixth"
-    assert names["again"].class_names == names["classifier"].class_names
+    assert list(names["again"].classes_) == list(names["classifier"].classes_)
 
 
 RESULTS_OF_NOTEBOOKS = {
