@@ -187,7 +187,7 @@ def test_the_versions_agree():
 
 
 def _check_comparison(names: dict[str, Any]) -> None:
-    measured = [len(run.evaluations()) for run in names["runs"].values()]
+    measured = [len(run.evaluations) for run in names["runs"].values()]
     assert measured == [2] * len(names["runs"]), "every run is measured at one shot and at five"
     assert all(len(run.metrics()["epoch"]) > 1 for run in names["runs"].values())
 
