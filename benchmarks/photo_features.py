@@ -30,13 +30,13 @@ from kshot.data.images import shown_at
 from kshot.photos import LearnerNetwork, photo_features
 from kshot.photos.fast import fast_on_cpu
 
-# side of the shorter edge before the crop of 224, and whether mirrored: "plain" is the weights' own form
+# side of the network's images, side of the shorter edge before the crop, mirrored: "plain" is the weights' own form
 VIEWS = {
-    "plain": (256, False),
-    "mirror": (256, True),
-    "wide": (224, False),
-    "tight": (288, False),
-    "close": (352, False),
+    "plain": (224, 256, False),
+    "mirror": (224, 256, True),
+    "wide": (224, 224, False),
+    "tight": (224, 288, False),
+    "large": (288, 329, False),
 }
 _PER_CLASS = {"groceries": 12, "cifar_val": 80, "cifar_test": 150, "group": 24}
 _AT_ONCE = 16
@@ -68,7 +68,7 @@ def sets(options: argparse.Namespace) -> Iterator[tuple[str, list[Sequence[Image
     """Name, the images of each class, and the views that are wanted of each set."""
     if options.groceries:
         for part in ("train", "test"):
-            views = list(VIEWS) if part == "train" else ["plain"]
+            views = list(VIEWS) if part == "train" else ["plain", "mirror", "wide", "large"]
             yield f"groceries_{part}", _files(options.groceries / part, _PER_CLASS["groceries"]), views
     if options.cifar_fs:
         data = kshot.load("cifar-fs", root=options.cifar_fs)
@@ -80,12 +80,13 @@ def sets(options: argparse.Namespace) -> Iterator[tuple[str, list[Sequence[Image
                 [Image.fromarray(np.asarray(each)) for each in split.images[row : row + count]] for row in starts
             ]
             yield f"cifar_{part}", classes, ["plain"]
-            yield f"cifar_{part}_views", [images[:20] for images in classes], list(VIEWS)
+            count = 24 if part == "val" else 20
+            yield f"cifar_{part}_views", [images[:count] for images in classes], list(VIEWS)
     if options.groups:
         for name in ("butterflies", "cards", "dogs"):
             classes = _files(options.groups / name, _PER_CLASS["group"])
             yield name, classes, ["plain"]
-            yield f"{name}_views", [images[:10] for images in classes], list(VIEWS)
+            yield f"{name}_views", [images[:17] for images in classes[:32]], list(VIEWS)
 
 
 def _files(folder: Path, count: int) -> list[Sequence[Path]]:
@@ -96,7 +97,10 @@ def _files(folder: Path, count: int) -> list[Sequence[Path]]:
 
 @torch.no_grad()
 def _computed(classes: Sequence[Sequence[Image.Image | Path]], views: Sequence[str]) -> dict[str, NDArray]:
-    network = fast_on_cpu(EfficientNetLite0(pretrained=True).eval())
+    networks = {
+        side: fast_on_cpu(EfficientNetLite0(image_size=side, pretrained=True).eval())
+        for side in {VIEWS[view][0] for view in views}
+    }
     images = [image for own in classes for image in own]
     rows: dict[str, list[Tensor]] = {view: [] for view in views}
     pixels = []
@@ -104,7 +108,7 @@ def _computed(classes: Sequence[Sequence[Image.Image | Path]], views: Sequence[s
         opened = [_opened(image) for image in images[start : start + _AT_ONCE]]
         pixels += [shown_at(image, 48, resize=55).ravel() for image in opened]
         for view in views:
-            rows[view].append(unit(network(_batch(opened, *VIEWS[view]))))
+            rows[view].append(unit(networks[VIEWS[view][0]](_batch(opened, *VIEWS[view]))))
     labels = np.repeat(np.arange(len(classes)), [len(own) for own in classes])
     features = {f"view_{view}": torch.cat(own).numpy() for view, own in rows.items()}
     return {**features, "pixels": np.stack(pixels), "labels": labels}
@@ -114,11 +118,9 @@ def _opened(image: Image.Image | Path) -> Image.Image:
     return image if isinstance(image, Image.Image) else ImageOps.exif_transpose(Image.open(image))
 
 
-def _batch(images: Sequence[Image.Image], resize: int, mirrored: bool) -> Tensor:
+def _batch(images: Sequence[Image.Image], side: int, resize: int, mirrored: bool) -> Tensor:
     form = EfficientNetLite0.pretrained_form
-    shown = [
-        shown_at(ImageOps.mirror(image) if mirrored else image, form.image_size, resize=resize) for image in images
-    ]
+    shown = [shown_at(ImageOps.mirror(image) if mirrored else image, side, resize=resize) for image in images]
     return normalize(torch.from_numpy(np.stack(shown)), Normalization(form.mean, form.std))
 
 

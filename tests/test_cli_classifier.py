@@ -11,13 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.patches import Rectangle
 from PIL import Image
 
 from kshot.cli import main
+from kshot.cli.photographs import trust
 from kshot.errors import ConfigError, DataError
 from kshot.photos import FewShotClassifier
+from kshot.photos.estimate import ClassEstimate, Estimate
 from kshot.photos.files import class_folders, images_at
-from kshot.report.pictures import predictions_picture
+from kshot.report.pictures import WRONG, predictions_picture
 
 ROOT = Path(__file__).parents[1]
 NAMES = ["a mug with a very long name, and blue", "a mug with a very long name, and green", "owl"]
@@ -197,3 +200,22 @@ def test_features_are_not_exported(tmp_path):
     classifier = FewShotClassifier().fit(np.eye(4), [0, 0, 1, 1])
     with pytest.raises(ConfigError, match="was fitted to features"):
         classifier.export_onnx(tmp_path / "x.onnx")
+
+
+def test_wrong_answers_are_marked():
+    images = list(np.zeros((3, 8, 8, 3), np.uint8))
+    figure = predictions_picture(images, ["a", "b", "c"], title="Seen", wrong=[False, True, False])
+    axes = figure.axes[0]
+    assert [text.get_text() for text in axes.texts if text.get_color() == WRONG] == ["b"]
+    assert sum(isinstance(patch, Rectangle) for patch in axes.patches) == 1
+
+
+def test_many_classes_take_a_few_lines():
+    sure = [ClassEstimate(f"class {number}", 1.0, 3, 3, 0.3, 1.0) for number in range(2000)]
+    text = trust(Estimate(1.0, 0.9, 1.0, sure, 3))
+    assert "each of the 2000 classes is recognised without a mistake" in text
+    assert len(text.splitlines()) < 5
+    unsure = [ClassEstimate("owl", 0.5, 2, 2, 0.1, 0.9), *sure]
+    lines = trust(Estimate(1.0, 0.9, 1.0, unsure, 3)).splitlines()
+    assert lines[1].strip().startswith("owl: 50 %")
+    assert lines[2].strip() == "and 2000 more classes, which are recognised as well or better"

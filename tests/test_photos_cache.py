@@ -14,6 +14,7 @@ from PIL import Image
 from kshot.data.images import InputForm
 from kshot.photos import FewShotClassifier, photo_features
 from kshot.photos.cache import FeatureCache, file_digest
+from kshot.photos.features import _thumbnails
 
 
 class Counting:
@@ -54,6 +55,15 @@ def test_the_second_call_computes_nothing_and_says_the_same(photos, cache):
     plain = photo_features(Counting(), photos)
     assert torch.equal(plain.features, first.features)
     np.testing.assert_array_equal(plain.thumbnails, first.thumbnails)
+
+
+def test_thumbnails_of_large_images_are_means_of_four_pixels():
+    images = np.random.default_rng(0).integers(0, 256, (3, 225, 241, 3), np.uint8)
+    expected = images[:, :224, :240].reshape(3, 112, 2, 120, 2, 3).mean((2, 4))
+    halved = _thumbnails(images)
+    assert halved.dtype == np.uint8
+    assert np.abs(halved - expected).max() <= 0.5
+    assert _thumbnails(images[:, :60, :60]).shape == (3, 60, 60, 3)
 
 
 def test_content_counts_and_not_the_name(photos, cache):

@@ -110,7 +110,7 @@ def picture_of(
     captions, wrong = _captions(predictions), None
     if truth is not None:
         wrong = [said != true for said, true in zip(predictions.answers, truth)]
-        captions = [f"{text}\nwrong: {name}" if no else text for text, name, no in zip(captions, truth, wrong)]
+        captions = [f"{text}\nwrong, it is: {name}" if no else text for text, name, no in zip(captions, truth, wrong)]
     picture = pictures.predictions_picture(list(predictions.images), captions, title=title, wrong=wrong)
     return pictures.save(picture, out / "predictions.png")
 
@@ -123,10 +123,14 @@ def trust(estimate: Estimate | None) -> str:
         f"To expect on new photographs like these: {estimate} right. So many of {estimate.tried} examples are "
         "recognised by what is learnt without them and without what nearly repeats them."
     ]
-    weakest = sorted(estimate.classes, key=lambda each: each.accuracy)[:_CLASSES_SHOWN]
+    weakest = sorted(estimate.classes, key=lambda each: each.accuracy)
+    if len(weakest) > _CLASSES_SHOWN:
+        weakest = [each for each in weakest if each.accuracy < 1][:_CLASSES_SHOWN]
     lines += [f"  {each}" for each in weakest]
     hidden = len(estimate.classes) - len(weakest)
-    lines += [f"  and {hidden} more classes, which are recognised as well or better"] if hidden else []
+    if hidden:
+        rest = f"and {hidden} more classes, which are recognised as well or better"
+        lines.append(f"  {rest if weakest else f'each of the {hidden} classes is recognised without a mistake'}")
     return "\n".join([*lines, estimate.caution])
 
 
