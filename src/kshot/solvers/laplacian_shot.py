@@ -15,7 +15,6 @@ from kshot.solvers.distances import nearest_neighbours
 from kshot.solvers.heads import class_rows
 from kshot.solvers.transductive import TransductiveAdaptation, joint_products
 
-_SHARPNESS = 10.0
 _CONVERGED = 1e-6  # change of the bound relative to itself, as in the release
 
 
@@ -41,16 +40,27 @@ class LaplacianShot(TransductiveAdaptation):
         Of each query image; fewer if there are not as many others.
     rectified
         Take the rectified class means; False for plain ones.
+    sharpness
+        Of the rectified class means, as for `BDCSPN`.
     steps
         The most rounds; the release has 20.
     """
 
     chunks: ClassVar[int] = 4
 
-    def __init__(self, *, penalty: float = 0.7, neighbors: int = 3, rectified: bool = True, steps: int = 100) -> None:
+    def __init__(
+        self,
+        *,
+        penalty: float = 0.7,
+        neighbors: int = 3,
+        rectified: bool = True,
+        sharpness: float = 10.0,
+        steps: int = 100,
+    ) -> None:
         check_not_negative(penalty=penalty)
-        check_positive(neighbors=neighbors, steps=steps)
-        self.penalty, self.neighbors, self.rectified, self.steps = penalty, neighbors, rectified, steps
+        check_positive(neighbors=neighbors, sharpness=sharpness, steps=steps)
+        self.penalty, self.neighbors, self.rectified = penalty, neighbors, rectified
+        self.sharpness, self.steps = sharpness, steps
 
     def joint_scores(self, support: Tensor, labels: Tensor, query: Tensor, ways: int) -> Tensor:
         """The logarithm of the assignments (B, T, N) of the query features (B, T, D).
@@ -63,7 +73,7 @@ class LaplacianShot(TransductiveAdaptation):
         rows = means_and_shift(members, queries)
         inner = rows @ products
         if self.rectified:
-            combination = rectified(rows, inner, members, sharpness=_SHARPNESS)
+            combination = rectified(rows, inner, members, sharpness=self.sharpness)
             inner = combination @ products
         else:
             combination, inner = rows[:, :-1], inner[:, :-1]
