@@ -72,7 +72,7 @@ def draw(axis: Axes, records: dict[str, dict[str, Any]], heads: list[str], shots
         )
     axis.axvline(0, color="grey", linewidth=0.8)
     axis.set_xscale("symlog", linthresh=_LINEAR, linscale=2)
-    ticks = [-20, -10, -5, -2, 0, 2, 5, 10, 20]
+    ticks = [-20, -5, -2, 0, 2, 5, 20]
     axis.set_xticks(ticks, [f"{tick:+d}" if tick else "0" for tick in ticks], fontsize=7)
     axis.grid(axis="x", linewidth=0.3)
 
