@@ -20,8 +20,10 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from tabulate import tabulate
 from torch import Tensor
 
 import kshot
@@ -162,6 +164,65 @@ def over_domains(values: np.ndarray, domains: np.ndarray, domain: str) -> tuple[
     return float(np.mean([one.mean for one in each])), float(np.sqrt(np.sum([one.ci95**2 for one in each])) / len(each))
 
 
+def summary(data: Dataset, given: argparse.Namespace) -> None:
+    """Write a table and a picture of what the seeds of a folder have in common."""
+    measured: dict[tuple[str, int], dict[int, np.ndarray]] = {}
+    agreed: dict[tuple[str, int], list[float]] = {}
+    for path in sorted(given.folder.glob(f"seed*/*/test-*-{given.tasks}.npz")):
+        epochs, each = (int(number) for number in path.stem.split("-")[1].split("x"))
+        place, seed = (path.parent.name, epochs * each), int(path.parent.parent.name.removeprefix("seed"))
+        content = np.load(path)
+        measured.setdefault(place, {})[seed] = 100 * content["accuracies"]
+        if "nmi" in content:
+            agreed.setdefault(place, []).append(float(content["nmi"]))
+    classes = EpisodeSampler(data.test, TaskShape(5, 5, 15), seed=0).rows(np.arange(given.tasks)).classes[:, 0]
+    domains = np.asarray(data.test.domains)[classes]
+    rows = []
+    for (arm, tasks), of_seed in measured.items():
+        for other, domain in itertools.product(("", "maml", "offset-one-group"), [*sorted(set(domains)), "mean"]):
+            base = measured.get((other, tasks), {})
+            seeds = sorted(of_seed.keys() & base.keys()) if other else sorted(of_seed)
+            if not seeds or other == arm:
+                continue
+            each = np.stack([of_seed[seed] - (base[seed] if other else 0.0) for seed in seeds])
+            mean, over_tasks = over_domains(each.mean(0), domains, domain)
+            of_seeds = [over_domains(values, domains, domain)[0] for values in each]
+            over_seeds = mean_interval(np.asarray(of_seeds)).ci95 if len(seeds) > 1 else float("nan")
+            row: dict[str, Any] = {"arm": arm, "tasks": tasks, "minus": other, "domain": domain}
+            row |= {"mean": round(mean, 4), "ci95_over_tasks": round(over_tasks, 4)}
+            row |= {"ci95_over_seeds": round(over_seeds, 4), "seeds": " ".join(map(str, seeds))}
+            row |= {"of_seeds": " ".join(f"{value:.4f}" for value in of_seeds), "test_tasks": given.tasks}
+            rows.append(row | {"nmi": " ".join(f"{value:.4f}" for value in agreed.get((arm, tasks), []))})
+    with given.summary.with_suffix(".csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    draw(rows, given.summary.with_suffix(".png"))
+    print(tabulate([row for row in rows if row["domain"] == "mean"], headers="keys"))
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """The gain over MAML against the number of tasks, for the mean of the domains and for each."""
+    domains = sorted({row["domain"] for row in rows}, key=lambda name: (name != "mean", name))
+    figure, places = plt.subplots(1, len(domains), figsize=(3.1 * len(domains), 3.2), sharey=True)
+    arms = [arm for arm in ARMS if any(row["arm"] == arm and row["minus"] == "maml" for row in rows)]
+    for axes, domain in zip(places, domains):
+        axes.axhline(0, color="#999999", lw=0.8)
+        for number, arm in enumerate(arms):
+            line = [row for row in rows if (row["arm"], row["minus"], row["domain"]) == (arm, "maml", domain)]
+            line.sort(key=lambda row: row["tasks"])
+            tasks = np.asarray([row["tasks"] for row in line]) * 1.02 ** (number - len(arms) / 2)
+            means, halves = ([row[key] for row in line] for key in ("mean", "ci95_over_tasks"))
+            axes.errorbar(tasks, means, halves, marker="o", ms=3.5, lw=1.2, capsize=2, label=arm)
+        axes.set(title="mean of the domains" if domain == "mean" else domain, xlabel="training tasks after theta*")
+        axes.spines[["top", "right"]].set_visible(False)
+    places[0].set_ylabel("points above MAML")
+    places[0].legend(frameon=False, fontsize=7.5)
+    figure.suptitle("Bars are 95% intervals over test tasks", fontsize=8.5)
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="groups")
@@ -175,8 +236,12 @@ def main() -> None:
     parser.add_argument("--validation-tasks", type=int, default=24)
     parser.add_argument("--tasks", type=int, default=450, help="of the test")
     parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("--summary", type=Path, help="write a table and a picture of what was measured; train nothing")
     given = parser.parse_args()
     data = kshot.load(given.data)
+    if given.summary is not None:
+        summary(data, given)
+        return
     theta = theta_star(data, given)
     results: dict[str, np.ndarray] = {}
     agreed: dict[str, Any] = {}
