@@ -202,24 +202,34 @@ def summary(data: Dataset, given: argparse.Namespace) -> None:
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """The gain over MAML against the number of tasks, for the mean of the domains and for each."""
-    domains = sorted({row["domain"] for row in rows}, key=lambda name: (name != "mean", name))
-    figure, places = plt.subplots(1, len(domains), figsize=(3.1 * len(domains), 3.2), sharey=True)
-    arms = [arm for arm in ARMS if any(row["arm"] == arm and row["minus"] == "maml" for row in rows)]
-    for axes, domain in zip(places, domains):
+    """The gain of each arm over MAML, for the mean of the domains and for each; a panel per number of tasks."""
+    gains = [row for row in rows if row["minus"] == "maml"]
+    domains = sorted({row["domain"] for row in gains}, key=lambda name: (name != "mean", name))
+    lengths = sorted({row["tasks"] for row in gains})
+    figure, panels = plt.subplots(1, len(lengths), figsize=(1.5 + 5.5 * len(lengths), 3.4), sharey=True, squeeze=False)
+    arms = [arm for arm in ARMS if any(row["arm"] == arm for row in gains)]
+    for axes, tasks in zip(panels[0], lengths):
         axes.axhline(0, color="#999999", lw=0.8)
         for number, arm in enumerate(arms):
-            line = [row for row in rows if (row["arm"], row["minus"], row["domain"]) == (arm, "maml", domain)]
-            line.sort(key=lambda row: row["tasks"])
-            tasks = np.asarray([row["tasks"] for row in line]) * 1.02 ** (number - len(arms) / 2)
-            means, halves = ([row[key] for row in line] for key in ("mean", "ci95_over_tasks"))
-            axes.errorbar(tasks, means, halves, marker="o", ms=3.5, lw=1.2, capsize=2, label=arm)
-        axes.set(title="mean of the domains" if domain == "mean" else domain, xlabel="training tasks after theta*")
+            of_arm = {row["domain"]: row for row in gains if (row["arm"], row["tasks"]) == (arm, tasks)}
+            shown = [of_arm[domain] for domain in domains if domain in of_arm]
+            if not shown:
+                continue
+            places = np.arange(len(domains)) + 0.7 * ((number + 0.5) / len(arms) - 0.5)
+            means, halves = ([row[key] for row in shown] for key in ("mean", "ci95_over_tasks"))
+            axes.errorbar(places, means, halves, fmt="o", ms=5, lw=1.4, capsize=3, color=f"C{number}", label=arm)
+            for place, row in zip(places, shown):
+                seeds = [float(value) for value in row["of_seeds"].split()]
+                axes.plot([place] * len(seeds), seeds, "_", ms=7, color=f"C{number}", alpha=0.6)
+        axes.set(title=f"{tasks:,} training tasks after theta*", xticks=range(len(domains)))
+        axes.set_xticklabels(["mean of the domains", *domains[1:]])
         axes.spines[["top", "right"]].set_visible(False)
-    places[0].set_ylabel("points above MAML")
-    places[0].legend(frameon=False, fontsize=7.5)
-    figure.suptitle("Bars are 95% intervals over test tasks", fontsize=8.5)
-    figure.tight_layout()
+    panels[0, 0].set_ylabel("points above MAML")
+    panels[0, 0].legend(frameon=False, fontsize=8)
+    figure.text(
+        0.5, 0.005, "Bars are 95% intervals over test tasks; dashes are single trainings.", fontsize=8, ha="center"
+    )
+    figure.tight_layout(rect=(0, 0.03, 1, 1))
     figure.savefig(path, dpi=150)
 
 
