@@ -72,8 +72,8 @@ class TSAMAML(MAML):
     cluster_components
         k, to take distances along the k leading principal axes of the tasks' vectors alone, in units of their standard
         deviation along each; 0 for Euclidean distances (Z21), in which a few axes along which all tasks differ outweigh
-        those that tell kinds of tasks apart. It takes some thirty solutions for each axis (docs/tsa-maml.md). `kshot tsa
-        train` finds the axes; without it they are random.
+        those that tell kinds of tasks apart. It takes some thirty solutions for each axis (docs/tsa-maml.md).
+        `kshot tsa train` finds the axes; without it they are random.
     sharing
         "none" for groups that learn apart from each other (Z21), or "offset" for theta_k = theta_0 + delta_k: every
         task moves theta_0, and a group's tasks move its delta_k too. theta_0 starts at the mean of the groups.
