@@ -145,9 +145,11 @@ def shorter(words: list[str]) -> list[str]:
         functions = {"sinusoids", "quadratics", "maml-sinusoids"}
         return training if functions & set(words) else [*training, "--backbone.width=8"]
     few_tasks = [f"--tasks={FEW_TASKS}"]
+    # six solutions tell no twenty axes from each other
+    axes = ["--learner.cluster-components=2"] if "--learner.cluster-components" in words else []
     return {
         "demo": ["--epochs=1"],
-        "tsa train": [*training, "--backbone.width=8", "--solutions=6"],
+        "tsa train": [*training, "--backbone.width=8", "--solutions=6", *axes],
         "evaluate": few_tasks,
         "compare": few_tasks,
         "regression": few_tasks,
