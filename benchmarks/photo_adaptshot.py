@@ -17,7 +17,7 @@ import numpy as np
 import photo_features
 from adaptshot import FewShotLearner
 from numpy.typing import NDArray
-from photo_answers import CIFAR, Task, accuracy_of, compared, drawn, scores, shown
+from photo_tasks import CIFAR, Task, accuracy_of, compared, drawn, scores, shown
 from PIL import Image
 
 

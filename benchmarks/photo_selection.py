@@ -19,14 +19,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from photo_answers import Photos, Task, drawn, shown
+from photo_tasks import VIEWS, Photos, Task, drawn, shown
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from kshot.solvers import logistic_regression
 
 SMALL = "cifar_val_views", "butterflies_views", "dogs_views", "cards_views"
-_VIEWS = "plain", "mirror", "wide", "tight"
 _SHRINKAGE = 3.0
 _AT_ONCE = 50
 
@@ -67,19 +66,19 @@ def variants(old: Views, new: Views, whitenings: Mapping[str, Tensor]) -> Iterat
     """Name, features of examples and of new photographs, and C; the first is what the others are compared with."""
     plain = ("plain",)
     yield "ten lines", old["plain"], new["plain"], 10.0
-    ours, asked = mean_of(old, _VIEWS, 0.7), mean_of(new, plain, 0.7)
+    ours, asked = mean_of(old, VIEWS, 0.7), mean_of(new, plain, 0.7)
     yield "kshot: power 0.7, four views", ours, asked, 10.0
     yield "the same, C = 3", ours, asked, 3.0
     yield "the same, C = 30", ours, asked, 30.0
-    yield "power 0.5, four views", mean_of(old, _VIEWS, 0.5), mean_of(new, plain, 0.5), 10.0
-    yield "power 1, four views", mean_of(old, _VIEWS, 1.0), mean_of(new, plain, 1.0), 10.0
+    yield "power 0.5, four views", mean_of(old, VIEWS, 0.5), mean_of(new, plain, 0.5), 10.0
+    yield "power 1, four views", mean_of(old, VIEWS, 1.0), mean_of(new, plain, 1.0), 10.0
     yield "power 0.7, one view", mean_of(old, plain, 0.7), asked, 10.0
     yield "power 0.7, mirrored", mean_of(old, ("plain", "mirror"), 0.7), asked, 10.0
     yield "new photographs mirrored, too", ours, mean_of(new, ("plain", "mirror"), 0.7), 10.0
     yield "new photographs in three views", ours, mean_of(new, ("plain", "mirror", "wide"), 0.7), 10.0
     yield "288 pixels, one view", mean_of(old, ("large",), 0.7), mean_of(new, ("large",), 0.7), 10.0
     both = ("plain", "large")
-    yield "224 and 288 pixels", mean_of(old, (*_VIEWS, "large"), 0.7), mean_of(new, both, 0.7), 10.0
+    yield "224 and 288 pixels", mean_of(old, (*VIEWS, "large"), 0.7), mean_of(new, both, 0.7), 10.0
     for name, matrix in whitenings.items():
         yield f"whitened by {name}", normalize(ours @ matrix, dim=1), normalize(asked @ matrix, dim=1), 10.0
 
