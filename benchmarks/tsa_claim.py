@@ -133,11 +133,15 @@ def found_groups(learner: MAML, data: Dataset, given: argparse.Namespace) -> dic
     return {} if agreed is None else {"nmi": agreed.nmi, "ari": agreed.ari}
 
 
+def test_domains(data: Dataset, tasks: int) -> np.ndarray:
+    """The domain (tasks,) of each test task."""
+    sampler = EpisodeSampler(data.test, TaskShape(5, 5, 15), seed=0)
+    return np.asarray(data.test.domains)[sampler.rows(np.arange(tasks)).classes[:, 0]]
+
+
 def rows_of(results: dict[str, np.ndarray], agreed: dict[str, Any], data: Dataset, given: argparse.Namespace) -> list:
     """Accuracy of each arm and domain, and of the mean over domains, with paired differences; in percent."""
-    sampler = EpisodeSampler(data.test, TaskShape(5, 5, 15), seed=0)
-    classes = sampler.rows(np.arange(given.tasks)).classes[:, 0]
-    domains = np.asarray(data.test.domains)[classes]
+    domains = test_domains(data, given.tasks)
     rows = []
     for name, domain in itertools.product(results, [*sorted(set(domains)), "mean"]):
         row: dict[str, Any] = {"seed": given.seed, "arm": name, "domain": domain}
@@ -175,8 +179,7 @@ def summary(data: Dataset, given: argparse.Namespace) -> None:
         measured.setdefault(place, {})[seed] = 100 * content["accuracies"]
         if "nmi" in content:
             agreed.setdefault(place, []).append(float(content["nmi"]))
-    classes = EpisodeSampler(data.test, TaskShape(5, 5, 15), seed=0).rows(np.arange(given.tasks)).classes[:, 0]
-    domains = np.asarray(data.test.domains)[classes]
+    domains = test_domains(data, given.tasks)
     rows = []
     for (arm, tasks), of_seed in measured.items():
         for other, domain in itertools.product(("", "maml", "offset-one-group"), [*sorted(set(domains)), "mean"]):

@@ -9,33 +9,19 @@ domains; tasks of the validation classes then take the nearest group. All from t
 from __future__ import annotations
 
 import argparse
+import itertools
 from pathlib import Path
 
-import numpy as np
 import torch
 from tabulate import tabulate
 
 import kshot
-from kshot.data.episodes import EpisodeSampler, TaskShape
 from kshot.evaluation.agreement import agreement
-from kshot.evaluation.task_loop import for_tasks
+from kshot.experiments.domain_tasks import DomainTasks, agreement_columns
 from kshot.files import write_csv
 from kshot.learners import TSAMAML
 from kshot.tsa.clustering import cluster
 from kshot.tsa.train import load_pretrained
-
-
-def solutions(learner: TSAMAML, split: kshot.Split, tasks: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The vectors (tasks, D) of tasks within domains, and the number (tasks,) of each task's domain."""
-    sampler = EpisodeSampler(split, TaskShape(learner.ways, 5, 0), seed=seed, within_domain=True)
-    numbers = np.arange(tasks)
-    domains = np.unique(np.asarray(split.domains), return_inverse=True)[1][sampler.rows(numbers).classes[:, 0]]
-
-    def vectors(episodes: kshot.Episodes) -> torch.Tensor:
-        return torch.cat(learner.by_chunk(learner.task_vectors, episodes))
-
-    parts = for_tasks(learner, vectors, sampler=sampler, numbers=numbers, normalization=split.normalization)
-    return torch.cat(parts).numpy(), domains
 
 
 def main() -> None:
@@ -44,36 +30,32 @@ def main() -> None:
     parser.add_argument("--data", default="groups")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--components", type=int, nargs="+", default=[0, 5, 10, 20, 30, 40, 60])
-    parser.add_argument("--solutions", type=int, nargs="+", default=[150, 600])
-    parser.add_argument("--tasks", type=int, default=240, help="of the validation classes")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of k-means")
+    parser.add_argument("--solutions", type=int, nargs="+", default=[50, 200], help="of each domain")
+    parser.add_argument("--tasks", type=int, default=80, help="of the validation classes of each domain")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="name the tasks, and first centroids")
     given = parser.parse_args()
     data, run = kshot.load(given.data), kshot.Run(given.theta)
     options = {name: run.learner.options[name] for name in ("ways", "inner_rate")}
     learner = TSAMAML(run.learner.backbone, **options, symmetrize="shifts", assignment_steps=1, cluster_norms=False)
     load_pretrained(learner, given.theta)
-    train, _ = solutions(learner.eval(), data.train, max(given.solutions), seed=5)
-    unseen, domains = solutions(learner, data.val, given.tasks, seed=5)
-    groups = len(set(domains))
+    learner.eval()
     rows: list[dict[str, object]] = []
-    for count in given.solutions:
+    for count, seed in itertools.product(given.solutions, given.seeds):
+        tasks = {"ways": learner.ways, "shots": 5, "seed": seed}
+        drawn, unseen = (
+            DomainTasks.of(split, **tasks, tasks=size) for split, size in ((data.train, count), (data.val, given.tasks))
+        )
+        vectors, asked = (each.measured(learner, learner.task_vectors, bar=None) for each in (drawn, unseen))
         for components in given.components:
-            found = [cluster(train[:count], groups, components=components, seed=seed) for seed in given.seeds]
-            agreed = []
-            for one in found:
-                points, anchors = unseen, one.centroids
-                if components > 0:
-                    points, anchors = points @ one.axes.T, anchors @ one.axes.T
-                nearest = torch.cdist(torch.from_numpy(points), torch.from_numpy(anchors)).argmin(1).numpy()
-                agreed.append(agreement(nearest, domains))
-            row: dict[str, object] = {"solutions": count, "components": components, "tasks": given.tasks}
-            for seed, one in zip(given.seeds, agreed):
-                row |= {f"nmi_seed{seed}": round(one.nmi, 4)}
-                row |= {f"low95_seed{seed}": round(one.nmi_interval[0], 4)}
-                row |= {f"high95_seed{seed}": round(one.nmi_interval[1], 4)}
-            rows.append(row)
+            found = cluster(vectors, len(unseen.names), components=components, seed=seed)
+            points, anchors = asked, found.centroids
+            if components > 0:
+                points, anchors = points @ found.axes.T, anchors @ found.axes.T
+            nearest = torch.cdist(torch.from_numpy(points), torch.from_numpy(anchors)).argmin(1).numpy()
+            row: dict[str, object] = {"solutions": len(vectors), "components": components, "tasks": len(asked)}
+            rows.append(row | {"seed": seed} | agreement_columns(agreement(nearest, unseen.domains)))
     write_csv(given.out, rows)
-    print(tabulate([{key: row[key] for key in row if "95" not in key} for row in rows], headers="keys"))
+    print(tabulate(rows, headers="keys", floatfmt=".3f"))
 
 
 if __name__ == "__main__":

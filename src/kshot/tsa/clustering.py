@@ -26,7 +26,7 @@ class Clusters:
     Attributes
     ----------
     centroids
-        (m, D) float32, the means of the groups.
+        (m, D) float32, the means of the groups; of "minibatch" without axes, only roughly.
     sizes
         (m,) int64.
     axes
