@@ -70,8 +70,15 @@ class MultiTaskWithCounterFault(MultiTask):
 
     epochs_seen: Tensor
 
-    def __init__(self, backbone: kshot.backbones.Backbone, *, num_classes: int, reset_epoch: int = 1) -> None:
-        super().__init__(backbone, num_classes=num_classes)
+    def __init__(
+        self,
+        backbone: kshot.backbones.Backbone,
+        *,
+        num_classes: int,
+        scale: float | None = None,
+        reset_epoch: int = 1,
+    ) -> None:
+        super().__init__(backbone, num_classes=num_classes, scale=scale)
         self.reset_epoch = reset_epoch
         self.register_buffer("epochs_seen", torch.zeros((), dtype=torch.int64))
 
@@ -121,7 +128,7 @@ def dropped_shares(size: int, side: int, *, rate: float = 0.1, tasks: int = 12) 
 def networks_of(arguments: argparse.Namespace, data: kshot.Dataset) -> dict[str, Callable[[], MultiTask]]:
     """The correct learner and those with a fault, by name; "last epoch" needs no training of its own."""
     channels, size, _ = data.train.image_shape
-    count = data.train.num_classes
+    options = {"num_classes": data.train.num_classes, "scale": arguments.scale}
 
     def backbone() -> kshot.ResNet12:
         return kshot.ResNet12(
@@ -129,17 +136,17 @@ def networks_of(arguments: argparse.Namespace, data: kshot.Dataset) -> dict[str,
         )
 
     def incomplete() -> MultiTask:
-        learner = MultiTask(backbone(), num_classes=count)
+        learner = MultiTask(backbone(), **options)
         for layer in learner.modules():
             if isinstance(layer, DropBlock):
                 layer.__class__ = IncompleteDropBlock
         return learner
 
     return {
-        "correct": lambda: MultiTask(backbone(), num_classes=count),
-        "label merge": lambda: MultiTaskWithLabelFault(backbone(), num_classes=count),
+        "correct": lambda: MultiTask(backbone(), **options),
+        "label merge": lambda: MultiTaskWithLabelFault(backbone(), **options),
         "counter": lambda: MultiTaskWithCounterFault(
-            backbone(), num_classes=count, reset_epoch=(arguments.epochs + 1) // 2
+            backbone(), **options, reset_epoch=(arguments.epochs + 1) // 2
         ),
         "incomplete blocks": incomplete,
     }
@@ -192,6 +199,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--tasks-per-epoch", type=int, default=150)
     parser.add_argument("--learning-rate", type=float, default=0.01)
+    parser.add_argument("--scale", type=float, help="of the scores, learnt from this start; the release has none")
     parser.add_argument("--widths", type=int, nargs=4, default=[16, 32, 64, 128])
     parser.add_argument("--validation-tasks", type=int, default=100)
     parser.add_argument("--tasks", type=int, default=2000)

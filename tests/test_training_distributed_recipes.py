@@ -122,14 +122,8 @@ def test_two_processes_make_the_update_of_one(name: str, folders: list[Path], ti
         np.testing.assert_allclose(two[column], one[column], rtol=1e-6)
 
 
-# TADAM's co-training is of the tasks that are drawn for it: a process without one makes no pass
-UNEQUAL_PASSES = pytest.mark.xfail(reason="running statistics are means over the passes of each process", strict=True)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=UNEQUAL_PASSES if name == "modulated" else ()) for name in CELLS]
-)
+@pytest.mark.parametrize("name", CELLS)
 def test_two_processes_leave_the_running_statistics_of_one(name: str, folders: list[Path]) -> None:
     alone, shared = (state_of(folder, name) for folder in folders)
     for key, tensor in alone.items():

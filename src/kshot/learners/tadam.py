@@ -45,7 +45,8 @@ class TADAM(Learner):
     What the paper leaves open: distances are squared as ProtoNet's are (the release takes the root); shortcuts are not
     modulated, and modulations start at the identity (both as in the release). Co-training adds its loss to the task's;
     in the release it is a step of its own, before the task's. The scale alpha is learnt; the release chooses it on the
-    validation classes. BatchNorm's running statistics are those of all passes.
+    validation classes. BatchNorm's running statistics are those of the tasks: co-training, which some steps have and
+    others do not, leaves them as they are, so that processes that share a step agree on them.
 
     Parameters
     ----------
@@ -130,7 +131,7 @@ class TADAM(Learner):
         """The mean cross-entropy (b,) of the further images of each of the b tasks that were drawn for co-training."""
         drawn = np.flatnonzero(episodes.drawn)
         images = episodes.query[drawn, episodes.query_labels.shape[1] :]
-        with batch_of_tasks(len(drawn), episodes.keys[drawn], total=0):
+        with batch_of_tasks(len(drawn), episodes.keys[drawn], total=0, own_statistics=True):
             return task_losses(classifier(self._features(images)), episodes.image_classes[drawn])
 
     def _modulated_scores(self, episodes: Episodes, plain: Tensor) -> Tensor:
