@@ -145,9 +145,7 @@ def networks_of(arguments: argparse.Namespace, data: kshot.Dataset) -> dict[str,
     return {
         "correct": lambda: MultiTask(backbone(), **options),
         "label merge": lambda: MultiTaskWithLabelFault(backbone(), **options),
-        "counter": lambda: MultiTaskWithCounterFault(
-            backbone(), **options, reset_epoch=(arguments.epochs + 1) // 2
-        ),
+        "counter": lambda: MultiTaskWithCounterFault(backbone(), **options, reset_epoch=(arguments.epochs + 1) // 2),
         "incomplete blocks": incomplete,
     }
 

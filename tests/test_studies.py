@@ -191,10 +191,22 @@ def test_engines_that_are_not_installed_are_named(monkeypatch):
 def test_a_simulated_schedule_starts_the_longest_first(tiny):
     plan = tiny.plan()
     cells = [replace(cell, seconds=seconds) for cell, seconds in zip(plan.cells, [1.0, 4.0, 2.0, 3.0])]
-    found = simulate(replace(plan, cells=cells), workers=2)
+    found = simulate(replace(plan, cells=cells), options=EngineOptions(workers=2))
     assert (found.seconds, found.work, found.longest_seconds, found.idle) == (5.0, 10.0, 4.0, 0.0)
-    assert simulate(replace(plan, cells=cells), workers=8).seconds == 4.0
+    assert simulate(replace(plan, cells=cells), options=EngineOptions(workers=8)).seconds == 4.0
     assert "4 cells, 28 s of processor time" in str(plan)  # 1 + 0.8 + 0.08 + 5 for measuring, each
+
+
+def test_a_simulated_schedule_says_what_the_engine_adds(tiny):
+    plan = tiny.plan()
+    cells = [replace(cell, seconds=hours * 3600.0) for cell, hours in zip(plan.cells, [1, 4, 5, 9])]
+    plan = replace(plan, cells=[replace(cell, costs=replace(cell.costs, disk=12.0)) for cell in cells])
+    slurm = simulate(plan, engine="slurm", options=EngineOptions(workers=2, hours=4))
+    assert slurm.note == "With jobs of 4 h, 2 cells are queued again, 7 jobs in all"
+    ray = simulate(plan, engine="ray", options=EngineOptions(workers=3, seconds_between_copies=6))
+    assert "every 6 s are at most 6 MiB/s" in str(ray)
+    with pytest.raises(ConfigError, match="choose one of: local, ray, slurm"):
+        simulate(plan, engine="cloud")
 
 
 def test_the_page_of_a_study_escapes_what_it_shows(tiny, monkeypatch):
@@ -210,8 +222,8 @@ def test_the_command_says_what_it_does(say, tmp_path, tiny_root, monkeypatch):
     write_text(tmp_path / "tiny.yaml", TINY)
     monkeypatch.setattr("kshot.studies.study.create_engine", lambda *args, root, **more: InProcess(root))
     common = [str(tmp_path / "tiny.yaml"), "--out", str(tmp_path / "study"), "--root", str(tiny_root)]
-    code, out, _ = say("study", "plan", *common, "--simulate", "--workers", "2")
-    assert (code, "4 cells on 2 workers" in out) == (0, True)
+    code, out, _ = say("study", "plan", *common, "--simulate", "--workers", "2", "--engine", "ray")
+    assert (code, "4 cells on 2 workers" in out, "MiB/s" in out) == (0, True, True)
     code, out, _ = say("study", "run", *common, "--cells", "mtl-seed0")
     assert (code, "done     mtl-seed0" in out, "4 cells: 1 done, 3 waiting" in out) == (0, True, True)
     code, out, _ = say("study", "status", *common)

@@ -91,7 +91,7 @@ def _plan(arguments: Sequence[str]) -> None:
     Examples
     --------
     kshot study plan w21-table3
-    kshot study plan z21-table3 --simulate true --workers 64
+    kshot study plan z21-table3 --engine ray --workers 64 --simulate
     """
     options = _options("plan", _plan)
     options.add("--cells", str | None, text="a pattern of cells' names, such as maml-*; null for all")
@@ -104,12 +104,23 @@ def _plan(arguments: Sequence[str]) -> None:
     options.add("--threads", int, default=1, text="threads of each cell")
     options.add("--simulate", bool, default=False, text="say what a schedule on the workers would take")
     options.add("--workers", int, default=1, text="for the simulation: cells at once")
+    options.add("--engine", str, default="local", text="for the simulation: local, ray or slurm")
+    options.add("--hours", float, default=24.0, text="for the simulation of SLURM: the time limit of a job")
+    options.add(
+        "--seconds-between-copies",
+        float,
+        default=30.0,
+        text="for the simulation of Ray: how often a checkpoint of a cell is brought back from its node, at most",
+    )
     given = options.parse(arguments)
     study = _study(given)
     plan = study.plan(cells=given.cells, trial_seconds=given.trial_seconds, threads=given.threads, say=_to_errors)
     print(plan)
     if given.simulate:
-        print(f"\n{study.simulate(plan, workers=given.workers)}")
+        engine_options = EngineOptions(
+            workers=given.workers, hours=given.hours, seconds_between_copies=given.seconds_between_copies
+        )
+        print(f"\n{study.simulate(plan, engine=given.engine, options=engine_options)}")
 
 
 def _run(arguments: Sequence[str]) -> None:

@@ -161,9 +161,9 @@ class Study(StudyFolder):
             say=say or (lambda line: None),
         )
 
-    def simulate(self, plan: Plan, *, workers: int) -> Simulation:
-        """The schedule of the cells of `plan` on so many `workers`, each as fast as this machine's."""
-        return simulate(plan, workers=workers)
+    def simulate(self, plan: Plan, *, engine: str = "local", options: EngineOptions | None = None) -> Simulation:
+        """The schedule of the cells of `plan` on ``options.workers``, each as fast as this machine; see `simulate`."""
+        return simulate(plan, engine=engine, options=options)
 
     def run(
         self,
