@@ -8,8 +8,9 @@ group. Everything is resumable: the same command goes on where it was stopped, a
 
 Arms: maml; published (three groups, Algorithm 1); symmetrized (mean over label shifts, nearest
 initial group along 20 principal axes); offset
-(symmetrized, with a common part and an offset per group); offset-one-group (its control); oracle and oracle-offset (the
-true domains in the place of groups, all starting at theta*).
+(symmetrized, with a common part and an offset per group); offset-one-group (its control) and offset-5-groups, -9- and
+-15-groups; offset-current (nearest current group); oracle and oracle-offset (the true domains in the place of groups,
+all starting at theta*); unicorn-maml (from random weights, on the tasks of theta* and then on those of the arms).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from kshot.data.dataset import Dataset
 from kshot.data.episodes import Episodes, EpisodeSampler, TaskShape
 from kshot.evaluation.protocol import evaluate
 from kshot.intervals import mean_interval
-from kshot.learners import MAML, TSAMAML, learners
+from kshot.learners import MAML, TSAMAML, UnicornMAML, learners
 from kshot.runs import checkpoints
 from kshot.training import TrainingOptions, train
 from kshot.tsa import Stages, train_tsa_maml
@@ -48,7 +49,10 @@ ARMS: dict[str, dict[str, Any]] = {
     "symmetrized": {"groups": 3, **SYMMETRIZED},
     "published": {"groups": 3, "assignment": "current", "cluster_norms": False},
     "oracle": {"groups": 3},
+    "offset-current": {"groups": 3, "sharing": "offset", **SYMMETRIZED, "assignment": "current"},
+    "unicorn-maml": {},
 }
+ARMS |= {f"offset-{m}-groups": {"groups": m, "sharing": "offset", **SYMMETRIZED} for m in (5, 9, 15)}
 SOLUTIONS = 600
 
 
@@ -85,10 +89,15 @@ def theta_star(data: Dataset, given: argparse.Namespace) -> Path:
     """The run of theta*."""
     if given.theta is not None:
         return given.theta
-    folder = given.folder / f"seed{given.seed}" / "theta"
-    options = training(given, seed=given.seed, epochs=given.theta_epochs, tasks=600)
     torch.manual_seed(given.seed)
-    train(MAML(backbone(data), ways=5, **STEPS), data, run=folder, resume=folder.exists(), **options.plain())
+    return pretrained(MAML(backbone(data), ways=5, **STEPS), data, "theta", given)
+
+
+def pretrained(learner: MAML, data: Dataset, name: str, given: argparse.Namespace) -> Path:
+    """The run of a learner on the tasks of theta*."""
+    folder = given.folder / f"seed{given.seed}" / name
+    options = training(given, seed=given.seed, epochs=given.theta_epochs, tasks=600)
+    train(learner, data, run=folder, resume=folder.exists(), **options.plain())
     return folder
 
 
@@ -98,9 +107,13 @@ def arm_learner(name: str, data: Dataset, theta: Path, given: argparse.Namespace
     if name == "published":
         options = options | {"assignment_steps": given.published_steps}
     chosen = training(given, seed=1000 + given.seed, epochs=given.epochs, tasks=given.tasks_per_epoch)
+    if name == "unicorn-maml":
+        torch.manual_seed(given.seed)
+        theta = pretrained(UnicornMAML(backbone(data), **STEPS), data, "unicorn-theta", given)
     weights = checkpoints.load(kshot.Run(theta).best)["learner"]
     torch.manual_seed(given.seed)
-    kind = MAML if name == "maml" else OracleOfDomains if name.startswith("oracle") else TSAMAML
+    kinds = {"maml": MAML, "unicorn-maml": UnicornMAML}
+    kind = kinds.get(name, OracleOfDomains if name.startswith("oracle") else TSAMAML)
     learner = kind(backbone(data), **STEPS, **options)
     if isinstance(learner, OracleOfDomains):
         learner.domains = {True: domains_of(data.train), False: domains_of(data.val)}
@@ -127,23 +140,23 @@ def found_groups(learner: MAML, data: Dataset, given: argparse.Namespace) -> dic
     """Agreement of groups and domains on the test tasks; empty without groups that are found."""
     from kshot.evaluation.agreement import group_agreement
 
-    if learner.groups == 1 or isinstance(learner, OracleOfDomains):
+    if not isinstance(learner, TSAMAML) or learner.groups == 1 or isinstance(learner, OracleOfDomains):
         return {}
     agreed = group_agreement(learner, data.test, TaskShape(5, 5, 15), tasks=min(150, given.tasks), seed=0)
     return {} if agreed is None else {"nmi": agreed.nmi, "ari": agreed.ari}
 
 
 def test_domains(data: Dataset, tasks: int) -> np.ndarray:
-    """The domain (tasks,) of each test task."""
-    sampler = EpisodeSampler(data.test, TaskShape(5, 5, 15), seed=0)
-    return np.asarray(data.test.domains)[sampler.rows(np.arange(tasks)).classes[:, 0]]
+    """The domain (tasks,) of each test task; "all" for each if a task may have classes of several."""
+    domains = EpisodeSampler(data.test, TaskShape(5, 5, 15), seed=0).domains(np.arange(tasks))
+    return np.full(tasks, "all") if domains is None else domains
 
 
 def rows_of(results: dict[str, np.ndarray], agreed: dict[str, Any], data: Dataset, given: argparse.Namespace) -> list:
     """Accuracy of each arm and domain, and of the mean over domains, with paired differences; in percent."""
     domains = test_domains(data, given.tasks)
     rows = []
-    for name, domain in itertools.product(results, [*sorted(set(domains)), "mean"]):
+    for name, domain in itertools.product(results, places(domains)):
         row: dict[str, Any] = {"seed": given.seed, "arm": name, "domain": domain}
         row |= {"tasks_of_theta": 600 * given.theta_epochs, "tasks": given.epochs * given.tasks_per_epoch}
         pairs = {"accuracy": results[name]}
@@ -158,6 +171,12 @@ def rows_of(results: dict[str, np.ndarray], agreed: dict[str, Any], data: Datase
         chosen = len(domains) if domain == "mean" else int((domains == domain).sum())
         rows.append(row | {"test_tasks": chosen, "nmi": "", "ari": ""} | agreed.get(name, {}))
     return rows
+
+
+def places(domains: np.ndarray) -> list[str]:
+    """What there are rows of: each domain, if there are several, and the mean over domains."""
+    names = sorted(set(domains))
+    return [*names, "mean"] if len(names) > 1 else ["mean"]
 
 
 def over_domains(values: np.ndarray, domains: np.ndarray, domain: str) -> tuple[float, float]:
@@ -182,7 +201,7 @@ def summary(data: Dataset, given: argparse.Namespace) -> None:
     domains = test_domains(data, given.tasks)
     rows = []
     for (arm, tasks), of_seed in measured.items():
-        for other, domain in itertools.product(("", "maml", "offset-one-group"), [*sorted(set(domains)), "mean"]):
+        for other, domain in itertools.product(("", "maml", "offset-one-group"), places(domains)):
             base = measured.get((other, tasks), {})
             seeds = sorted(of_seed.keys() & base.keys()) if other else sorted(of_seed)
             if not seeds or other == arm:

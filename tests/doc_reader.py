@@ -158,4 +158,5 @@ def shorter(words: list[str]) -> list[str]:
         "tsa map": few_tasks,
         "tsa groups": few_tasks,
         "tsa clusters": few_tasks,
+        "tsa distances": [*few_tasks, "--optimum-steps=2"],
     }.get(command, [])

@@ -22,6 +22,7 @@ from kshot.evaluation.fit import check_images
 from kshot.evaluation.plan import plan_evaluation
 from kshot.evaluation.protocol import evaluate, shared_features
 from kshot.experiments.adaptation_curves import accuracy_by_groups, adaptation_steps
+from kshot.experiments.optimum_distances import optimum_distances
 from kshot.experiments.regression import step_errors, task_fits
 from kshot.experiments.task_domains import group_usage
 from kshot.experiments.task_maps import task_map
@@ -35,6 +36,7 @@ VIEWS: dict[Callable[..., Any], dict[str, Any]] = {
     accuracy_by_groups: TEST,
     group_usage: SIZES,
     task_map: SIZES,
+    optimum_distances: TEST | {"steps": 1, "optimum_steps": 1},
 }
 
 

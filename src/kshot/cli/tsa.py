@@ -19,12 +19,13 @@ from kshot.data.dataset import Dataset, SplitName
 from kshot.errors import CheckpointError, ConfigError
 from kshot.experiments.adaptation_curves import accuracy_by_groups, adaptation_steps
 from kshot.experiments.findings import Findings
+from kshot.experiments.optimum_distances import optimum_distances
 from kshot.experiments.solution_clusters import solution_clusters
 from kshot.experiments.task_domains import group_usage
 from kshot.experiments.task_maps import task_map
 from kshot.learners import TSAMAML, Learner
 from kshot.runs.config import build_learner
-from kshot.runs.run import Run
+from kshot.runs.run import Checkpoint, Run
 from kshot.training import TrainingOptions
 from kshot.training.distributed import resolve_device
 from kshot.tsa.stages import StageFolder, Stages
@@ -36,13 +37,14 @@ VIEWS: dict[str, Callable[..., Findings]] = {
     "groups": accuracy_by_groups,
     "map": task_map,
     "clusters": solution_clusters,
+    "distances": optimum_distances,
 }
 _HELP = """usage: kshot tsa train|{names} [options]
 
 TSA-MAML (Zhou et al. 2021): several initialisations, one for each group of similar tasks.
 
 commands:
-  train     train MAML, solve many tasks from it, cluster the solutions, and train a group for each cluster
+  train      train MAML, solve many tasks from it, cluster the solutions, and train a group for each cluster
 {views}
 
 examples:
@@ -63,7 +65,7 @@ _FROM_COMMAND = {"learners", "split", "progress"}
 
 def run(arguments: Sequence[str]) -> None:
     """Train, or show a view of trained runs."""
-    lines = "\n".join(f"  {view:10}{_first_line(view)}" for view in VIEWS)
+    lines = "\n".join(f"  {view:11}{_first_line(view)}" for view in VIEWS)
     actions: dict[str, Callable[[Sequence[str]], None]] = {view: partial(_view, view) for view in VIEWS}
     actions = {"train": _train} | actions
     dispatch("kshot tsa", arguments, actions, help_text=_HELP.format(names="|".join(VIEWS), views=lines))
@@ -132,23 +134,30 @@ def _view(name: str, arguments: Sequence[str]) -> None:
     )
     options.add("runs", list[Path], text="run folders, as kshot tsa train and kshot train wrote them")
     options.add("--split", SplitName, default="test", text="the classes that tasks are drawn from")
+    checkpoint_text = (
+        "which weights: best, of the best validation accuracy, or last, after all tasks that the run has learnt from"
+    )
+    options.add("--checkpoint", Checkpoint, default="best", text=checkpoint_text)
     options.add_signature(view, "options of the view", skip=_FROM_COMMAND)
     options.add("--out", Path, default=Path("tsa"), text="folder for the table, the picture and the verdict")
     options.add("--root", Path | None, text=ROOT_TEXT)
     options.add("--device", str, default="auto", text=DEVICE_TEXT)
     given = options.parse(arguments)
-    learners, data = _trained(given.runs, given.root, given.device)
+    learners, data = _trained(given.runs, given.root, given.device, given.checkpoint)
     chosen_options = {option: given[option] for option, *_ in parameters(view) if option not in _FROM_COMMAND}
     findings = view(learners, data.split(given.split), progress=True, **chosen_options)
     write_findings(
         findings,
         given.out,
         name=name,
-        options=chosen_options | {"runs": [str(run) for run in given.runs], "split": given.split},
+        options=chosen_options
+        | {"runs": [str(run) for run in given.runs], "split": given.split, "checkpoint": given.checkpoint},
     )
 
 
-def _trained(runs: Sequence[Path], root: Path | None, device: str) -> tuple[dict[str, Learner], Dataset]:
+def _trained(
+    runs: Sequence[Path], root: Path | None, device: str, checkpoint: Checkpoint
+) -> tuple[dict[str, Learner], Dataset]:
     """The learners of run folders, by the names of these, and the dataset that all of them were trained on."""
     learners: dict[str, Learner] = {}
     trained_on: dict[str, Dataset] = {}
@@ -156,7 +165,7 @@ def _trained(runs: Sequence[Path], root: Path | None, device: str) -> tuple[dict
         stages = StageFolder(run)
         if stages.options.exists() and not stages.groups.best.exists():
             raise CheckpointError(f"{run} is not trained yet, it has reached {stages.reached}; {stages.advice}")
-        trained = Run(run, root=root)
+        trained = Run(run, root=root, checkpoint=checkpoint)
         learners[run.name if run.name not in learners else str(run)] = trained.learner.to(resolve_device(device))
         data = trained.data
         if not isinstance(data, Dataset):

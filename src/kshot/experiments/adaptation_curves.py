@@ -88,18 +88,13 @@ def adaptation_steps(
     split = split_of(split)
     curves = {}
     for name, learner in learners.items():
-        if not isinstance(learner, MAML):
-            suitable = sorted(known for known, kind in known_learners.items() if issubclass(kind, MAML))
-            raise ConfigError(
-                f"{name} is a {type(learner).__name__}, whose steps are not those of MAML; give runs of "
-                f"{', '.join(suitable)}"
-            )
+        maml = with_steps_of_maml(name, learner)
         plan = plan_evaluation(
-            learner, split, ways=ways, shots=shots, queries=queries, tasks=tasks, seed=seed,
+            maml, split, ways=ways, shots=shots, queries=queries, tasks=tasks, seed=seed,
             within_domain=within_domain, statistics=statistics,
         )  # fmt: skip
         bar = name if progress else None
-        curves[name] = _curves(learner, plan, normalization=split.normalization, steps=steps, bar=bar)
+        curves[name] = curves_over_steps(maml, plan, normalization=split.normalization, steps=steps, bar=bar)
     protocol = plan.protocol
     first = next(iter(curves.values()))
     rows: list[Record] = []
@@ -117,10 +112,35 @@ def adaptation_steps(
     )
 
 
-def _curves(
+def with_steps_of_maml(name: str, learner: Learner) -> MAML:
+    """A learner that builds on MAML; ConfigError for any other."""
+    if not isinstance(learner, MAML):
+        suitable = sorted(known for known, kind in known_learners.items() if issubclass(kind, MAML))
+        raise ConfigError(
+            f"{name} is a {type(learner).__name__}, whose steps are not those of MAML; give runs of "
+            f"{', '.join(suitable)}"
+        )
+    return learner
+
+
+def curves_over_steps(
     learner: MAML, plan: EvaluationPlan, *, normalization: Normalization, steps: int, bar: str | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Accuracy and loss of the query images, (steps + 1, tasks) each."""
+    """Accuracy and loss of the query images after 0, 1, ..., `steps` gradient steps, (steps + 1, tasks) each.
+
+    Parameters
+    ----------
+    learner
+        In evaluation mode meanwhile.
+    plan
+        The tasks and the statistics.
+    normalization
+        Of the images.
+    steps
+        Largest number of steps.
+    bar
+        What the progress bar is called; None for no bar.
+    """
 
     def curve_of(episodes: Episodes) -> Tensor:
         weights, points = learner.start(episodes), []
