@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,11 @@ from cli_toys import prepare_tiny
 
 import kshot
 from kshot.errors import ConfigError, DataError
-from kshot.files import write_text
+from kshot.files import write_json, write_text
 from kshot.studies import plan as plans
 from kshot.studies.cell import run_cell
-from kshot.studies.records import add, build, value_text, write
+from kshot.studies.record_values import value_text
+from kshot.studies.records import add, build, write
 
 REPOSITORY = Path(__file__).parents[1]
 SECTIONS = sorted((REPOSITORY / "results").iterdir())
@@ -28,6 +30,20 @@ seeds: [0, 1]
 cells: {mtl: {recipe: mtl-cifar-fs-5shot-conv4}}
 measure: {ways: 5, queries: 2, tasks: 12}
 """
+# Decimals, percentages and powers of ten of a page that were not measured here: options, definitions, versions, bounds
+# that a test holds, and what the papers print
+STATED = {
+    "photographs": ["95", "95", "90", "90", "0.7", "0.3.0", "1e-4"],
+    "reliability": [],
+}
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+
+
+def numbers_of(page: str) -> list[str]:
+    """The numbers of a page that look measured, outside of code, comments, links and the places of records."""
+    for apart in (r"<!--.*?-->", r"```.*?```", r"^ {4}.*?$", r"`[^`]*`", r"\{\{.*?\}\}", r"(?<=\])\([^)]*\)"):
+        page = re.sub(apart, " ", page, flags=re.DOTALL | re.MULTILINE)
+    return re.findall(r"(?<![\w.-])[+-]?(?:[\d,]*\d(?:\.\d+)+|\d[\d.]*e-?\d+|\d+(?= ?%)|\d+(?= ±| times))", page)
 
 
 def test_the_pages_are_up_to_date():
@@ -46,7 +62,25 @@ def test_no_measured_number_is_typed(section):
         assert {"hardware", "commands", "commits", "training_seeds"} <= record["known"].keys(), path
     if (section / "facts.json").exists():
         facts = json.loads((section / "facts.json").read_text(encoding="utf-8"))
-        assert [name for name in facts if f"{{{{ fact: {name} }}}}" not in text] == [], "facts that no page speaks of"
+        shown = {name for name in facts if f"<!-- fact: {section.name.partition('-')[2]}/{name} -->" in README}
+        shown |= {name for name in facts if f"{{{{ fact: {name} }}}}" in text}
+        assert facts.keys() - shown == set(), "facts that no page speaks of"
+
+
+@pytest.mark.parametrize("name", STATED)
+def test_a_number_on_a_page_is_a_record_or_known_not_to_be_measured(name):
+    typed = Counter(numbers_of((REPOSITORY / "results" / name / "page.md").read_text(encoding="utf-8")))
+    assert typed == Counter(STATED[name]), "make a record of what is measured, and name here what is not"
+
+
+def test_numbers_that_look_measured_are_found():
+    page = """falls 64.6 ± 9.3 times to 4e-17, by 38 % or 1,234.5 points, `0.1`,
+{{ fact: a-1.5 }}, [2.5](a-3.5)
+at L = 10
+
+    0.7 s
+"""
+    assert numbers_of(page) == ["64.6", "9.3", "4e-17", "38", "1,234.5", "2.5"]
 
 
 @pytest.mark.parametrize(
@@ -56,10 +90,62 @@ def test_no_measured_number_is_typed(section):
         ({"mean": 1.5, "ci95": None, "digits": 1}, "1.5"),
         (20368, "20,368"),
         ("23.4 min", "23.4 min"),
+        ({"mean": 57, "ci95": 3, "digits": 0, "unit": " %"}, "57 ± 3 %"),
+        ({"mean": 4.1e17, "digits": 0, "scientific": True}, "4e17"),
+        ({"mean": 0.0, "digits": 0, "scientific": True}, "0"),
     ],
 )
-def test_a_value_has_its_digits(value, text):
-    assert value_text(value) == text
+def test_a_value_has_its_digits(value, text, tmp_path):
+    assert value_text(value, tmp_path) == text
+
+
+@pytest.fixture
+def measured(tmp_path):
+    """A folder with what an experiment writes."""
+    write_text(tmp_path / "a/a.csv", "depth,gap,gap_ci95,seeds\n3,16.26,0.25,5\n10,4.0,,5\n20,-0.0001,0.0002,5\n")
+    write_json(tmp_path / "a/a.json", {"verdict": "goes from 1 to 2, which is 1,064.6 ± 9.3 times less (last -1e-3)"})
+    return tmp_path
+
+
+def cell(depth, **more):
+    return {"from": "a/a.csv", "row": {"depth": depth}, "column": "gap", "digits": 1} | more
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (cell(3), "16.3 ± 0.2"),
+        (cell(3, interval=False), "16.3"),
+        (cell(10, signed=True), "+4.0"),
+        (cell(20, signed=True), "+0.0 ± 0.0"),
+        (cell(3, over=cell(10)), "4.1"),
+        ({**cell(3), "row": {"seeds": 5}, "take": "largest"}, "16.3 ± 0.2"),
+        (cell(3, scientific=True), "1.6e1"),
+        ({"from": "a/a.json", "after": "which is "}, "1,064.6 ± 9.3"),
+        ({"from": "a/a.json", "after": "(last "}, "-1e-3"),
+    ],
+)
+def test_a_value_is_read_from_what_an_experiment_wrote(value, text, measured):
+    assert value_text(value, measured) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (cell(4), r"a\.csv has no gap in a row with \{'depth': 4\}"),
+        (cell(3, column="size"), r"a\.csv has no size in a row"),
+        ({**cell(3), "row": {"seeds": 5}}, r"a\.csv has 3 rows with \{'seeds': 5\}; name one"),
+        (
+            {"from": "a/a.json", "after": "from nowhere "},
+            r"the verdict of .*a\.json has no number after 'from nowhere '",
+        ),
+        ({"from": "a/b.json", "after": "which is "}, r"b\.json cannot be read"),
+        ({**cell(3), "from": "a/b.csv"}, r"b\.csv cannot be read"),
+    ],
+)
+def test_a_value_that_an_experiment_did_not_write_is_an_error(value, message, measured):
+    with pytest.raises(DataError, match=message):
+        value_text(value, measured)
 
 
 def test_a_change_of_a_record_changes_the_pages(tmp_path):
@@ -74,8 +160,12 @@ def test_a_change_of_a_record_changes_the_pages(tmp_path):
     path.write_text(json.dumps(record))
     assert write(tmp_path) == [tmp_path / "docs" / "results.md", tmp_path / "README.md"]
     assert all("12.34 ± " in page.read_text() for page in (tmp_path / "docs" / "results.md", tmp_path / "README.md"))
+    facts = tmp_path / "results" / "09-demo" / "facts.json"
+    facts.write_text(facts.read_text().replace("88 % are recognised", "89 % are recognised"))
+    assert write(tmp_path) == [tmp_path / "README.md"]
+    assert "<!-- fact: demo/signs -->89 % are" in (tmp_path / "README.md").read_text()
     write_text(tmp_path / "results" / "09-demo" / "page.md", "{{ fact: nothing }}")
-    with pytest.raises(DataError, match=r"the fact nothing, which facts\.json does not have|cannot be read"):
+    with pytest.raises(DataError, match=r"the fact nothing, which .*facts\.json does not have"):
         build(tmp_path)
     with pytest.raises(ConfigError, match="holds no results"):
         build(tmp_path / "docs")

@@ -15,8 +15,8 @@ from kshot.studies.records import add, build, write
 
 _HELP = """usage: kshot results build|add [options]
 
-In a clone of kshot, results/ holds one JSON for each measured cell; docs/results.md and the tables of README.md are
-built from them.
+In a clone of kshot, results/ holds one JSON for each measured cell; docs/results.md, the other pages that say so at
+their top, and the measured numbers of README.md are built from them.
 
 commands:
   build           build the pages
@@ -38,7 +38,7 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def _build(arguments: Sequence[str]) -> None:
-    """Build docs/results.md and the tables of README.md from results/.
+    """Build docs/results.md, other pages and the measured numbers of README.md from results/.
 
     Examples
     --------

@@ -6,15 +6,18 @@
     results/NN-SECTION/NAME/NN-ROW.json         one measured cell: its row of the table, and what is known of it
     results/NN-SECTION/cells/ENTRY.json         one cell of a study, as `kshot results add` writes it
     results/NAME/page.md                        a page of its own, docs/NAME.md
+    results/NAME/VARIANT/EXPERIMENT.csv, .json  what `kshot theory EXPERIMENT --out results/NAME/VARIANT` wrote
 
 `docs/results.md` is the numbered pages in their order; README.md has a block between two comments for each table
-that it shows: ``<!-- results: SECTION/NAME -->`` and ``<!-- end of results -->``.
+that it shows, ``<!-- results: SECTION/NAME -->`` and ``<!-- end of results -->``, and for each number,
+``<!-- fact: SECTION/NAME -->`` and ``<!-- end of fact -->``. What a number may be, and how it is
+read from the file of an experiment, says ``record_values.py``.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +27,12 @@ from kshot.errors import ConfigError, DataError
 from kshot.files import read_json, read_text, write_json, write_text
 from kshot.report.study_numbers import Column, Number
 from kshot.studies.pages import Done, done_cells, entries_of, rows_of_entry
+from kshot.studies.record_values import value_text
 from kshot.studies.study_folder import StudyFolder
 
 _PLACE = re.compile(r"\{\{ (table|fact|study)(?:: ([\w.-]+))? \}\}")
 _BLOCK = re.compile(r"(<!-- results: (\S+) -->\n)(.*?)(<!-- end of results -->)", re.DOTALL)
+_FACT = re.compile(r"(<!-- fact: ([\w-]+)/([\w-]+) -->)(.*?)(<!-- end of fact -->)", re.DOTALL)
 _AT_THE_END = 90  # sections from this number on stay at the end of the page
 _HEAD = "<!-- Built from results/ by `kshot results build`; change the files there, and build again. -->\n\n"
 
@@ -52,7 +57,8 @@ def build(repository: Path) -> dict[Path, str]:
         pages[repository / "docs" / f"{path.parent.name}.md"] = _headed(_page(path.parent).strip("\n"))
     readme = repository / "README.md"
     if readme.exists():
-        pages[readme] = _BLOCK.sub(lambda block: _block(block, folder), read_text(readme))
+        text = _BLOCK.sub(lambda block: _block(block, folder), read_text(readme))
+        pages[readme] = _FACT.sub(lambda place: place[1] + _fact(_section(folder, place[2]), place[3]) + place[5], text)
     return pages
 
 
@@ -154,12 +160,16 @@ def _page(section: Path) -> str:
             return markdown_table(section / str(name))
         if kind == "study":
             return _study_table(section)
-        facts = _json(section / "facts.json")
-        if name not in facts:
-            raise DataError(f"{section / 'page.md'} speaks of the fact {name}, which facts.json does not have")
-        return value_text(facts[name]["value"])
+        return _fact(section, name)
 
     return _PLACE.sub(fill, read_text(section / "page.md"))
+
+
+def _fact(section: Path, name: str) -> str:
+    facts = _json(section / "facts.json")
+    if name not in facts:
+        raise DataError(f"a page speaks of the fact {name}, which {section / 'facts.json'} does not have")
+    return value_text(facts[name]["value"], section)
 
 
 def _columns_and_rows(folder: Path) -> tuple[list[str], list[list[str]]]:
@@ -168,7 +178,9 @@ def _columns_and_rows(folder: Path) -> tuple[list[str], list[list[str]]]:
     if not records:
         raise DataError(f"{folder} holds no measured cell")
     shown = [column.strip() for column in columns]  # two columns of one name differ in spaces behind it
-    return shown, [[value_text(record["values"].get(column, "")) for column in columns] for record in records]
+    return shown, [
+        [value_text(record["values"].get(column, ""), folder.parent) for column in columns] for record in records
+    ]
 
 
 def markdown_table(folder: Path) -> str:
@@ -180,24 +192,18 @@ def markdown_table(folder: Path) -> str:
     )
 
 
-def value_text(value: Any) -> str:
-    """A value as a page shows it: text as it is, numbers with their digits and their interval."""
-    if isinstance(value, int):
-        return f"{value:,}"
-    if not isinstance(value, Mapping):
-        return str(value)
-    digits, sign = value["digits"], "+" if value.get("signed") else ""
-    text = f"{value['mean']:{sign},.{digits}f}"
-    return text if value.get("ci95") is None else f"{text} ± {value['ci95']:.{digits}f}"
+def _section(results: Path, name: str) -> Path:
+    """The numbered section that README.md calls by the name alone."""
+    found = sorted(results.glob(f"[0-9]*-{name}"))
+    if not found:
+        raise DataError(f"README.md shows numbers of {name}, which {results} does not have")
+    return found[0]
 
 
 def _block(block: re.Match[str], results: Path) -> str:
     """A block of README.md: the table as a terminal shows it, with the words of the command that prints it."""
     section, _, name = block[2].partition("/")
-    found = sorted(results.glob(f"*-{section}/{name}"))
-    if not found:
-        raise DataError(f"README.md shows the table {block[2]}, which {results} does not have")
-    columns, rows = _columns_and_rows(found[0])
+    columns, rows = _columns_and_rows(_section(results, section) / name)
     titles = [""]
     for column in columns[1:]:
         paired = column.startswith("minus ")
