@@ -13,6 +13,7 @@ from cli_toys import prepare_tiny
 
 import kshot
 from kshot.errors import ConfigError, DataError
+from kshot.experiments import ClosenessDepth
 from kshot.files import write_json, write_text
 from kshot.studies import plan as plans
 from kshot.studies.cell import run_cell
@@ -44,6 +45,8 @@ STATED = {
     "heads": "0.5 0.99 0.8 6.2 1.8 6.2 1.9 12.5 3.8 10.7 3.8 0.0 0.1 87.69 90.68 1.5 1.5",
     "photographs": "95 90 90 0.7 0.3.0 1e-4",
     "scaling": "16.5 6.9 0.5 12.4",
+    "theory": "1e-13 1e-12 1e-3 1e-11 1e-11 0.3 1e12 0.6.5 0.5.0 1.0 2.5 "
+    "2.5 0.005 1e-3 0.005 0.1 0.5 0.5 0.5 0.005 0.5 0.2 0.1 0.05 1e-3 70",
     "tsa-maml": "0.95",
 }
 APART = r"<!--.*?-->|```.*?```|^ {4}.*?$|`[^`]*`|\{\{.*?\}\}|(?<=\])\([^)]*\)|95 ?%\s(?:confidence\s)?intervals?"
@@ -157,6 +160,25 @@ def test_a_value_is_read_from_what_an_experiment_wrote(value, text, measured):
 def test_a_value_that_an_experiment_did_not_write_is_an_error(value, message, measured):
     with pytest.raises(DataError, match=message):
         value_text(value, measured)
+
+
+def test_the_tables_of_the_theory_are_what_its_commands_compute():
+    """Three depths of the first table again; the rest of its numbers come from the same file."""
+    depth = ClosenessDepth(depths=[3, 5, 10]).run()
+    kept = (REPOSITORY / "results/theory/depth/closeness-depth.csv").read_text(encoding="utf-8").splitlines()
+    rows = [dict(zip(kept[0].split(","), line.split(","))) for line in kept[1:4]]
+    assert [row["depth"] for row in rows] == ["3", "5", "10"]
+    for row, again in zip(rows, depth.rows, strict=True):
+        for name in ("distance", "distance_ci95", "rms_per_point", "rms_per_point_ci95"):
+            assert float(row[name]) == pytest.approx(again[name], rel=1e-6)
+
+
+def test_what_experiments_wrote_is_read():
+    """No file lies next to the pages that no number comes from."""
+    records = "".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "results").glob("**/*.json"))
+    folders = {path.parent for path in (REPOSITORY / "results").glob("*/*/*.csv")}
+    assert REPOSITORY / "results/theory/depth" in folders
+    assert [str(folder) for folder in folders if f'"from": "{folder.name}/' not in records] == []
 
 
 def test_a_change_of_a_record_changes_the_pages(tmp_path):
