@@ -155,12 +155,18 @@ def test_accuracy_by_groups_is_that_of_evaluations() -> None:
     split = domains_data().test
     learners = {"three": clustered(3), "two": clustered(2), "one": clustered().pretraining_learner()}
     findings = VIEWS["groups"](learners, split, queries=3, **SMALL)
+    assert len(rows_of(VIEWS["groups"]({"one": learners["one"]}, split, queries=3, **SMALL))) == 1
     rows = rows_of(findings)
     assert [(row["run"], row["groups"]) for row in rows] == [("one", "1"), ("two", "2"), ("three", "3")]
+    first = evaluate(learners["three"], split, queries=3, **SMALL)
     for row in rows:
         result = evaluate(learners[row["run"]], split, queries=3, **SMALL)
         assert (float(row["accuracy"]), float(row["accuracy_ci95"])) == pytest.approx((result.mean, result.ci95))
         assert f"m = {row['groups']} {100 * result.mean:.2f} ± {100 * result.ci95:.2f} %" in findings.verdict
+        mean, ci95 = mean_interval(result.accuracies - first.accuracies)
+        assert (float(row["difference"]), float(row["difference_ci95"])) == pytest.approx((mean, ci95), abs=1e-9)
+        shown = f"{row['run']} {100 * mean:+.2f} ± {100 * ci95:.2f}"
+        assert (shown in findings.verdict) == (row["run"] != "three"), "the first is what the others are compared with"
 
 
 @pytest.mark.parametrize("method", ["tsne", "pca"])

@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
@@ -189,7 +190,7 @@ def accuracy_by_groups(
     Parameters
     ----------
     learners
-        TSA-MAML trained with several m, and MAML for m = 1, by name.
+        TSA-MAML trained with several m, and MAML for m = 1, by name; differences are to the first of them.
     split, ways, shots, queries, tasks, seed, within_domain, statistics
         As for `adaptation_steps`.
     progress
@@ -198,7 +199,7 @@ def accuracy_by_groups(
     Returns
     -------
     Findings
-        One line per learner, with intervals.
+        One line per learner, with intervals and paired differences, by m.
 
     Raises
     ------
@@ -206,6 +207,7 @@ def accuracy_by_groups(
         As for `adaptation_steps`.
     """
     rows: list[Record] = []
+    first: NDArray[np.float64] | None = None
     for name, learner in learners.items():
         if not isinstance(learner, MAML):
             raise ConfigError(f"{name} is a {type(learner).__name__}; give runs of tsa-maml, and of maml for one group")
@@ -214,13 +216,23 @@ def accuracy_by_groups(
             learner, split, ways=ways, shots=shots, queries=queries, tasks=tasks, seed=seed,
             within_domain=within_domain, statistics=statistics, progress=progress,
         )  # fmt: skip
+        first = result.accuracies if first is None else first
         row: Record = {"run": name, "learner": result.learner, "groups": groups}
-        rows.append(row | _means({"accuracy": result.accuracies}) | _columns(result.protocol))
+        means = _means({"accuracy": result.accuracies, "difference": result.accuracies - first})
+        rows.append(row | means | _columns(result.protocol))
         protocol = result.protocol
+    reference = next(iter(learners))
     rows.sort(key=lambda row: row["groups"])
     shown = [f"m = {row['groups']} {percent(float(row['accuracy']), float(row['accuracy_ci95']))} %" for row in rows]
-    verdict = f"Accuracy by the number of groups: {', '.join(shown)} ({protocol}; 95% intervals over tasks)."
-    return Findings(rows, verdict, lambda figure: _draw_groups(figure, rows, protocol), (7.2, 4))
+    verdict = f"Accuracy by the number of groups: {', '.join(shown)}"
+    gains = [
+        f"{row['run']} {percent(float(row['difference']), float(row['difference_ci95']), signed=True)}"
+        for row in rows
+        if row["run"] != reference
+    ]
+    verdict += f"; paired, points above {reference}: {', '.join(gains)}" if gains else ""
+    verdict += f" ({protocol}; 95% intervals over tasks)."
+    return Findings(rows, verdict, lambda figure: _draw_groups(figure, rows, protocol, reference), (10, 4))
 
 
 def _means(numbers: Mapping[str, NDArray[np.float64]]) -> Record:
@@ -261,25 +273,26 @@ def _draw_steps(figure: Figure, rows: list[Record], protocol: Protocol) -> None:
         axes.xaxis.get_major_locator().set_params(integer=True)
 
 
-def _draw_groups(figure: Figure, rows: list[Record], protocol: Protocol) -> None:
+def _draw_groups(figure: Figure, rows: list[Record], protocol: Protocol, reference: str) -> None:
     figure.suptitle(str(protocol), fontsize=8.5)
-    axes = figure.subplots()
+    left, right = figure.subplots(1, 2)
+    _panel_by_groups(left, rows, "accuracy")
+    finish(left, "accuracy of unseen tasks", xlabel="m, the number of groups", ylabel="accuracy, %")
+    right.axhline(0, color="#999999", lw=0.8)
+    _panel_by_groups(right, [row for row in rows if row["run"] != reference], "difference")
+    finish(right, f"above {reference}, on the same tasks", xlabel="m, the number of groups", ylabel="points")
+
+
+def _panel_by_groups(axes: Axes, rows: list[Record], column: str) -> None:
+    """Every training with its interval, and a line through the means of the trainings with as many groups."""
     by_groups = defaultdict(list)
     for row in rows:
-        by_groups[int(row["groups"])].append(100 * float(row["accuracy"]))
-    axes.plot(
-        list(by_groups),
-        [np.mean(values) for values in by_groups.values()],
-        color="#0072B2",
-        lw=1.4,
-        label="mean of the trainings",
-    )
-    places, values, margins = (
-        [float(row[column]) for row in rows] for column in ("groups", "accuracy", "accuracy_ci95")
-    )
+        by_groups[int(row["groups"])].append(100 * float(row[column]))
+    means = [np.mean(values) for values in by_groups.values()]
+    axes.plot(list(by_groups), means, color="#0072B2", lw=1.4, label="mean of the trainings")
+    places, values, margins = ([float(row[name]) for row in rows] for name in ("groups", column, f"{column}_ci95"))
     axes.errorbar(
         places, 100 * np.asarray(values), 100 * np.asarray(margins), ls="", marker="o", ms=4, capsize=3,
         color="#0072B2", label="one training, with its 95% interval over tasks",
     )  # fmt: skip
     axes.set_xticks(list(by_groups))
-    finish(axes, "accuracy of unseen tasks", xlabel="m, the number of groups", ylabel="accuracy, %")
