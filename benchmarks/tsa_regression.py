@@ -155,6 +155,13 @@ def best_linear(data: RegressionDataset, kinds: Sequence[int | None], count: int
     return torch.stack(errors).numpy()
 
 
+def share_interval(errors: np.ndarray, base: np.ndarray) -> tuple[float, float]:
+    """The 95% interval over tasks of the ratio of two mean errors on the same tasks, by a bootstrap."""
+    drawn = np.random.default_rng(0).integers(0, len(errors), (2000, len(errors)))
+    low, high = np.percentile(errors[drawn].mean(1) / base[drawn].mean(1), [2.5, 97.5])
+    return float(low), float(high)
+
+
 def rows_of(results: dict[str, dict[str, Any]], kinds: np.ndarray, given: argparse.Namespace) -> list[dict[str, Any]]:
     """One row per arm and kind of function, and one for all tasks."""
     rows = []
@@ -168,7 +175,9 @@ def rows_of(results: dict[str, dict[str, Any]], kinds: np.ndarray, given: argpar
             for column, values in (("error", error), ("minus_maml", error - base)):
                 mean, half = mean_interval(values)
                 row |= {column: round(mean, 5), f"{column}_ci95": round(half, 5)}
+            low, high = share_interval(error, base)
             row |= {"share_of_maml": round(float(error.mean() / base.mean()), 4)}
+            row |= {"share_low95": round(low, 4), "share_high95": round(high, 4)}
             row |= {"squared_distance": "", "test_tasks": int(chosen.sum()), "nmi": "", "ari": ""}
             if agreed is None:
                 row |= {"tasks_of_theta": "", "tasks": ""}
