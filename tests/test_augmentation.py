@@ -198,6 +198,16 @@ def test_an_image_is_augmented_alike_to_the_bit_whatever_shares_its_batch(
     assert torch.equal(together[:, :1], first_images)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_normalised_at_once_an_image_is_the_same_to_the_bit_as_normalised_afterwards(channels: int) -> None:
+    images, keys, augmentation = make_images(3, 5, 19, channels), make_keys(3), PhotoAugmentation(4)
+    normalization = Normalization((0.5, 0.4, 0.3)[:channels], (0.2, 0.25, 0.3)[:channels])
+    at_once = augmentation(images, keys, normalization=normalization)
+    assert torch.equal(at_once, normalize(augmentation(images, keys), normalization))
+    with pytest.raises(ConfigError, match=rf"{channels} channels, but the normalization is for 2"):
+        augmentation(images, keys, normalization=Normalization((0.5,) * 2, (0.2,) * 2))
+
+
 def test_keys_and_positions_decide_and_the_input_is_left_alone() -> None:
     augmentation, keys = PhotoAugmentation(4), make_keys(2)
     images = make_images(1, 1, 32, 3).expand(2, 8, -1, -1, -1).contiguous()

@@ -7,10 +7,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 from kshot import seeding
-from kshot.data.episodes import EpisodeSampler, TaskShape, draw_without_replacement
+from kshot.data.augmentation import prepare_images
+from kshot.data.drawing import draw_without_replacement
+from kshot.data.episodes import EpisodeSampler, TaskShape
 from kshot.data.image_sampler import ImageSampler
 from kshot.errors import ConfigError, DataError
 
@@ -23,6 +26,20 @@ def test_task_is_the_same_alone_in_a_batch_and_in_any_order(toy_split):
         alone = EpisodeSampler(split, TaskShape(3, 2, 4), seed=7).rows(np.asarray([number]))
         for field in ("support", "query", "classes", "keys"):
             np.testing.assert_array_equal(getattr(alone, field)[0], getattr(together, field)[number])
+
+
+def test_images_side_by_side_are_those_of_support_and_query_and_copied_only_if_they_must_be(toy_split):
+    split = toy_split([30, 25, 40])
+    raw = EpisodeSampler(split, TaskShape(3, 2, 4), seed=0).episodes(np.arange(4))
+    seen = prepare_images(raw, split.normalization)
+    for sampled in (raw, raw.part(1, 3), seen):
+        separate = sampled.with_images(sampled.support.clone(), sampled.query.clone())
+        swapped = sampled.with_images(sampled.query, sampled.support)
+        shorter = sampled.with_images(sampled.support[:, :-1], sampled.query)
+        tracked = sampled.with_images(sampled.support.float().clone().requires_grad_(), sampled.query.float())
+        assert sampled.images().data_ptr() == sampled.support.data_ptr()
+        for episodes in (sampled, separate, swapped, shorter, tracked):
+            assert torch.equal(episodes.images(), torch.cat([episodes.support, episodes.query], 1))
 
 
 def test_tasks_are_the_same_on_every_machine(toy_split):

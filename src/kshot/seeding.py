@@ -19,16 +19,20 @@ _MULTIPLIER_2 = np.uint64(0x94D049BB133111EB)
 UInt64Array = NDArray[np.uint64]
 
 
+_SHIFTS = np.uint64(30), np.uint64(27), np.uint64(31)
+_ONE = np.uint64(1)
+
+
 def _mixed(state: UInt64Array) -> UInt64Array:
-    state = (state ^ (state >> np.uint64(30))) * _MULTIPLIER_1
-    state = (state ^ (state >> np.uint64(27))) * _MULTIPLIER_2
-    return state ^ (state >> np.uint64(31))
+    state = (state ^ (state >> _SHIFTS[0])) * _MULTIPLIER_1
+    state = (state ^ (state >> _SHIFTS[1])) * _MULTIPLIER_2
+    return state ^ (state >> _SHIFTS[2])
 
 
 def bits(key: ArrayLike, counter: ArrayLike) -> UInt64Array:
     """64 random bits for every pair of `key` and `counter` (broadcast against each other), uint64."""
-    keys, counters = (np.atleast_1d(np.asarray(part)).astype(np.uint64) for part in (key, counter))
-    return _mixed(keys + (counters + np.uint64(1)) * _GOLDEN)
+    keys, counters = (np.atleast_1d(part).astype(np.uint64, copy=False) for part in (key, counter))
+    return _mixed(keys + (counters + _ONE) * _GOLDEN)
 
 
 def key(*words: int | str) -> np.uint64:

@@ -24,7 +24,7 @@ from kshot.data.pixels import ORDERS, AugmentationParameters, ImageParameters, a
 from kshot.errors import ConfigError
 
 _STREAM = seeding.key("augmentation")
-_DRAWS = ("top", "left", "flip", "order", "brightness", "contrast", "saturation")
+_DRAWS = 7  # of each image: top, left, side, order, and three factors
 _COUNTERS_PER_IMAGE = 8
 _PIXELS_AT_ONCE = 1 << 18  # on a CPU: enough to make calls cheap, few enough for what lies between two steps
 _PIXELS_ON_GPU = 1 << 26
@@ -62,7 +62,9 @@ class PhotoAugmentation:
             if getattr(self, name) < 0:
                 raise ConfigError(f"augmentation: {name} is {getattr(self, name)}, but must not be negative; 0 is off")
 
-    def __call__(self, images: Tensor, keys: NDArray[np.uint64]) -> Tensor:
+    def __call__(
+        self, images: Tensor, keys: NDArray[np.uint64], *, normalization: Normalization | None = None
+    ) -> Tensor:
         """Augment the images of B tasks.
 
         Parameters
@@ -71,16 +73,20 @@ class PhotoAugmentation:
             (B, M, H, W, C) uint8, C = 1 or 3.
         keys
             (B,) uint64, one per task, as in ``Episodes.keys``.
+        normalization
+            Normalise the result, to the bit as `normalize` does, while it is in the cache; None to leave it in 0..1.
 
         Returns
         -------
         Tensor
-            (B, M, C, H, W) float32 in 0..1 on the device of the images; ``.flatten(0, 1)`` of it is channels_last.
+            (B, M, C, H, W) float32 in 0..1, unless normalised, on the device of the images; ``.flatten(0, 1)`` of it is
+            channels_last.
 
         Raises
         ------
         ConfigError
-            If the padding exceeds the size of the images, or there is not one key per task.
+            If the padding exceeds the size of the images, there is not one key per task, or the normalization is for
+            other channels.
         """
         tasks, images_per_task, height, width, channels = images.shape
         if self.padding > min(height, width):
@@ -92,6 +98,7 @@ class PhotoAugmentation:
             raise ConfigError(f"augmentation: colour jitter needs images of 1 or 3 channels, not {channels}")
         if np.shape(keys) != (tasks,):
             raise ConfigError(f"augmentation: {tasks} tasks need keys of shape ({tasks},), not {np.shape(keys)}")
+        scale_and_shift = None if normalization is None else _scale_and_shift(normalization, channels, images.device)
         parameters = ImageParameters.of(self.parameters(keys, images_per_task), height * width)
         count, pixels = tasks * images_per_task, height * width
         at_once = max(1, (_PIXELS_ON_GPU if images.is_cuda else _PIXELS_AT_ONCE) // pixels)
@@ -100,24 +107,27 @@ class PhotoAugmentation:
         padded = images.new_zeros((at_once, height + 2 * self.padding, width + 2 * self.padding, channels))
         for start in range(0, count, at_once):
             stop = min(start + at_once, count)
-            augment(flat[start:stop], parameters.part(start, stop), padded=padded, out=augmented[start:stop])
+            augment(
+                flat[start:stop],
+                parameters.part(start, stop),
+                padded=padded,
+                out=augmented[start:stop],
+                scale_and_shift=scale_and_shift,
+            )
         return augmented.view(tasks, images_per_task, height, width, channels).movedim(-1, -3)
 
     def parameters(self, keys: NDArray[np.uint64], images_per_task: int) -> AugmentationParameters:
         """The parameters of the M images of each of B tasks: a pure function of keys (B,) and the position 0..M-1."""
-        counters = np.arange(images_per_task)[:, None] * _COUNTERS_PER_IMAGE + np.arange(len(_DRAWS))
+        counters = np.arange(images_per_task)[:, None] * _COUNTERS_PER_IMAGE + np.arange(_DRAWS)
         uniforms = seeding.uniform(seeding.bits(keys, _STREAM)[:, None, None], counters)
-        draw = {name: uniforms[..., i] for i, name in enumerate(_DRAWS)}
         offsets = 2 * self.padding + 1
-        return AugmentationParameters(
-            top=(draw["top"] * offsets).astype(np.int64),
-            left=(draw["left"] * offsets).astype(np.int64),
-            flip=(draw["flip"] < 0.5) & self.flip,
-            order=(draw["order"] * len(ORDERS)).astype(np.int64),
-            brightness=_factor(draw["brightness"], self.brightness),
-            contrast=_factor(draw["contrast"], self.contrast),
-            saturation=_factor(draw["saturation"], self.saturation),
+        strengths = np.asarray([self.brightness, self.contrast, self.saturation])
+        lowest = np.maximum(0, 1 - strengths)
+        top, left, side, order = np.moveaxis(
+            (uniforms[..., :4] * (offsets, offsets, 2, len(ORDERS))).astype(int), -1, 0
         )
+        factors = np.moveaxis(lowest + uniforms[..., 4:] * (1 + strengths - lowest), -1, 0)
+        return AugmentationParameters(top, left, (side == 0) & self.flip, order, *factors)
 
 
 def augmentation_for(normalization: Normalization | None, image_size: int) -> PhotoAugmentation | None:
@@ -135,7 +145,7 @@ def to_float(images: Tensor) -> Tensor:
     return images.to(torch.float32).div_(255).movedim(-1, -3)
 
 
-def normalize(images: Tensor, normalization: Normalization, *, overwrite: bool = False) -> Tensor:
+def normalize(images: Tensor, normalization: Normalization) -> Tensor:
     """Subtract the mean of each channel and divide by its standard deviation.
 
     Parameters
@@ -144,9 +154,6 @@ def normalize(images: Tensor, normalization: Normalization, *, overwrite: bool =
         As `Split.gather` returns them: (..., H, W, C) uint8, taken on the scale 0..1, or (..., C, H, W) float.
     normalization
         One mean and one standard deviation per channel.
-    overwrite
-        The caller needs float images no more, so that their memory can hold the result.
-
     Returns
     -------
     Tensor
@@ -157,22 +164,17 @@ def normalize(images: Tensor, normalization: Normalization, *, overwrite: bool =
     ConfigError
         If the channels do not match.
     """
-    if images.dtype == torch.uint8:
-        images, overwrite = to_float(images), True
+    stored = images.dtype == torch.uint8
+    if stored:
+        images = to_float(images)
     channels, _, width = images.shape[-3:]
-    if channels != len(normalization.mean):
-        raise ConfigError(
-            f"the images have {channels} channels, but the normalization is for {len(normalization.mean)}; "
-            "give a mean and a standard deviation for each channel"
-        )
-    mean, std = np.asarray(normalization.mean), np.asarray(normalization.std)
     # Whole rows of W*C numbers: broadcasting over the C innermost ones alone costs more than the arithmetic.
     scale, shift = (
-        torch.from_numpy(np.tile(channel, width)).to(images.device, images.dtype, non_blocking=True)
-        for channel in (1 / std, -mean / std)
+        part.flatten().repeat(width)
+        for part in _scale_and_shift(normalization, channels, images.device, dtype=images.dtype)
     )
     rows = images.movedim(-3, -1).flatten(-2)
-    scaled = rows.mul_(scale) if overwrite else rows * scale
+    scaled = rows.mul_(scale) if stored else rows * scale
     return scaled.add_(shift).unflatten(-1, (width, channels)).movedim(-1, -3)
 
 
@@ -196,13 +198,25 @@ def prepare_images(
     if normalization is None:
         return episodes
     images = episodes.images()
-    if augmentation is not None:
-        images = augmentation(images, episodes.keys)
-    images = normalize(images, normalization, overwrite=augmentation is not None)
+    if augmentation is None:
+        images = normalize(images, normalization)
+    else:
+        images = augmentation(images, episodes.keys, normalization=normalization)
     shots = episodes.support.shape[1]
     return episodes.with_images(images[:, :shots], images[:, shots:])
 
 
-def _factor(uniforms: NDArray[np.float64], strength: float) -> NDArray[np.float64]:
-    lowest = max(0.0, 1 - strength)
-    return lowest + uniforms * (1 + strength - lowest)
+def _scale_and_shift(
+    normalization: Normalization, channels: int, device: torch.device, *, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
+    """1/std and -mean/std of each channel, (C, 1, 1); ConfigError if the images have another number of channels."""
+    if channels != len(normalization.mean):
+        raise ConfigError(
+            f"the images have {channels} channels, but the normalization is for {len(normalization.mean)}; "
+            "give a mean and a standard deviation for each channel"
+        )
+    mean, std = np.asarray(normalization.mean), np.asarray(normalization.std)
+    scale, shift = (
+        torch.from_numpy(part)[:, None, None].to(device, dtype, non_blocking=True) for part in (1 / std, -mean / std)
+    )
+    return scale, shift

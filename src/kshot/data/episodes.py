@@ -13,12 +13,11 @@ from torch import Tensor
 
 from kshot import seeding
 from kshot.data.classes import listed
+from kshot.data.drawing import draw_without_replacement
 from kshot.data.split import Split
 from kshot.errors import ConfigError, DataError
 
 IntArray = NDArray[np.int64]
-
-_FEW_DRAWS, _MOST_ITEMS = 12, 1 << 20  # at most so many draws, or more items: tables cost more than swaps
 
 
 @dataclass(frozen=True)
@@ -99,8 +98,12 @@ class Episodes:
         return self.classes.shape[1]
 
     def images(self) -> Tensor:
-        """Support and query images side by side, (B, S+T, ...)."""
-        return torch.cat([self.support, self.query], 1)
+        """Support and query images side by side, (B, S+T, ...), to be read only: without a copy where they lie so."""
+        support, query = self.support, self.query
+        if _are_neighbours(support, query):
+            shape = (len(support), support.shape[1] + query.shape[1], *support.shape[2:])
+            return support.as_strided(shape, support.stride())
+        return torch.cat([support, query], 1)
 
     def labels(self) -> Tensor:
         """Support and query labels side by side, (B, S+T)."""
@@ -113,6 +116,18 @@ class Episodes:
     def with_images(self, support: Tensor, query: Tensor) -> Episodes:
         """The tasks with other images, `support` (B, S, ...) and `query` (B, T, ...), such as features."""
         return replace(self, support=support, query=query)
+
+
+def _are_neighbours(first: Tensor, second: Tensor) -> bool:
+    """Whether two tensors (B, S, ...) and (B, T, ...) are neighbouring slices of one (B, S+T, ...), as sampled."""
+    return (
+        first.untyped_storage().data_ptr() == second.untyped_storage().data_ptr()
+        and first.stride() == second.stride()
+        and first.shape[0] == second.shape[0]
+        and first.shape[2:] == second.shape[2:]
+        and second.storage_offset() == first.storage_offset() + first.shape[1] * first.stride(1)
+        and not (first.requires_grad or second.requires_grad)
+    )
 
 
 @dataclass(frozen=True)
@@ -275,41 +290,6 @@ class EpisodeSampler:
     def episodes(self, numbers: IntArray, device: torch.device | str = "cpu") -> Episodes:
         """The tasks with the numbers (B,), with images as the split stores them, on `device`."""
         return self.rows(numbers).gather(self.split, device)
-
-
-def draw_without_replacement(keys: NDArray[np.uint64], sizes: IntArray, draws: int) -> IntArray:
-    """For each key, `draws` distinct integers below `sizes`, uniform and in uniform order: (*keys.shape, draws).
-
-    A Fisher-Yates shuffle: draw j takes the item at a random position r_j >= j and leaves the item of position j there.
-    """
-    counters = np.arange(draws).reshape(-1, *[1] * np.ndim(keys))
-    positions = counters + seeding.below(np.asarray(keys)[None], counters, np.asarray(sizes)[None] - counters)
-    many = draws > _FEW_DRAWS and positions[0].size * np.max(sizes, initial=0) <= _MOST_ITEMS
-    drawn = (_drawn_from_tables if many else _drawn_by_swaps)(positions.astype(np.int32))
-    return np.moveaxis(drawn, 0, -1).astype(np.int64)
-
-
-def _drawn_by_swaps(positions: NDArray[np.int32]) -> NDArray[np.int32]:
-    """The shuffle that keeps only the swaps it makes: its cost grows with draws^2, and not with the size of a class."""
-    drawn, left_behind = np.empty_like(positions), np.empty_like(positions)
-    for j in range(len(positions)):
-        taken, replacing = positions[j].copy(), np.full(positions.shape[1:], j, np.int32)
-        for i in range(j):
-            np.copyto(taken, left_behind[i], where=positions[i] == positions[j])
-            np.copyto(replacing, left_behind[i], where=positions[i] == j)
-        drawn[j], left_behind[j] = taken, replacing
-    return drawn
-
-
-def _drawn_from_tables(positions: NDArray[np.int32]) -> NDArray[np.int32]:
-    """The shuffle as it is usually written, on a table of all items for each key: its cost grows with their number."""
-    flat = positions.reshape(len(positions), -1)
-    items = np.tile(np.arange(flat.max(initial=0) + 1, dtype=np.int32), (flat.shape[1], 1))
-    key, drawn = np.arange(flat.shape[1]), np.empty_like(flat)
-    for j, position in enumerate(flat):
-        drawn[j] = items[key, position]
-        items[key, position] = items[:, j]
-    return drawn.reshape(positions.shape)
 
 
 class Sampler(Protocol):

@@ -11,11 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 ORDERS = np.asarray(list(itertools.permutations(range(3))))  # of brightness 0, contrast 1, saturation 2
+_PLACES = np.argsort(ORDERS, axis=1)  # of each operation in each order
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, the grayscale of PIL and of torchvision
-
-# Jitter works on images sorted by their order of the three operations, so that each operation has few runs of images:
-# csb, cbs, bcs, then bsc, sbc, scb. The place of each row of ORDERS in this sequence:
-_PLACES = np.asarray([2, 3, 1, 0, 4, 5])
 
 
 @dataclass(frozen=True)
@@ -51,17 +48,13 @@ class ImageParameters:
     ----------
     top, left, flip
         (n,) as in `AugmentationParameters`.
-    place
-        (n,) in 0..5, place of the image's order of operations among those that `jitter` goes through.
     factors
-        (5, n) float32: of brightness; of contrast, and of the sum of grays that it adds; of saturation, and of the gray
-        image that it adds. Those of an image's last operation also take 0..255 to 0..1.
+        (10, n) float32, what `jitter` reads.
     """
 
     top: NDArray[np.int64]
     left: NDArray[np.int64]
     flip: NDArray[np.bool_]
-    place: NDArray[np.int64]
     factors: NDArray[np.float32]
 
     @classmethod
@@ -70,25 +63,49 @@ class ImageParameters:
         top, left, flip, order, brightness, contrast, saturation = (
             values.reshape(-1) for values in vars(parameters).values()
         )
-        unit = np.where(ORDERS[order][:, 2] == np.arange(3)[:, None], 255, 1)
-        factors = np.stack(
-            [
-                brightness / unit[0],
-                contrast / unit[1],
-                (1 - contrast) / pixels / unit[1],
-                saturation / unit[2],
-                (1 - saturation) / unit[2],
-            ]
-        )
-        return cls(top, left, flip, _PLACES[order], factors.astype(np.float32))
+        return cls(top, left, flip, _jitter_factors(order, brightness, contrast, saturation, pixels))
 
     def part(self, start: int, stop: int) -> ImageParameters:
         """Those of the images from number `start` up to, and without, `stop`."""
         return ImageParameters(*(values[..., start:stop] for values in vars(self).values()))
 
 
-def augment(images: Tensor, parameters: ImageParameters, *, padded: Tensor, out: Tensor) -> None:
-    """Crop, mirror and jitter (n, H, W, C) uint8 -> out (n, H*W, C) float32 in 0..1.
+def _jitter_factors(
+    order: NDArray[np.int64],
+    brightness: NDArray[np.float64],
+    contrast: NDArray[np.float64],
+    saturation: NDArray[np.float64],
+    pixels: int,
+) -> NDArray[np.float32]:
+    """What `jitter` reads: (10, n), from the order and the factors (n,) of each image."""
+    places = _PLACES[order]
+    # brightness before the first blend, between the two, and after the second; 1 in two of these places
+    brightness_at = np.where(places[:, 0] == np.arange(3)[:, None], brightness, 1.0)
+    brighter, darker = np.maximum(brightness_at, 1), np.minimum(brightness_at, 1)
+    before, after = np.stack([brightness_at[0], darker[1]]), brighter[1:]
+    contrast_first = places[:, 1] < places[:, 2]
+    is_contrast = np.stack([contrast_first, ~contrast_first])
+    kept = np.where(is_contrast, contrast, saturation)
+    added = (1 - kept) * after
+    factors = np.empty((10, len(order)), np.float32)
+    factors[0] = 255 / brighter[0]
+    factors[1:3] = before
+    factors[3:5] = kept * before * after
+    factors[5:7] = np.where(is_contrast, 0, added * before)
+    factors[7:9] = np.where(is_contrast, added / pixels, 0)
+    factors[9] = darker[2] / 255
+    return factors
+
+
+def augment(
+    images: Tensor,
+    parameters: ImageParameters,
+    *,
+    padded: Tensor,
+    out: Tensor,
+    scale_and_shift: tuple[Tensor, Tensor] | None = None,
+) -> None:
+    """Crop, mirror and jitter (n, H, W, C) uint8 -> out (n, H*W, C) float32 in 0..1, and normalise that.
 
     Parameters
     ----------
@@ -100,27 +117,33 @@ def augment(images: Tensor, parameters: ImageParameters, *, padded: Tensor, out:
         (at least n, H + 2*padding, W + 2*padding, C) uint8, whose margins are zero; its inside is overwritten.
     out
         Where the result goes.
+    scale_and_shift
+        (C, 1, 1) each, what the result is multiplied by, and what is then added; None for neither.
     """
-    count, device = len(images), images.device
-    sequence = np.argsort(parameters.place, kind="stable")
-    ends = np.searchsorted(parameters.place[sequence], np.arange(7)).tolist()
-    planes = crop_and_flip(images, parameters, padded=padded[:count], sequence=sequence)
-    factors = torch.from_numpy(np.ascontiguousarray(parameters.factors[:, sequence]))
-    jitter(planes, factors.to(device, non_blocking=True)[..., None], ends)
-    in_sequence = torch.empty_like(out)
-    for channel, plane in enumerate(planes):
-        torch.clamp(plane, 0, 1, out=in_sequence[:, :, channel])
-    back = torch.from_numpy(np.argsort(sequence)).to(device, non_blocking=True)
-    torch.index_select(in_sequence, 0, back, out=out)
+    pixels = crop_and_flip(images, parameters, padded=padded[: len(images)])
+    # colour planes, because all that follows runs along contiguous memory
+    planes, work = torch.empty((out.shape[-1] + 2, *out.shape[:2]), device=out.device).tensor_split([-2])
+    _copy(pixels.movedim(-1, 0), planes)
+    jitter(planes, work=work, factors=torch.from_numpy(parameters.factors).to(out.device, non_blocking=True)[..., None])
+    if scale_and_shift is not None:
+        planes.mul_(scale_and_shift[0]).add_(scale_and_shift[1])
+    _copy(planes, out.movedim(-1, 0))
 
 
-def crop_and_flip(
-    images: Tensor, parameters: ImageParameters, *, padded: Tensor, sequence: NDArray[np.int64]
-) -> Tensor:
-    """(n, H, W, C) uint8 -> (C, n, H*W) float32 in 0..255, the images in another sequence.
+def _copy(source: Tensor, target: Tensor) -> None:
+    """Copy colour planes (C, n, H*W), one of the two interleaved; numpy takes half to two thirds of torch's time."""
+    if target.is_cuda:
+        target.copy_(source)
+    else:
+        for from_plane, to_plane in zip(source.numpy(), target.numpy()):
+            np.copyto(to_plane, from_plane)
+
+
+def crop_and_flip(images: Tensor, parameters: ImageParameters, *, padded: Tensor) -> Tensor:
+    """(n, H, W, C) uint8 -> (n, H*W, C) uint8.
 
     Images that are mirrored are mirrored before they are cropped, so that a row of the result is a run of bytes of the
-    padded images, and one copy. Then colour planes, because all that follows runs along contiguous memory.
+    padded images, and one copy.
     """
     count, height, width, channels = images.shape
     padded_height, padded_width = padded.shape[1:3]
@@ -131,69 +154,51 @@ def crop_and_flip(
     inside = padded[:, margin : margin + height, margin : margin + width]
     inside[:straight].copy_(sorted_images[:straight])
     inside[straight:].copy_(sorted_images[straight:].flip(2))
-    left = np.where(parameters.flip, 2 * margin - parameters.left, parameters.left)[sequence]
-    first_row = np.argsort(by_flip)[sequence] * padded_height + parameters.top[sequence]
+    left = np.where(parameters.flip, 2 * margin - parameters.left, parameters.left)
+    first_row = np.argsort(by_flip) * padded_height + parameters.top
     rows = first_row[:, None] + np.arange(height)
     starts = torch.from_numpy(((rows * padded_width + left[:, None]) * channels).reshape(-1))
     row = width * channels
     every_row = padded.view(-1).as_strided((padded.numel() - row + 1, row), (1, 1))
-    pixels = every_row.index_select(0, starts.to(images.device, non_blocking=True)).view(-1, channels)
-    planes = torch.empty((channels, len(pixels)), device=images.device)
-    return planes.copy_(pixels.mT).view(channels, count, -1)
+    return every_row.index_select(0, starts.to(images.device, non_blocking=True)).view(count, -1, channels)
 
 
-def jitter(x: Tensor, factors: Tensor, ends: list[int]) -> None:
-    """Colour jitter of planes x (C, n, H*W) in 0..255, in place; clamped to 0..1 the result is that of torchvision.
+def jitter(x: Tensor, *, factors: Tensor, work: Tensor) -> None:
+    """Colour jitter of planes x (C, n, H*W) from 0..255 to 0..1, in place: that of torchvision.
 
     Brightness, contrast and saturation blend an image with black, with the mean of its grayscale image, and with that
-    image. Each operation is clamped, as in torchvision, but for the last one of each image, which the caller clamps.
+    image, and each is clamped. So every image has two blends with something gray, and is multiplied by its brightness b
+    before, between or after them. That costs no pass of its own: to clamp, multiply by b and clamp again is to multiply
+    and then clamp if b > 1, and to clamp and then multiply if not. So b goes into the factors of the blend before it,
+    or of the one after it.
 
     Parameters
     ----------
     x
-        Images sorted by their place.
+        The images.
     factors
-        (5, n, 1), see `ImageParameters`.
-    ends
-        Seven numbers: where each of the six places begins and, at last, n.
+        (10, n, 1): the highest level of a pixel that brightness does not clamp; for each of the two blends b before it,
+        the factor of the image, that of its grayscale image, and that of the sum of the gray levels; b after them,
+        divided by 255.
+    work
+        (2, n, H*W), overwritten.
     """
-    brightness, contrast, mean, saturation, gray = factors
-    _, csb, cbs, bcs, bsc, sbc, _ = ends
-    _brighten(x, brightness, slice(cbs, bsc))
-    _blend_with_mean(x[:, :bcs], contrast[:bcs], mean[:bcs])
-    _blend_with_gray(x[:, bcs:], saturation[bcs:], gray[bcs:])
-    x.clamp_(0, 255)
-    _brighten(x, brightness, slice(csb, cbs))
-    _brighten(x, brightness, slice(bsc, sbc))
-    _blend_with_gray(x[:, :bcs], saturation[:bcs], gray[:bcs])
-    _blend_with_mean(x[:, bcs:], contrast[bcs:], mean[bcs:])
-    for last in (slice(0, csb), slice(sbc, None)):
-        x[:, last].clamp_(0, 255).mul_(brightness[last])
+    highest, *of_blends, end = factors.unbind(0)
+    torch.minimum(x, highest, out=x)
+    luminance, levels = work
+    for before, image, gray, total in (of_blends[::2], of_blends[1::2]):
+        _luminance(x, out=luminance)
+        # Whole levels, as in PIL: their sum is exact in any order up to 256x256 pixels, whatever else is in the batch.
+        average = torch.mul(luminance, before, out=levels).round_().sum(1, keepdim=True).mul_(total)
+        # products and sums one by one: whether the remainder of a vectorised loop rounds like its body when the two are
+        # fused is up to the compiler that built torch, and the result must not depend on the other images
+        x.mul_(image).add_(luminance.mul_(gray).add_(average)).clamp_(0, 255)
+    x.mul_(end)
 
 
-def _brighten(x: Tensor, factor: Tensor, images: slice) -> None:
-    x[:, images].mul_(factor[images]).clamp_max_(255)
-
-
-def _blend_with_mean(x: Tensor, factor: Tensor, mean: Tensor) -> None:
-    # Whole levels, as in PIL: their sum is exact in any order up to 256x256 pixels, whatever else is in the batch.
-    average = _luminance(x).round_().sum(1, keepdim=True).mul_(mean)
-    x.mul_(factor).add_(average)
-
-
-def _blend_with_gray(x: Tensor, factor: Tensor, gray: Tensor) -> None:
-    blended = _luminance(x).mul_(gray)
-    x.mul_(factor).add_(blended)
-
-
-def _luminance(x: Tensor) -> Tensor:
-    """Grayscale image (n, H*W) of colour planes (C, n, H*W), as a new tensor.
-
-    Products and sums one by one: whether the remainder of a vectorised loop rounds like its body when the two are fused
-    (``add(alpha=...)``) is up to the compiler that built torch, and the result must not depend on the other images.
-    """
+def _luminance(x: Tensor, *, out: Tensor) -> None:
+    """Grayscale image (n, H*W) of colour planes (C, n, H*W)."""
     if len(x) == 1:
-        return x[0].clone()
-    luminance, product = x[0] * _LUMA[0], x[1] * _LUMA[1]
-    luminance.add_(product)
-    return luminance.add_(torch.mul(x[2], _LUMA[2], out=product))
+        out.copy_(x[0])
+    else:
+        torch.mm(x.new_tensor([_LUMA]), x.flatten(1), out=out.view(1, -1))
