@@ -58,10 +58,11 @@ def step_tasks(augmentation: PhotoAugmentation | None = None) -> StepTasks:
     )
 
 
-@pytest.mark.parametrize("on_gpu", [True, False])  # where blocks are prepared at once, or step by step
-def test_blocks_of_steps_hold_the_same_tasks_wherever_they_start(on_gpu: bool) -> None:
+@pytest.mark.parametrize("prepared_at_once", [1, 2, 3, 5])
+def test_blocks_of_steps_hold_the_same_tasks_wherever_they_start(prepared_at_once: int) -> None:
     one_by_one, in_blocks = step_tasks(PhotoAugmentation(1)), step_tasks(PhotoAugmentation(1))
-    one_by_one._steps_at_once, in_blocks._steps_at_once, in_blocks._on_gpu = 1, 3, on_gpu
+    one_by_one._steps_at_once = one_by_one._prepared_at_once = 1
+    in_blocks._steps_at_once, in_blocks._prepared_at_once = 3, prepared_at_once
     expected = list(one_by_one.steps(0, 8))
     for first in (0, 2, 3, 7):
         found = list(in_blocks.steps(first, 8))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from kshot.data.augmentation import PhotoAugmentation, prepare_images
@@ -13,10 +14,11 @@ from kshot.data.episodes import Episodes, Sampler
 from kshot.training.distributed import Processes
 
 # Launching the many small kernels of augmentation costs a GPU step as much as the network itself; several steps
-# share one launch. On a CPU several steps share a call of the sampler, but are augmented one by one: prepared images
-# should stay in cache, and sampled ones take a quarter of their memory.
+# share one launch. On a CPU several steps share a call of the sampler, and fewer of them one of augmentation, whose
+# calls cost as much as 40 images of 32 pixels: prepared images take four times the memory, and should stay in cache.
 _IMAGES_AT_ONCE_ON_GPU = 4096
-_BYTES_AT_ONCE_ON_CPU = 1 << 23
+_BYTES_SAMPLED_AT_ONCE_ON_CPU = 1 << 23
+_BYTES_PREPARED_AT_ONCE_ON_CPU = 1 << 22
 
 
 class StepTasks:
@@ -58,13 +60,14 @@ class StepTasks:
         self.share = meta_batch // processes.count
         images = sampler.episodes(np.zeros(1, np.int64)).images()
         self.images_per_task = images.shape[1]
-        self._on_gpu = self.device.type == "cuda"
-        self._steps_at_once = max(
-            1,
-            _IMAGES_AT_ONCE_ON_GPU // (self.share * self.images_per_task)
-            if self._on_gpu
-            else _BYTES_AT_ONCE_ON_CPU // (self.share * images.nbytes),
-        )
+        if self.device.type == "cuda":
+            self._steps_at_once = self._prepared_at_once = max(
+                1, _IMAGES_AT_ONCE_ON_GPU // (self.share * self.images_per_task)
+            )
+        else:
+            self._steps_at_once = max(1, _BYTES_SAMPLED_AT_ONCE_ON_CPU // (self.share * images.nbytes))
+            prepared = self.share * images.numel() * torch.float32.itemsize
+            self._prepared_at_once = max(1, _BYTES_PREPARED_AT_ONCE_ON_CPU // prepared)
 
     @property
     def images_per_step(self) -> int:
@@ -81,11 +84,10 @@ class StepTasks:
         for start in range(first, last, self._steps_at_once):
             numbers = self.numbers(start, min(start + self._steps_at_once, last))
             block = self.sampler.episodes(numbers, self.device)
-            if self._on_gpu:
-                block = self._prepared(block)
-            for offset in range(0, len(numbers), self.share):
-                part = block.part(offset, offset + self.share)
-                yield part if self._on_gpu else self._prepared(part)
+            for begin in range(0, len(numbers), self._prepared_at_once * self.share):
+                prepared = self._prepared(block.part(begin, begin + self._prepared_at_once * self.share))
+                for offset in range(0, prepared.tasks, self.share):
+                    yield prepared.part(offset, offset + self.share)
 
     def _prepared(self, episodes: Episodes) -> Episodes:
         return prepare_images(episodes, self.normalization, augmentation=self.augmentation)
