@@ -137,13 +137,22 @@ def measure(learner: MAML, data: Dataset, given: argparse.Namespace) -> np.ndarr
 
 
 def found_groups(learner: MAML, data: Dataset, given: argparse.Namespace) -> dict[str, float]:
-    """Agreement of groups and domains on the test tasks; empty without groups that are found."""
+    """Agreement of groups and domains on the test tasks, and what the other rule of assignment would make of it.
+
+    Empty without groups that are found.
+    """
     from kshot.evaluation.agreement import group_agreement
 
     if not isinstance(learner, TSAMAML) or learner.groups == 1 or isinstance(learner, OracleOfDomains):
         return {}
-    agreed = group_agreement(learner, data.test, TaskShape(5, 5, 15), tasks=min(150, given.tasks), seed=0)
-    return {} if agreed is None else {"nmi": agreed.nmi, "ari": agreed.ari}
+    rule, numbers = learner.assignment, {}
+    for each, suffix in ((rule, ""), ("initial" if rule == "current" else "current", "_other_rule")):
+        learner.assignment = each
+        agreed = group_agreement(learner, data.test, TaskShape(5, 5, 15), tasks=min(150, given.tasks), seed=0)
+        if agreed is not None:
+            numbers |= {f"nmi{suffix}": agreed.nmi, f"ari{suffix}": agreed.ari}
+    learner.assignment = rule
+    return numbers
 
 
 def test_domains(data: Dataset, tasks: int) -> np.ndarray:
@@ -286,7 +295,7 @@ def main() -> None:
             np.savez(saved, accuracies=measure(learner, data, given), **found_groups(learner, data, given))
         content = np.load(saved)
         results[name] = content["accuracies"]
-        agreed[name] = {key: round(float(content[key]), 4) for key in ("nmi", "ari") if key in content}
+        agreed[name] = {key: round(float(content[key]), 4) for key in content if key != "accuracies"}
         rows = rows_of(results, agreed, data, given)
         with (given.folder / f"results-seed{given.seed}.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
