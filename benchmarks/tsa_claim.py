@@ -253,7 +253,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
                 seeds = [float(value) for value in row["of_seeds"].split()]
                 axes.plot([place] * len(seeds), seeds, "_", ms=7, color=f"C{number}", alpha=0.6)
         axes.set(title=f"{tasks:,} training tasks after theta*", xticks=range(len(domains)))
-        axes.set_xticklabels(["mean of the domains", *domains[1:]])
+        axes.set_xticklabels(["mean of the domains" if len(domains) > 1 else "all tasks", *domains[1:]])
         axes.spines[["top", "right"]].set_visible(False)
     panels[0, 0].set_ylabel("points above MAML")
     panels[0, 0].legend(frameon=False, fontsize=8)
