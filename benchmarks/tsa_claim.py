@@ -239,6 +239,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     lengths = sorted({row["tasks"] for row in gains})
     figure, panels = plt.subplots(1, len(lengths), figsize=(1.5 + 5.5 * len(lengths), 3.4), sharey=True, squeeze=False)
     arms = [arm for arm in ARMS if any(row["arm"] == arm for row in gains)]
+    if len(domains) == 1:
+        arms.sort(key=lambda arm: ARMS[arm].get("groups", 0))
     for axes, tasks in zip(panels[0], lengths):
         axes.axhline(0, color="#999999", lw=0.8)
         for number, arm in enumerate(arms):
