@@ -14,7 +14,7 @@ from kshot.backbones.registry import Backbone
 from kshot.errors import ConfigError, check_positive
 from kshot.learners.base import FeatureLearner, learners
 from kshot.solvers.adaptation import HeadAdaptation
-from kshot.solvers.heads import check_support, class_means, one_hot
+from kshot.solvers.heads import check_support, checked_scores, class_means, one_hot
 
 _CHUNK_BYTES = 64 << 20  # of pairs of maps that are compared at once outside of training
 
@@ -150,4 +150,4 @@ class RelationHead:
         of_one = 2 * features.element_size() * features[0].numel() * self.classes.shape[1]
         at_once = max(1, _CHUNK_BYTES // max(1, of_one))
         parts = zip(self.classes.split(at_once), features.split(at_once))
-        return torch.cat([self.relation.relations(*part) for part in parts])
+        return checked_scores(torch.cat([self.relation.relations(*part) for part in parts]), features)

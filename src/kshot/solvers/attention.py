@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kshot.solvers.adaptation import HeadAdaptation
-from kshot.solvers.heads import check_support, one_hot
+from kshot.solvers.heads import check_support, checked_scores, one_hot
 
 
 class Attention(nn.Module, HeadAdaptation):
@@ -67,7 +67,7 @@ class AttentionHead:
         # P(y | x, S) does not depend on a common factor: without the largest exponential none of them overflows.
         largest = scaled.amax(-1, keepdim=True).detach()
         of_class = (scaled - largest).exp() @ self.shares
-        return of_class.clamp_min(torch.finfo(of_class.dtype).tiny).log() + largest
+        return checked_scores(of_class.clamp_min(torch.finfo(of_class.dtype).tiny).log() + largest, features)
 
 
 class FullContext(nn.Module):

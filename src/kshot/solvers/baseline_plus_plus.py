@@ -9,6 +9,7 @@ from torch.nn.functional import normalize
 from kshot.errors import check_not_negative, check_positive
 from kshot.solvers.adaptation import HeadAdaptation, adaptations
 from kshot.solvers.heads import LinearHead, check_support, one_hot
+from kshot.solvers.products import inner_products, product
 from kshot.solvers.transformed import UnitLengthHead
 
 _BATCH = 4
@@ -73,7 +74,7 @@ class BaselinePlusPlus(HeadAdaptation):
         start = ((2 * start - 1) / dimension**0.5).to(features).expand(tasks, -1, -1)
         directions = normalize(features, dim=-1)
         points = torch.cat([directions, start], 1)
-        products = points @ points.mT
+        products = inner_products(points)
         coefficients = torch.eye(support + ways, dtype=features.dtype, device=features.device)[support:]
         coefficients = coefficients.repeat(tasks, 1, 1)
         gains = torch.linalg.vector_norm(start, dim=-1)
@@ -86,7 +87,7 @@ class BaselinePlusPlus(HeadAdaptation):
                 moving = slopes if moving is None else _averaged(moving, slopes)
                 coefficients = coefficients - self.learning_rate * moving[0]
                 gains = gains - self.learning_rate * moving[1]
-        weight = coefficients @ points
+        weight = product(coefficients, points)
         weight = self.scale * gains.unsqueeze(-1) * normalize(weight, dim=-1)
         return UnitLengthHead(LinearHead(weight, gains.new_zeros(gains.shape)))
 
@@ -94,7 +95,7 @@ class BaselinePlusPlus(HeadAdaptation):
         self, products: Tensor, coefficients: Tensor, gains: Tensor, targets: Tensor, batch: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The gradient, with weight decay, in the coefficients (B, N, S + N) and the gains (B, N)."""
-        inner = coefficients @ products  # of each class's weights with every point
+        inner = product(coefficients, products)  # of each class's weights with every point
         lengths = (inner * coefficients).sum(-1).clamp(min=1e-24).sqrt()
         cosines = inner[:, :, batch] / lengths.unsqueeze(-1)  # (B, N, batch)
         errors = (self.scale * gains.unsqueeze(-1) * cosines).softmax(1) - targets[:, batch].mT

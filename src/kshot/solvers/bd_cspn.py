@@ -8,8 +8,9 @@ from torch import Tensor
 from kshot.errors import check_positive
 from kshot.solvers.adaptation import adaptations
 from kshot.solvers.heads import class_rows
+from kshot.solvers.products import product
 from kshot.solvers.transductive import TransductiveAdaptation
-from kshot.solvers.transformed import joined_at_unit_length, lengths_of
+from kshot.solvers.transformed import lengths_of
 
 
 @adaptations.register("bd-cspn")
@@ -37,60 +38,49 @@ class BDCSPN(TransductiveAdaptation):
 
     def joint_scores(self, support: Tensor, labels: Tensor, query: Tensor, ways: int) -> Tensor:
         """Cosines (B, T, N) of the query features (B, T, D) to the rectified class means."""
-        shots = support.shape[1]
-        images = joined_at_unit_length(support, query)
-        members = class_rows(labels, ways, images.dtype)
-        rows = means_and_shift(members, query.shape[1])
-        inner = (rows @ images) @ images.mT
-        combination = rectified(rows, inner, members, sharpness=self.sharpness)
-        prototypes = combination @ images
-        return (prototypes @ images[:, shots:].mT / lengths_of(prototypes)).mT
+        lengths = lengths_of(support), lengths_of(query)
+        members = class_rows(labels, ways, query.dtype)
+        prototypes = rectified_means(support, query, members, lengths=lengths, sharpness=self.sharpness)
+        directions = prototypes.div_(lengths_of(prototypes))
+        return product(query, directions.mT).div_(lengths[1])
 
 
-def means_and_shift(members: Tensor, queries: int) -> Tensor:
-    """Class means and BD-CSPN's shift as combinations (B, N + 1, S + T) of support and query images.
+def rectified_means(
+    support: Tensor, query: Tensor, members: Tensor, *, lengths: tuple[Tensor, Tensor], sharpness: float
+) -> Tensor:
+    """The class means (B, N, D) of BD-CSPN.
+
+    Everything about images of unit length and about the shifted ones follows from inner products with the images as
+    they are, so that neither are written down.
 
     Parameters
     ----------
+    support, query
+        Features (B, S, D) and (B, T, D).
     members
         (B, N, S), 1 for the support images of a class, otherwise 0.
-    queries
-        T; the shift is the mean of the support images minus that of the query images.
-    """
-    tasks, ways, shots = members.shape
-    rows = members.new_zeros(tasks, ways + 1, shots + queries)
-    torch.div(members, members.sum(2, keepdim=True), out=rows[:, :ways, :shots])
-    rows[:, ways, :shots], rows[:, ways, shots:] = 1 / shots, -1 / queries
-    return rows
-
-
-def rectified(rows: Tensor, inner: Tensor, members: Tensor, *, sharpness: float) -> Tensor:
-    """The class means of BD-CSPN as combinations (B, N, S + T) of images of unit length.
-
-    Everything about the shifted query images follows from inner products, so that they need not be written down.
-
-    Parameters
-    ----------
-    rows
-        As `means_and_shift` gives them.
-    inner
-        Inner products (B, N + 1, S + T) of these with the images.
-    members
-        (B, N, S), as for `means_and_shift`.
+    lengths
+        Of the features, (B, S, 1) and (B, T, 1).
     sharpness
         epsilon of the paper.
     """
-    shots = members.shape[2]
-    among = inner @ rows.mT  # of the means and the shift with each other
-    squared = among.diagonal(dim1=1, dim2=2)
-    cosines, to_shift = inner[:, :-1].clone(), inner[:, -1:, shots:]
-    shifted = cosines[:, :, shots:]
+    to_unit = [length.mT.reciprocal() for length in lengths]
+    counts = members.sum(2, keepdim=True)
+    means = product((members / counts).mul_(to_unit[0]), support)
+    shift = product(counts.mT / support.shape[1], means).sub_(product(to_unit[1] / query.shape[1], query))
+    points = torch.cat([means, shift], 1)
+    among = product(points, points.mT)
+    of_mean, of_shift = among.diagonal(dim1=1, dim2=2).unsqueeze(2).split([len(means[0]), 1], 1)
+    of_mean = of_mean.clamp(min=1e-24).rsqrt_()
+    of_support = product(means, support.mT).mul_(to_unit[0]).mul_(of_mean)  # cosines (B, N, S)
+    inner = product(points, query.mT).mul_(to_unit[1])
     # |x + shift|^2 for |x| = 1; an image of zeros, whose direction is the shift's alone, is weighted as if |x| were 1
-    lengths = (1 + 2 * to_shift + squared[:, -1:].unsqueeze(2)).clamp(min=1e-12).sqrt()
-    shifted.add_(among[:, :-1, -1:]).div_(lengths)
-    cosines /= squared[:, :-1].clamp(min=1e-24).sqrt().unsqueeze(2)
-    joined = torch.zeros_like(shifted).scatter_(1, shifted.max(1, keepdim=True).indices, 1)
-    weights = (cosines - 1).mul_(sharpness).exp_().mul_(torch.cat([members, joined], 2))
-    weights /= weights.sum(2, keepdim=True)
-    # every shifted image brings the shift with it
-    return weights.addcmul_(weights[:, :, shots:].sum(2, keepdim=True), rows[:, -1:])
+    shifted = inner[:, -1:].mul(2).add_(of_shift + 1).clamp_(min=1e-12).rsqrt_()
+    of_query = (inner[:, :-1] + among[:, :-1, -1:]).mul_(shifted).mul_(of_mean)  # cosines (B, N, T)
+    joined = torch.zeros_like(of_query).scatter_(1, of_query.max(1, keepdim=True).indices, 1)
+    of_support = of_support.sub_(1).mul_(sharpness).exp_().mul_(members)
+    of_query = of_query.sub_(1).mul_(sharpness).exp_().mul_(joined)
+    shifts = of_query.sum(2, keepdim=True)  # every shifted image brings the shift with it
+    total = of_support.sum(2, keepdim=True).add_(shifts)
+    rectified = product(of_support.mul_(to_unit[0]), support)
+    return rectified.add_(product(of_query.mul_(to_unit[1]), query)).addcmul_(shifts, shift).div_(total)

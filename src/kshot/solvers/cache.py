@@ -10,7 +10,9 @@ from torch.nn.functional import normalize
 
 from kshot.errors import check_positive
 from kshot.solvers.adaptation import HeadAdaptation, adaptations
-from kshot.solvers.heads import check_support, one_hot
+from kshot.solvers.heads import check_support, checked_scores, one_hot
+from kshot.solvers.products import product
+from kshot.solvers.transformed import lengths_of
 
 PUBLISHED_SHARPNESS = 5.5
 _CANDIDATES = (1.0, 2.0, 4.0, 5.5, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0)
@@ -61,8 +63,8 @@ class CacheHead:
 
     def scores(self, features: Tensor) -> Tensor:
         """Scores (B, T, N) of features (B, T, D): the logarithm of the votes for each class."""
-        cosines = normalize(features, dim=-1) @ self.keys.mT
-        return _log_votes(cosines, self.shares, self.sharpness)
+        cosines = product(features, self.keys.mT) / lengths_of(features)
+        return checked_scores(_log_votes(cosines, self.shares, self.sharpness), features)
 
 
 def _log_votes(cosines: Tensor, shares: Tensor, sharpness: Tensor) -> Tensor:
@@ -70,7 +72,7 @@ def _log_votes(cosines: Tensor, shares: Tensor, sharpness: Tensor) -> Tensor:
     exponents = sharpness.view(-1, 1, 1) * (cosines - 1)
     # relative to the largest vote for an image, so that it is not rounded to nothing; others count 1e-12 at least
     largest = exponents.amax(2, keepdim=True)
-    votes = (exponents - largest).exp() @ shares
+    votes = product((exponents - largest).exp(), shares)
     return votes.clamp(min=1e-12).log() + largest
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kshot.solvers.products import inner_products
+
 _FEW = 8  # neighbours; so many are found faster one after the other than by a partial sort
 
 
-def squared_distances(ones: Tensor, others: Tensor) -> Tensor:
-    """|x - y|^2 (B, M, N) of features x (B, M, D) and y (B, N, D)."""
-    lengths = ones.square().sum(-1).unsqueeze(2) + others.square().sum(-1).unsqueeze(1)
-    return torch.baddbmm(lengths, ones, others.mT, alpha=-2).clamp_(min=0)
+def squared_distances(images: Tensor) -> Tensor:
+    """|x - y|^2 (B, M, M) of the images (B, M, D) of each task from each other."""
+    products = inner_products(images)
+    squared = products.diagonal(dim1=1, dim2=2).unsqueeze(1)
+    return (squared + squared.mT).sub_(products, alpha=2).clamp_(min=0)
 
 
 def nearest_neighbours(distances: Tensor, count: int) -> Tensor:

@@ -9,6 +9,7 @@ from kshot.errors import check_not_negative, check_positive
 from kshot.solvers.adam import adam
 from kshot.solvers.adaptation import HeadAdaptation, adaptations
 from kshot.solvers.heads import LinearHead, check_support, class_means, class_rows
+from kshot.solvers.products import product
 from kshot.solvers.transformed import UnitLengthHead, lengths_of, unit_length
 
 
@@ -47,9 +48,9 @@ class FineTune(HeadAdaptation):
         def gradient(weights: Tensor) -> Tensor:
             lengths = lengths_of(weights)
             unit = weights / lengths
-            cosines = unit @ directions.mT
+            cosines = product(unit, directions.mT)
             errors = (self.temperature * cosines).softmax(1).sub_(members)
-            pulls = (errors @ directions).addcmul_((errors * cosines).sum(2, keepdim=True), unit, value=-1)
+            pulls = product(errors, directions).addcmul_((errors * cosines).sum(2, keepdim=True), unit, value=-1)
             return pulls.mul_((self.temperature / features.shape[1]) / lengths)
 
         start = class_means(features, labels, ways)

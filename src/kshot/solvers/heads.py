@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import torch
 from torch import Tensor
 
 from kshot.errors import ConfigError, DataError, DivergenceError
+from kshot.solvers.products import product
 
 
 class Head(Protocol):
     """What was learnt about a batch of tasks: a function of features."""
 
     def scores(self, features: Tensor) -> Tensor:
-        """Scores (B, T, N) of features (B, T, D); the predicted class is the largest."""
+        """Scores (B, T, N) of features (B, T, D); the predicted class is the largest.
+
+        Raises
+        ------
+        DivergenceError
+            Outside training, if a score is not a finite number; see `checked_scores`.
+        """
         ...
 
 
@@ -28,7 +35,7 @@ class LinearHead:
 
     def scores(self, features: Tensor) -> Tensor:
         """Scores (B, T, N) of features (B, T, D); the predicted class is the largest."""
-        return torch.baddbmm(self.bias.unsqueeze(1), features, self.weight.mT)
+        return checked_scores(product(features, self.weight.mT, plus=self.bias.unsqueeze(1)), features)
 
 
 def check_support(features: Tensor, labels: Tensor, ways: int) -> None:
@@ -68,10 +75,10 @@ def check_support(features: Tensor, labels: Tensor, ways: int) -> None:
     usable = features.detach().sum((1, 2)).isfinite()
     if not torch.stack([known.all(), present.all(), usable.all()]).all():
         _explain_labels(known, present, labels, ways)
-        task = int(usable.logical_not().nonzero()[0])
         raise DivergenceError(
-            f"the support features of task {task} are not all finite numbers (or overflow when summed); look for NaN "
-            "or infinity in its images or in the weights of the backbone"
+            "the support features are not all finite numbers (or overflow when summed); look for NaN or infinity in "
+            "the images or in the weights of the backbone",
+            task=_first(~usable),
         )
 
 
@@ -95,6 +102,54 @@ def check_labels(labels: Tensor, ways: int) -> None:
     known, present = _known_and_present(labels, ways)
     if not (known.all() & present.all()):
         _explain_labels(known, present, labels, ways)
+
+
+def checked_scores(scores: Tensor, features: Tensor) -> Tensor:
+    """The scores that a head gives to query images, once they are known to be finite numbers.
+
+    Features that are not finite give scores that are not, and so do finite ones that are too large. While gradients are
+    recorded nothing is checked: training looks at the loss. Costs a few operations on the scores, and one wait for the
+    device.
+
+    Parameters
+    ----------
+    scores
+        (B, T, N).
+    features
+        (B, T, D), which they belong to.
+
+    Raises
+    ------
+    DivergenceError
+        A score is not a finite number; the error says whether its feature is.
+    """
+    if scores.requires_grad or scores.sum().isfinite():
+        return scores
+    finite = scores.isfinite().all(2)  # sums overflow earlier
+    if finite.all():
+        return scores
+    task = _first(~finite.all(1))
+    if not features[task].isfinite().all():
+        refuse_query(task)
+    raise DivergenceError(
+        f"scores of query images are not finite numbers, though features are: they are as large as "
+        f"{float(features[task].abs().max()):.1g}; scale them, for instance to unit length",
+        task=task,
+    )
+
+
+def refuse_query(task: int) -> NoReturn:
+    """DivergenceError for query features of a task that are not finite."""
+    raise DivergenceError(
+        "the query features are not all finite numbers; look for NaN or infinity in the images or in the weights of the "
+        "backbone",
+        task=task,
+    )
+
+
+def _first(tasks: Tensor) -> int:
+    """The first of the tasks (B,) that are True."""
+    return int(tasks.nonzero()[0])
 
 
 def _known_and_present(labels: Tensor, ways: int) -> tuple[Tensor, Tensor]:
@@ -133,5 +188,5 @@ def class_rows(labels: Tensor, ways: int, dtype: torch.dtype) -> Tensor:
 
 def class_means(features: Tensor, labels: Tensor, ways: int) -> Tensor:
     """(B, N, D) mean feature of each class; differentiable."""
-    members = one_hot(labels, ways, features.dtype)
-    return (members / members.sum(1, keepdim=True)).mT @ features
+    members = class_rows(labels, ways, features.dtype)
+    return product(members / members.sum(2, keepdim=True), features)

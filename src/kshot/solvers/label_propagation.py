@@ -50,7 +50,7 @@ class LabelPropagation(TransductiveAdaptation):
     def joint_scores(self, support: Tensor, labels: Tensor, query: Tensor, ways: int) -> Tensor:
         """Log-probabilities (B, T, N) of the query features (B, T, D)."""
         images = unit_length(torch.cat([support, query], 1)).double()
-        distances = squared_distances(images, images)
+        distances = squared_distances(images)
         near = nearest_neighbours(distances, self.neighbors)
         weights = (-distances / (2 * self.bandwidth**2)).exp() * torch.maximum(near, near.mT)
         degrees = weights.sum(-1).clamp(min=torch.finfo(weights.dtype).tiny).rsqrt()

@@ -10,10 +10,12 @@ from torch import Tensor
 
 from kshot.errors import check_not_negative, check_positive
 from kshot.solvers.adaptation import adaptations
-from kshot.solvers.bd_cspn import means_and_shift, rectified
+from kshot.solvers.bd_cspn import rectified_means
 from kshot.solvers.distances import nearest_neighbours
 from kshot.solvers.heads import class_rows
-from kshot.solvers.transductive import TransductiveAdaptation, joint_products
+from kshot.solvers.products import inner_products, product
+from kshot.solvers.transductive import TransductiveAdaptation
+from kshot.solvers.transformed import lengths_of
 
 _CONVERGED = 1e-6  # change of the bound relative to itself, as in the release
 
@@ -63,37 +65,31 @@ class LaplacianShot(TransductiveAdaptation):
         self.sharpness, self.steps = sharpness, steps
 
     def joint_scores(self, support: Tensor, labels: Tensor, query: Tensor, ways: int) -> Tensor:
-        """The logarithm of the assignments (B, T, N) of the query features (B, T, D).
-
-        The class means are combinations of the images, and everything follows from the images' inner products.
-        """
-        shots, queries = support.shape[1], query.shape[1]
-        products = joint_products(support, query)
-        members = class_rows(labels, ways, products.dtype)
-        rows = means_and_shift(members, queries)
-        inner = rows @ products
+        """The logarithm of the assignments (B, T, N) of the query features (B, T, D)."""
+        lengths = lengths_of(support), lengths_of(query)
+        members = class_rows(labels, ways, query.dtype)
         if self.rectified:
-            combination = rectified(rows, inner, members, sharpness=self.sharpness)
-            inner = combination @ products
+            means = rectified_means(support, query, members, lengths=lengths, sharpness=self.sharpness)
         else:
-            combination, inner = rows[:, :-1], inner[:, :-1]
-        squared = products.diagonal(dim1=1, dim2=2)[:, shots:].unsqueeze(1)
-        among = products[:, shots:, shots:]
-        distances = (squared + (inner * combination).sum(2, keepdim=True) - 2 * inner[:, :, shots:]).clamp_(min=0)
+            means = product(members.div_(members.sum(2, keepdim=True)).div_(lengths[0].mT), support)
+        among = inner_products(query).div_(lengths[1]).div_(lengths[1].mT)
+        squared = among.diagonal(dim1=1, dim2=2).unsqueeze(1)
+        inner = product(means, query.mT).div_(lengths[1].mT)
+        distances = inner.mul_(-2).add_(squared).add_(means.square().sum(2, keepdim=True)).clamp_(min=0)
         apart = (squared + squared.mT).sub_(among, alpha=2)
-        return self._assigned(distances, nearest_neighbours(apart, self.neighbors)).mT
+        return self._assigned(distances, nearest_neighbours(apart, self.neighbors)).mT.contiguous()
 
     def _assigned(self, distances: Tensor, adjacent: Tensor) -> Tensor:
         """The logarithm of the assignments (B, N, T) at distances (B, N, T), with neighbours in columns (B, T, T)."""
         assigned = torch.empty_like(distances)
         energies, places = -distances, torch.arange(len(distances), device=distances.device)
-        scores = torch.baddbmm(energies, energies.softmax(1), adjacent, alpha=self.penalty)
+        scores = product(energies.softmax(1).mul_(self.penalty), adjacent, plus=energies)
         bound = distances.new_full((len(distances),), torch.inf)
         moving = torch.ones_like(bound, dtype=torch.bool)
         for step in range(self.steps):
             logs = scores.log_softmax(1)
             soft = logs.exp()
-            scores = torch.baddbmm(energies, soft, adjacent, alpha=self.penalty)
+            scores = product(soft * self.penalty, adjacent, plus=energies)
             reached = (soft * (logs - scores)).sum((1, 2))
             settled = moving & ((reached - bound).abs() <= _CONVERGED * bound.abs())
             bound = reached

@@ -9,8 +9,8 @@ from torch import Tensor
 from kshot.errors import check_positive
 from kshot.solvers.adaptation import HeadAdaptation, adaptations
 from kshot.solvers.heads import check_support
-from kshot.solvers.prototypes import nearest_centroid
-from kshot.solvers.transformed import UnitLengthHead, unit_length
+from kshot.solvers.prototypes import nearest
+from kshot.solvers.transformed import UnitLengthHead, unit_class_means
 
 _EPSILON = 1e-6
 
@@ -33,7 +33,7 @@ class PowerCentroid(HeadAdaptation):
         """The class means of transformed features (B, S, D) with labels (B, S)."""
         check_support(features, labels, ways)
         transform = functools.partial(power_transform, power=self.power)
-        return UnitLengthHead(nearest_centroid(unit_length(transform(features)), labels, ways), transform)
+        return UnitLengthHead(nearest(unit_class_means(transform(features), labels, ways)), transform)
 
 
 def power_transform(features: Tensor, power: float) -> Tensor:

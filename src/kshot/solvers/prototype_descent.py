@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kshot.solvers.adam import adam
 from kshot.solvers.heads import class_rows
+from kshot.solvers.products import product
 from kshot.solvers.transformed import joined_at_unit_length
 
 QuerySlopes = Callable[[Tensor], Tensor]  # probabilities (B, N, T) of query images, to the objective's slope in them
@@ -56,17 +57,17 @@ def descended_scores(
         of_support.sub_(members).mul_(temperature * cross_entropy_weight / shots)
         slopes = query_slopes(of_query)
         of_query.mul_(slopes.sub_((of_query * slopes).sum(1, keepdim=True))).mul_(temperature)
-        return (errors @ images).addcmul_(errors.sum(2, keepdim=True), weights, value=-1)
+        return product(errors, images).addcmul_(errors.sum(2, keepdim=True), weights, value=-1)
 
-    start = (members / members.sum(2, keepdim=True)) @ images[:, :shots]
+    start = product(members / members.sum(2, keepdim=True), images[:, :shots])
     weights = adam(start, gradient, rate=learning_rate, steps=steps)
-    return scores_of(images[:, shots:], weights, temperature).mT
+    return scores_of(images[:, shots:], weights, temperature).mT.contiguous()
 
 
 def scores_of(images: Tensor, weights: Tensor, temperature: float) -> Tensor:
     """-temperature / 2 |x - w|^2 without the term |x|^2, (B, N, M) of images (B, M, D) and weights (B, N, D)."""
-    offset = (-temperature / 2) * weights.square().sum(2, keepdim=True)
-    return torch.baddbmm(offset, weights, images.mT, alpha=temperature)
+    lengths = weights.square().sum(2, keepdim=True)
+    return product(weights, images.mT).sub_(lengths, alpha=0.5).mul_(temperature)
 
 
 def logarithm(probabilities: Tensor) -> Tensor:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from kshot.solvers.adaptation import HeadAdaptation, adaptations
 from kshot.solvers.heads import LinearHead, check_support, class_means
+from kshot.solvers.transformed import unit_class_means, unit_length
 
 
 @adaptations.register("centroid")
@@ -48,7 +48,11 @@ def nearest_centroid(features: Tensor, labels: Tensor, ways: int) -> LinearHead:
         As `check_support`.
     """
     check_support(features, labels, ways)
-    prototypes = class_means(features, labels, ways)
+    return nearest(class_means(features, labels, ways))
+
+
+def nearest(prototypes: Tensor) -> LinearHead:
+    """Negative squared distance to prototypes (B, N, D), up to a constant per query, as `nearest_centroid` has it."""
     return LinearHead(2 * prototypes, -prototypes.square().sum(-1))
 
 
@@ -69,5 +73,5 @@ def cosine(features: Tensor, labels: Tensor, ways: int) -> LinearHead:
         As `check_support`.
     """
     check_support(features, labels, ways)
-    prototypes = normalize(class_means(normalize(features, dim=-1), labels, ways), dim=-1)
+    prototypes = unit_length(unit_class_means(features, labels, ways))
     return LinearHead(prototypes, prototypes.new_zeros(prototypes.shape[:2]))

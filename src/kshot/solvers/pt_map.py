@@ -11,6 +11,7 @@ from kshot.errors import check_not_negative, check_positive, check_rate
 from kshot.solvers.adaptation import adaptations
 from kshot.solvers.heads import class_rows
 from kshot.solvers.power import power_transform
+from kshot.solvers.products import product
 from kshot.solvers.prototype_descent import logarithm
 from kshot.solvers.sinkhorn import transported
 from kshot.solvers.transductive import TransductiveAdaptation, joint_products
@@ -72,7 +73,7 @@ class PTMAP(TransductiveAdaptation):
             shares[:, :, shots:] = plan
             combination = torch.lerp(combination, shares / shares.sum(2, keepdim=True), self.rate)
         costs = self._costs(products, combination, shots)
-        return logarithm(transported(costs, sharpness=self.sharpness, start=factors)[0]).mT
+        return logarithm(transported(costs, sharpness=self.sharpness, start=factors)[0]).mT.contiguous()
 
     def _transformed(self, support: Tensor, query: Tensor) -> Tensor:
         """Support and query images (B, S + T, D), centred apart."""
@@ -81,7 +82,7 @@ class PTMAP(TransductiveAdaptation):
 
     def _costs(self, products: Tensor, combination: Tensor, shots: int) -> Tensor:
         """|x - c|^2 (B, N, T) of the query images."""
-        inner = combination @ products
+        inner = product(combination, products)
         lengths = (inner * combination).sum(2, keepdim=True)
         own = products.diagonal(dim1=1, dim2=2)[:, shots:].unsqueeze(1)
         return (own - 2 * inner[:, :, shots:]).add_(lengths).clamp_(min=0)

@@ -7,8 +7,8 @@ from torch import Tensor
 from kshot.errors import ConfigError
 from kshot.solvers.adaptation import HeadAdaptation, adaptations
 from kshot.solvers.heads import check_support
-from kshot.solvers.prototypes import nearest_centroid
-from kshot.solvers.transformed import UnitLengthHead, unit_length
+from kshot.solvers.prototypes import nearest
+from kshot.solvers.transformed import UnitLengthHead, unit_class_means
 
 
 @adaptations.register("simpleshot")
@@ -58,4 +58,4 @@ class CentredCentroid(HeadAdaptation):
         def centred(features: Tensor) -> Tensor:
             return features - mean
 
-        return UnitLengthHead(nearest_centroid(unit_length(centred(features)), labels, ways), centred)
+        return UnitLengthHead(nearest(unit_class_means(centred(features), labels, ways)), centred)

@@ -7,6 +7,8 @@ import warnings
 import torch
 from torch import Tensor
 
+from kshot.solvers.products import product
+
 _TOLERANCE = 1e-6  # of the sum of a row, which is 1
 _MOST_ROUNDS = 1000
 _NOTEWORTHY = 1e-4  # that is missing after so many rounds
@@ -46,8 +48,8 @@ def transported(costs: Tensor, *, sharpness: float, start: Tensor | None = None)
     scale = (kernel * classes).sum(1, keepdim=True)
     for _ in range(_MOST_ROUNDS):
         rows = scale.clamp(min=tiny).reciprocal()
-        classes = (images / ways) / (kernel @ rows.mT).clamp_(min=tiny)
-        scale = classes.mT @ kernel
+        classes = (images / ways) / product(kernel, rows.mT).clamp_(min=tiny)
+        scale = product(classes.mT, kernel)
         error = (scale * rows).sub_(1).abs_().amax((1, 2))
         done = error <= _TOLERANCE
         if done.any():

@@ -10,6 +10,7 @@ from torch import Tensor
 from kshot.errors import check_choice, check_not_negative, check_positive
 from kshot.solvers.adaptation import adaptations
 from kshot.solvers.heads import class_rows
+from kshot.solvers.products import product
 from kshot.solvers.prototype_descent import descended_scores, logarithm
 from kshot.solvers.transductive import TransductiveAdaptation, joint_products
 
@@ -116,7 +117,7 @@ class TIM(TransductiveAdaptation):
             pull -= predicted
             combination = pull.addcmul(predicted.sum(2, keepdim=True), combination).div_(total)
             scores = self._scores(products, combination)
-        return scores[:, :, shots:].mT
+        return scores[:, :, shots:].mT.contiguous()
 
     def _soft_labels(self, logs: Tensor) -> Tensor:
         """q (B, N, T) of the query images' log-probabilities: p^(1 + alpha) / (its sum over the images)^(1/2)."""
@@ -126,6 +127,6 @@ class TIM(TransductiveAdaptation):
 
     def _scores(self, products: Tensor, combination: Tensor) -> Tensor:
         """-temperature / 2 |x - w|^2 without |x|^2, (B, N, S + T)."""
-        inner = combination @ products
+        inner = product(combination, products)
         lengths = (inner * combination).sum(2, keepdim=True)
         return inner.sub_(lengths, alpha=0.5).mul_(self.temperature)

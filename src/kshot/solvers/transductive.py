@@ -10,9 +10,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from kshot.errors import DataError, DivergenceError
+from kshot.errors import DataError
 from kshot.solvers.adaptation import HeadAdaptation
-from kshot.solvers.heads import check_support
+from kshot.solvers.heads import check_support, checked_scores, refuse_query
+from kshot.solvers.products import inner_products
 from kshot.solvers.transformed import joined_at_unit_length, tasks_at_once
 
 
@@ -93,19 +94,15 @@ class JointHead:
                 f"not transductive, such as logistic"
             )
         finite = features.sum((1, 2)).isfinite()
-        if not finite.all():
-            raise DivergenceError(
-                "the query features are not all finite numbers; look for NaN or infinity in the images or the weights "
-                "of the backbone",
-                task=int(finite.logical_not().nonzero()[0]),
-            )
+        if not finite.all():  # before anything is repeated until it settles
+            refuse_query(int(finite.logical_not().nonzero()[0]))
         at_once = self.adaptation.chunks * tasks_at_once(features)
         scores = features.new_empty(tasks, queries, self.ways)
         for start in range(0, tasks, at_once):
             some = slice(start, start + at_once)
             part = self.support[some], self.labels[some], features[some]
             scores[some] = self.adaptation.joint_scores(*part, self.ways)
-        return scores
+        return checked_scores(scores, features)
 
 
 def joint_products(
@@ -116,10 +113,6 @@ def joint_products(
     The transform gives the images (B, S + T, D) of some tasks, which stay in the processor's cache until their
     products are taken.
     """
-    images = support.shape[1] + query.shape[1]
-    products = support.new_empty(len(support), images, images)
     at_once = tasks_at_once(query)
-    for ours, theirs, into in zip(support.split(at_once), query.split(at_once), products.split(at_once)):
-        joined = transform(ours, theirs)
-        torch.bmm(joined, joined.mT, out=into)
-    return products
+    parts = zip(support.split(at_once), query.split(at_once))
+    return torch.cat([inner_products(transform(*part)) for part in parts])

@@ -11,6 +11,7 @@ from kshot.errors import check_not_negative, check_positive
 from kshot.solvers.adam import adam
 from kshot.solvers.adaptation import adaptations
 from kshot.solvers.heads import class_rows
+from kshot.solvers.products import product
 from kshot.solvers.prototype_descent import logarithm
 from kshot.solvers.transductive import TransductiveAdaptation
 from kshot.solvers.transformed import joined_at_unit_length, unit_length
@@ -57,15 +58,15 @@ class TransductiveFineTune(TransductiveAdaptation):
         members = class_rows(labels, ways, images.dtype)
 
         def gradient(weights: Tensor) -> Tensor:
-            errors = torch.bmm(weights, images.mT).mul_(self.temperature).softmax(1)
+            errors = product(weights, images.mT).mul_(self.temperature).softmax(1)
             of_support, of_query = errors[:, :, :shots], errors[:, :, shots:]
             of_support.sub_(members).mul_(self.temperature / shots)
             certainty = logarithm(of_query)
             certainty.sub_((of_query * certainty).sum(1, keepdim=True))
             of_query.mul_(certainty).mul_(-self.temperature / queries)
-            return errors @ images
+            return product(errors, images)
 
-        means = (members / members.sum(2, keepdim=True)) @ images[:, :shots]
+        means = product(members / members.sum(2, keepdim=True), images[:, :shots])
         means[:, :, support.shape[2]] = 0
         tuned = adam(unit_length(means), gradient, rate=self.learning_rate, steps=self.steps)
-        return (self.temperature * (tuned @ images[:, shots:].mT)).mT
+        return product(images[:, shots:], tuned.mT).mul_(self.temperature)

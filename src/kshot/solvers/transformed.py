@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from kshot.solvers.heads import LinearHead
+from kshot.solvers.heads import LinearHead, checked_scores, class_rows
+from kshot.solvers.products import lengths, product
 
 _CHUNK_BYTES = 4 << 20  # of features that are worked on at once: what was just written is still in the cache
 _SHORTEST = 1e-12  # features are divided by this at least, so that those of zeros stay zero
@@ -26,13 +27,13 @@ class UnitLengthHead:
         """Scores (B, T, N) of features (B, T, D), as the backbone gives them."""
         at_once = tasks_at_once(features)
         parts = zip(self.head.weight.split(at_once), self.head.bias.split(at_once), features.split(at_once))
-        return torch.cat([self._scores(*part) for part in parts])
+        return checked_scores(torch.cat([self._scores(*part) for part in parts]), features)
 
     def _scores(self, weight: Tensor, bias: Tensor, features: Tensor) -> Tensor:
         if self.transform is not None:
             features = self.transform(features)
         # scores are divided by the length, of which there are fewer than values
-        return (features @ weight.mT) / lengths_of(features) + bias.unsqueeze(1)
+        return product(features, weight.mT) / lengths_of(features) + bias.unsqueeze(1)
 
 
 def unit_length(features: Tensor) -> Tensor:
@@ -41,8 +42,15 @@ def unit_length(features: Tensor) -> Tensor:
 
 
 def lengths_of(features: Tensor) -> Tensor:
-    """What features (..., D) are divided by to be of unit length, (..., 1)."""
-    return torch.linalg.vector_norm(features, dim=-1, keepdim=True).clamp(min=_SHORTEST)
+    """What features (B, M, D) are divided by to be of unit length, (B, M, 1)."""
+    return lengths(features).clamp(min=_SHORTEST)
+
+
+def unit_class_means(features: Tensor, labels: Tensor, ways: int) -> Tensor:
+    """The mean (B, N, D), of each class, of features (B, S, D) of unit length, which are not written down."""
+    members = class_rows(labels, ways, features.dtype)
+    shares = members / members.sum(2, keepdim=True)
+    return product(shares / lengths_of(features).mT, features)
 
 
 def joined_at_unit_length(support: Tensor, query: Tensor, *, places: int = 0) -> Tensor:

@@ -12,7 +12,7 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy, normalize
 
 from kshot.data.episodes import Episodes
-from kshot.errors import ConfigError
+from kshot.errors import ConfigError, DivergenceError
 from kshot.solvers.adaptation import Adaptation, HasFeatures, adaptations
 from kshot.solvers.heads import LinearHead, check_support, class_means
 from kshot.solvers.prototypes import cosine
@@ -56,7 +56,14 @@ class TuneAll(Adaptation):
         # Adam needs gradients, even if the caller evaluates without them.
         with _evaluation_mode(network), torch.inference_mode(False), torch.enable_grad():
             tasks = zip(episodes.support.clone(), episodes.support_labels.clone(), episodes.query.clone())
-            return torch.stack([self._task(network, *task, episodes.ways) for task in tasks])
+            scores = []
+            for number, task in enumerate(tasks):
+                try:
+                    scores.append(self._task(network, *task, episodes.ways))
+                except DivergenceError as error:
+                    error.task = number
+                    raise
+            return torch.stack(scores)
 
     def _task(self, network: _Features, support: Tensor, labels: Tensor, query: Tensor, ways: int) -> Tensor:
         """Scores (T, N) of one task's query images (T, C, H, W)."""

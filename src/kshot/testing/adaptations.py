@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kshot.data.episodes import Episodes
-from kshot.errors import ConfigError, DataError
+from kshot.errors import ConfigError, DataError, DivergenceError
 from kshot.solvers.adaptation import Adaptation, HeadAdaptation
 
 _WAYS, _SUPPORT_COUNTS, _QUERIES, _TASKS = 3, (2, 3, 5), 4, 3
@@ -26,8 +26,9 @@ def check_adaptation(cls: type[Adaptation], **options: Any) -> None:
     The checks: scores (B, T, N) are finite, of the type of the features, and right on separable tasks with unequal
     support sets; they follow a permutation of the labels (unless the class says otherwise), do not depend on other
     tasks or, unless the class is `transductive`, on other query images, and are close in float32 and float64; features
-    that are all equal, a single query image and classes without any give finite scores, or an error that says so; the
-    learner stays as it was; support sets that lack a class and tasks of one class are refused; ``description`` can
+    that are all equal, a single query image and classes without any give finite scores, or an error that says so;
+    images that are not finite numbers are refused if no gradient is recorded, and their task named; the learner stays as
+    it was; support sets that lack a class and tasks of one class are refused; ``description`` can
     name a file; gradients of a head are those of finite differences, or none if the class says so
     (`HeadAdaptation.passes_gradients`); and a head that needs the mean of the training images says so if it lacks it.
 
@@ -58,6 +59,7 @@ def check_adaptation(cls: type[Adaptation], **options: Any) -> None:
     _check_precision(adaptation, learner, episodes, scores)
     _check_refusals(adaptation, learner, episodes)
     _check_little_to_go_by(adaptation, learner, episodes)
+    _check_not_finite(adaptation, learner, episodes)
     _check_description(cls, options)
     if isinstance(adaptation, HeadAdaptation):
         _check_gradients(adaptation, learner, episodes)
@@ -183,6 +185,24 @@ def _check_little_to_go_by(adaptation: Adaptation, learner: _LinearLearner, epis
         except (ConfigError, DataError):
             continue
         assert scores.isfinite().all(), f"{what} give scores that are not finite; say so by a DataError, or mend it"
+
+
+@torch.no_grad()
+def _check_not_finite(adaptation: Adaptation, learner: _LinearLearner, episodes: Episodes) -> None:
+    """An image of NaN or infinity, among the support or the query images of a task, is refused and the task named."""
+    for value in (torch.nan, torch.inf, -torch.inf):
+        for part in ("support", "query"):
+            images = {"support": episodes.support.clone(), "query": episodes.query.clone()}
+            images[part][_TASKS - 1, 0] = value
+            what = f"{part} images of {value}"
+            try:
+                adaptation.scores(learner, episodes.with_images(images["support"], images["query"]))
+            except DivergenceError as error:
+                assert error.task == _TASKS - 1, f"{what} are refused, but not as those of the task that has them"
+                continue
+            raise AssertionError(
+                f"{what} are not refused by DivergenceError; call check_support, and checked_scores of kshot.solvers.heads"
+            )
 
 
 def _told_the_mean(adaptation: HeadAdaptation, learner: _LinearLearner, episodes: Episodes) -> HeadAdaptation:
