@@ -191,7 +191,7 @@ def table(
                     cell += f" ({100 * other.mean:+.2f} ± {100 * other.ci95:.2f})"
                 row[f"{shots}-shot {balance}"] = cell
                 seconds.append(1000 * result.seconds / result.protocol.tasks)
-        row["CPU s per 1000 tasks"] = f"{np.mean(seconds):.1f}"
+        row["CPU s per 1000 tasks"] = f"{np.mean(seconds):.{1 if np.mean(seconds) >= 0.1 else 2}f}"
         rows.append(row)
     return rows
 

@@ -29,7 +29,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     tables = {read_json(folder / "table.json")["features"]: records_of(folder) for folder in options.tables}
-    heads = list(dict.fromkeys(head for records in tables.values() for head in records))
+    names = {head: record for records in tables.values() for head, record in records.items()}
+    heads = sorted(names, key=lambda head: names[head]["transductive"])
     size = (2.4 + 2.9 * len(tables), (0.24 * len(heads) + 0.9) * len(options.shots))
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(len(options.shots), len(tables), sharex=True, sharey=True, squeeze=False)
@@ -37,7 +38,6 @@ def main() -> None:
         for axis, (title, records) in zip(row, tables.items()):
             draw(axis, records, heads, shots)
             axis.set_title(f"{title}, {shots}-shot", fontsize=9)
-    names = {head: record for records in tables.values() for head, record in records.items()}
     panels[0, 0].set_yticks(
         range(len(heads)), [f"{'* ' if names[head]['transductive'] else ''}{head}" for head in heads]
     )

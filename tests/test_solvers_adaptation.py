@@ -126,13 +126,20 @@ class Broken(HeadAdaptation):
         if self.fault == "equal classes":
             first = features[:, :ways]
             weight, bias = 2 * first, -first.square().sum(-1)
-        return LinearHead(weight, bias)
+        return Unchecked(weight, bias) if self.fault == "not finite" else LinearHead(weight, bias)
 
     def scores(self, learner: Any, episodes: Episodes) -> Tensor:
         scores = super().scores(learner, episodes)
         if self.fault == "queries mix":
             return scores - scores.mean(1, keepdim=True)
         return scores.float() if self.fault == "dtype" else scores
+
+
+class Unchecked(LinearHead):
+    """Scores that nobody looks at."""
+
+    def scores(self, features: Tensor) -> Tensor:
+        return features @ self.weight.mT + self.bias.unsqueeze(1)
 
 
 def _unchecked(features: Tensor, labels: Tensor, ways: int) -> LinearHead:
@@ -152,6 +159,7 @@ def _unchecked(features: Tensor, labels: Tensor, ways: int) -> LinearHead:
         ("queries mix", "depend on the other query images"),
         ("dtype", "scores of float64 features are torch.float32"),
         ("no checks", "a support set that lacks a class is not refused"),
+        ("not finite", "query images of nan are not refused"),
     ],
 )
 def test_the_contract_finds_what_breaks_it(fault: str, message: str) -> None:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-import torch
+from typing import ClassVar
+
 from torch import Tensor
 
 from kshot.errors import check_positive
 from kshot.solvers.adaptation import adaptations
 from kshot.solvers.heads import class_rows
-from kshot.solvers.products import product
+from kshot.solvers.products import (
+    SHORTEST,
+    Array,
+    exponential,
+    in_stages,
+    joined,
+    largest,
+    lengths,
+    to_unit_length,
+)
 from kshot.solvers.transductive import TransductiveAdaptation
-from kshot.solvers.transformed import lengths_of
 
 
 @adaptations.register("bd-cspn")
@@ -32,55 +41,54 @@ class BDCSPN(TransductiveAdaptation):
         epsilon; the paper has 10.
     """
 
+    chunks: ClassVar[int] = 8
+
     def __init__(self, *, sharpness: float = 10.0) -> None:
         check_positive(sharpness=sharpness)
         self.sharpness = sharpness
 
     def joint_scores(self, support: Tensor, labels: Tensor, query: Tensor, ways: int) -> Tensor:
         """Cosines (B, T, N) of the query features (B, T, D) to the rectified class means."""
-        lengths = lengths_of(support), lengths_of(query)
         members = class_rows(labels, ways, query.dtype)
-        prototypes = rectified_means(support, query, members, lengths=lengths, sharpness=self.sharpness)
-        directions = prototypes.div_(lengths_of(prototypes))
-        return product(query, directions.mT).div_(lengths[1])
+        (cosines,) = in_stages(self._cosines, members, support, query, vectors=ways + 1)
+        return cosines.mT.contiguous()
+
+    def _cosines(self, members: Array, support: Array, query: Array) -> tuple[Array]:
+        to_query = to_unit_length(query)
+        means = rectified_means(members, support, query, to_query, sharpness=self.sharpness)
+        return ((means @ query.swapaxes(1, 2)) * to_query / lengths(means).clip(SHORTEST),)
 
 
-def rectified_means(
-    support: Tensor, query: Tensor, members: Tensor, *, lengths: tuple[Tensor, Tensor], sharpness: float
-) -> Tensor:
+def rectified_means(members: Array, support: Array, query: Array, to_query: Array, *, sharpness: float) -> Array:
     """The class means (B, N, D) of BD-CSPN.
 
-    Everything about images of unit length and about the shifted ones follows from inner products with the images as
-    they are, so that neither are written down.
+    All about images of unit length and about shifted ones follows from inner products with the images as they are.
 
     Parameters
     ----------
-    support, query
-        Features (B, S, D) and (B, T, D).
     members
         (B, N, S), 1 for the support images of a class, otherwise 0.
-    lengths
-        Of the features, (B, S, 1) and (B, T, 1).
+    support, query
+        Features (B, S, D) and (B, T, D).
+    to_query
+        The factors (B, 1, T) that bring query images to unit length.
     sharpness
         epsilon of the paper.
     """
-    to_unit = [length.mT.reciprocal() for length in lengths]
-    counts = members.sum(2, keepdim=True)
-    means = product((members / counts).mul_(to_unit[0]), support)
-    shift = product(counts.mT / support.shape[1], means).sub_(product(to_unit[1] / query.shape[1], query))
-    points = torch.cat([means, shift], 1)
-    among = product(points, points.mT)
-    of_mean, of_shift = among.diagonal(dim1=1, dim2=2).unsqueeze(2).split([len(means[0]), 1], 1)
-    of_mean = of_mean.clamp(min=1e-24).rsqrt_()
-    of_support = product(means, support.mT).mul_(to_unit[0]).mul_(of_mean)  # cosines (B, N, S)
-    inner = product(points, query.mT).mul_(to_unit[1])
+    to_support = to_unit_length(support)
+    counts = members.sum(2, keepdims=True)
+    means = (members / counts * to_support) @ support
+    shift = counts.swapaxes(1, 2) / support.shape[1] @ means - to_query / query.shape[1] @ query
+    to_mean = 1 / lengths(means).clip(SHORTEST)
+    inner = joined(means, shift) @ query.swapaxes(1, 2) * to_query
     # |x + shift|^2 for |x| = 1; an image of zeros, whose direction is the shift's alone, is weighted as if |x| were 1
-    shifted = inner[:, -1:].mul(2).add_(of_shift + 1).clamp_(min=1e-12).rsqrt_()
-    of_query = (inner[:, :-1] + among[:, :-1, -1:]).mul_(shifted).mul_(of_mean)  # cosines (B, N, T)
-    joined = torch.zeros_like(of_query).scatter_(1, of_query.max(1, keepdim=True).indices, 1)
-    of_support = of_support.sub_(1).mul_(sharpness).exp_().mul_(members)
-    of_query = of_query.sub_(1).mul_(sharpness).exp_().mul_(joined)
-    shifts = of_query.sum(2, keepdim=True)  # every shifted image brings the shift with it
-    total = of_support.sum(2, keepdim=True).add_(shifts)
-    rectified = product(of_support.mul_(to_unit[0]), support)
-    return rectified.add_(product(of_query.mul_(to_unit[1]), query)).addcmul_(shifts, shift).div_(total)
+    shifted = (2 * inner[:, -1:] + (1 + lengths(shift) ** 2)).clip(1e-12) ** 0.5
+    cosines = (inner[:, :-1] + means @ shift.swapaxes(1, 2)) * to_mean / shifted
+    nearest = largest(cosines)
+    from_query = (cosines == nearest) * exponential(sharpness * (nearest - 1))
+    cosines = means @ support.swapaxes(1, 2) * to_support * to_mean
+    from_support = members * exponential(sharpness * (cosines - 1))
+    shares = from_query.sum(2, keepdims=True)
+    # every shifted image brings the shift with it
+    total = from_query * to_query @ query + from_support * to_support @ support + shares * shift
+    return total / (shares + from_support.sum(2, keepdims=True))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from kshot.solvers.products import inner_products
+from kshot.solvers.products import Array, inner_products
 
 _FEW = 8  # neighbours; so many are found faster one after the other than by a partial sort
 
@@ -17,18 +18,20 @@ def squared_distances(images: Tensor) -> Tensor:
     return (squared + squared.mT).sub_(products, alpha=2).clamp_(min=0)
 
 
-def nearest_neighbours(distances: Tensor, count: int) -> Tensor:
+def nearest_neighbours(distances: Array, count: int) -> Array:
     """Which images are among the `count` nearest of each other image, 1 or 0, of distances (B, M, M).
 
-    COLUMN i holds the neighbours of image i, never itself. If there are fewer other images than `count`, all of them
-    are.
+    ROW i holds the distances of image i from the others, up to what is the same for all of them, and COLUMN i of the
+    result its neighbours, never itself. If there are fewer other images than `count`, all of them are.
     """
     images = distances.shape[-1]
     count = min(count, images - 1)
+    if not isinstance(distances, Tensor):
+        return _nearest_in_arrays(distances, count)
     adjacent = torch.zeros_like(distances)
     if count == 0:
         return adjacent
-    others = distances.clone()
+    others = distances.mT.clone()
     others.diagonal(dim1=1, dim2=2).fill_(torch.inf)
     if count > _FEW:
         nearest = others.mT.topk(count, dim=2, largest=False).indices
@@ -37,4 +40,20 @@ def nearest_neighbours(distances: Tensor, count: int) -> Tensor:
         nearest = others.min(1, keepdim=True).indices  # several times as fast as argmin
         others.scatter_(1, nearest, torch.inf)
         adjacent.scatter_(1, nearest, 1)
+    return adjacent
+
+
+def _nearest_in_arrays(distances: Array, count: int) -> Array:
+    others, adjacent = distances.copy(), np.zeros_like(distances)
+    tasks, images = others.shape[:2]
+    task, image = np.arange(tasks)[:, None], np.arange(images)
+    others[:, image, image] = np.inf
+    if count > _FEW:
+        nearest = np.argpartition(others, count - 1, 2)[:, :, :count]
+        np.put_along_axis(adjacent, nearest.swapaxes(1, 2), 1, 1)
+        return adjacent
+    for _ in range(count):
+        nearest = others.argmin(2)
+        others[task, image, nearest] = np.inf
+        adjacent[task, nearest, image] = 1
     return adjacent

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NoReturn, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -61,6 +61,12 @@ def check_support(features: Tensor, labels: Tensor, ways: int) -> None:
     DivergenceError
         A feature is not a finite number.
     """
+    check_form(features, labels, ways)
+    check_contents(features, labels, ways)
+
+
+def check_form(features: Tensor, labels: Tensor, ways: int) -> None:
+    """The part of `check_support` that looks at shapes and types alone."""
     if ways < 2:
         raise ConfigError(f"ways is {ways}, but a task needs at least 2 classes")
     if features.dim() != 3 or labels.shape != features.shape[:2] or 0 in features.shape[1:]:
@@ -70,9 +76,17 @@ def check_support(features: Tensor, labels: Tensor, ways: int) -> None:
         )
     if not features.is_floating_point() or labels.dtype != torch.int64:
         raise DataError(f"features must be floating point and labels int64, but are {features.dtype}, {labels.dtype}")
+
+
+def check_contents(values: Tensor, labels: Tensor, ways: int) -> None:
+    """The part of `check_support` that looks at values, after `check_form`.
+
+    The values (B, N or S, D) are the features, or class means, which are finite only if the features are: that saves
+    reading the features again.
+    """
     known, present = _known_and_present(labels, ways)
     # A sum is finite only if every term is, and it reads the features once without a copy.
-    usable = features.detach().sum((1, 2)).isfinite()
+    usable = values.detach().sum((1, 2)).isfinite()
     if not torch.stack([known.all(), present.all(), usable.all()]).all():
         _explain_labels(known, present, labels, ways)
         raise DivergenceError(
@@ -114,9 +128,9 @@ def checked_scores(scores: Tensor, features: Tensor) -> Tensor:
     Parameters
     ----------
     scores
-        (B, T, N).
+        (B, T, N), or other values (B, ...) that depend on all features of a task.
     features
-        (B, T, D), which they belong to.
+        Query features (B, T, D), which they belong to.
 
     Raises
     ------
@@ -125,26 +139,15 @@ def checked_scores(scores: Tensor, features: Tensor) -> Tensor:
     """
     if scores.requires_grad or scores.sum().isfinite():
         return scores
-    finite = scores.isfinite().all(2)  # sums overflow earlier
+    finite = scores.isfinite().flatten(1).all(1)  # sums overflow earlier
     if finite.all():
         return scores
-    task = _first(~finite.all(1))
-    if not features[task].isfinite().all():
-        refuse_query(task)
-    raise DivergenceError(
-        f"scores of query images are not finite numbers, though features are: they are as large as "
-        f"{float(features[task].abs().max()):.1g}; scale them, for instance to unit length",
-        task=task,
-    )
-
-
-def refuse_query(task: int) -> NoReturn:
-    """DivergenceError for query features of a task that are not finite."""
-    raise DivergenceError(
-        "the query features are not all finite numbers; look for NaN or infinity in the images or in the weights of the "
-        "backbone",
-        task=task,
-    )
+    task = _first(~finite)
+    if features[task].isfinite().all():
+        message = "the scores of query images are not all finite numbers; scale the features, as to unit length"
+    else:
+        message = "the query features are not all finite numbers; look for NaN or infinity in the images or the weights"
+    raise DivergenceError(message, task=task)
 
 
 def _first(tasks: Tensor) -> int:

@@ -8,7 +8,7 @@ from torch import Tensor
 from kshot.errors import check_positive, check_rate
 from kshot.solvers.adaptation import adaptations
 from kshot.solvers.distances import nearest_neighbours, squared_distances
-from kshot.solvers.heads import one_hot
+from kshot.solvers.heads import checked_scores, one_hot
 from kshot.solvers.prototype_descent import logarithm
 from kshot.solvers.transductive import TransductiveAdaptation
 from kshot.solvers.transformed import unit_length
@@ -51,6 +51,7 @@ class LabelPropagation(TransductiveAdaptation):
         """Log-probabilities (B, T, N) of the query features (B, T, D)."""
         images = unit_length(torch.cat([support, query], 1)).double()
         distances = squared_distances(images)
+        checked_scores(distances, query)  # which a system of equations needs
         near = nearest_neighbours(distances, self.neighbors)
         weights = (-distances / (2 * self.bandwidth**2)).exp() * torch.maximum(near, near.mT)
         degrees = weights.sum(-1).clamp(min=torch.finfo(weights.dtype).tiny).rsqrt()

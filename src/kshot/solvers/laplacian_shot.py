@@ -12,10 +12,17 @@ from kshot.errors import check_not_negative, check_positive
 from kshot.solvers.adaptation import adaptations
 from kshot.solvers.bd_cspn import rectified_means
 from kshot.solvers.distances import nearest_neighbours
-from kshot.solvers.heads import class_rows
-from kshot.solvers.products import inner_products, product
+from kshot.solvers.heads import checked_scores, class_rows
+from kshot.solvers.products import (
+    SHORTEST,
+    Array,
+    in_stages,
+    lengths,
+    own_products,
+    product,
+    to_unit_length,
+)
 from kshot.solvers.transductive import TransductiveAdaptation
-from kshot.solvers.transformed import lengths_of
 
 _CONVERGED = 1e-6  # change of the bound relative to itself, as in the release
 
@@ -66,18 +73,27 @@ class LaplacianShot(TransductiveAdaptation):
 
     def joint_scores(self, support: Tensor, labels: Tensor, query: Tensor, ways: int) -> Tensor:
         """The logarithm of the assignments (B, T, N) of the query features (B, T, D)."""
-        lengths = lengths_of(support), lengths_of(query)
         members = class_rows(labels, ways, query.dtype)
+        distances, adjacent = in_stages(self._problem, members, support, query, vectors=ways + 1)
+        checked_scores(distances, query)  # before anything is repeated until it settles
+        return self._assigned(distances, adjacent).mT.contiguous()
+
+    def _problem(self, members: Array, support: Array, query: Array) -> tuple[Array, Array]:
+        """Squared distances (B, N, T) of query images to class means, and their neighbours in columns (B, T, T)."""
+        of_query = lengths(query).swapaxes(1, 2)
+        to_query = 1 / of_query.clip(SHORTEST)
         if self.rectified:
-            means = rectified_means(support, query, members, lengths=lengths, sharpness=self.sharpness)
+            means = rectified_means(members, support, query, to_query, sharpness=self.sharpness)
         else:
-            means = product(members.div_(members.sum(2, keepdim=True)).div_(lengths[0].mT), support)
-        among = inner_products(query).div_(lengths[1]).div_(lengths[1].mT)
-        squared = among.diagonal(dim1=1, dim2=2).unsqueeze(1)
-        inner = product(means, query.mT).div_(lengths[1].mT)
-        distances = inner.mul_(-2).add_(squared).add_(means.square().sum(2, keepdim=True)).clamp_(min=0)
-        apart = (squared + squared.mT).sub_(among, alpha=2)
-        return self._assigned(distances, nearest_neighbours(apart, self.neighbors)).mT.contiguous()
+            means = members / members.sum(2, keepdims=True) * to_unit_length(support) @ support
+        inner = means @ query.swapaxes(1, 2) * to_query
+        squared = (of_query * to_query) ** 2  # 1, or 0 for an image of zeros
+        distances = (squared + lengths(means) ** 2 - 2 * inner).clip(0)
+        among = own_products(query)
+        among *= -2 * to_query
+        among *= to_query.swapaxes(1, 2)
+        among += squared  # what all images that are compared have in common is left out
+        return distances, nearest_neighbours(among, self.neighbors)
 
     def _assigned(self, distances: Tensor, adjacent: Tensor) -> Tensor:
         """The logarithm of the assignments (B, N, T) at distances (B, N, T), with neighbours in columns (B, T, T)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from kshot.solvers.adaptation import HeadAdaptation, adaptations
-from kshot.solvers.heads import LinearHead, check_support, class_means
+from kshot.solvers.heads import LinearHead, check_contents, check_form, check_support, class_means
 from kshot.solvers.transformed import unit_class_means, unit_length
 
 
@@ -47,8 +47,10 @@ def nearest_centroid(features: Tensor, labels: Tensor, ways: int) -> LinearHead:
     ConfigError, DataError, DivergenceError
         As `check_support`.
     """
-    check_support(features, labels, ways)
-    return nearest(class_means(features, labels, ways))
+    check_form(features, labels, ways)
+    means = class_means(features, labels, ways)
+    check_contents(means, labels, ways)
+    return nearest(means)
 
 
 def nearest(prototypes: Tensor) -> LinearHead:

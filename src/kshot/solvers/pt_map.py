@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kshot.errors import check_not_negative, check_positive, check_rate
 from kshot.solvers.adaptation import adaptations
-from kshot.solvers.heads import class_rows
+from kshot.solvers.heads import checked_scores, class_rows
 from kshot.solvers.power import power_transform
 from kshot.solvers.products import product
 from kshot.solvers.prototype_descent import logarithm
@@ -60,6 +60,7 @@ class PTMAP(TransductiveAdaptation):
         """
         shots, queries = support.shape[1], query.shape[1]
         products = joint_products(support, query, transform=self._transformed)
+        checked_scores(products, query)  # before anything is repeated until it settles
         members = class_rows(labels, ways, products.dtype)
         combination = products.new_zeros(len(products), ways, shots + queries)  # A
         torch.div(members, members.sum(2, keepdim=True), out=combination[:, :, :shots])

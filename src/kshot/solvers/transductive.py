@@ -10,9 +10,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from kshot.errors import DataError
+from kshot.errors import DataError, DivergenceError
 from kshot.solvers.adaptation import HeadAdaptation
-from kshot.solvers.heads import check_support, checked_scores, refuse_query
+from kshot.solvers.heads import check_support, checked_scores
 from kshot.solvers.products import inner_products
 from kshot.solvers.transformed import joined_at_unit_length, tasks_at_once
 
@@ -45,7 +45,10 @@ class TransductiveAdaptation(HeadAdaptation):
 
     @abstractmethod
     def joint_scores(self, support: Tensor, labels: Tensor, query: Tensor, ways: int) -> Tensor:
-        """Scores (B, T, N) of the query images; everything is checked, and no gradients are recorded.
+        """Scores (B, T, N) of the query images; no gradients are recorded.
+
+        Everything is checked but that query features are finite, which `checked_scores` tells from the scores. A method
+        that repeats until something settles calls it before.
 
         Parameters
         ----------
@@ -93,15 +96,16 @@ class JointHead:
                 f"{self.adaptation.least_queries} of them, but there is {queries}; give more, or choose a head that is "
                 f"not transductive, such as logistic"
             )
-        finite = features.sum((1, 2)).isfinite()
-        if not finite.all():  # before anything is repeated until it settles
-            refuse_query(int(finite.logical_not().nonzero()[0]))
         at_once = self.adaptation.chunks * tasks_at_once(features)
         scores = features.new_empty(tasks, queries, self.ways)
         for start in range(0, tasks, at_once):
             some = slice(start, start + at_once)
             part = self.support[some], self.labels[some], features[some]
-            scores[some] = self.adaptation.joint_scores(*part, self.ways)
+            try:
+                scores[some] = self.adaptation.joint_scores(*part, self.ways)
+            except DivergenceError as error:
+                error.task = start + (error.task or 0)
+                raise
         return checked_scores(scores, features)
 
 

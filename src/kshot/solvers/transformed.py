@@ -10,10 +10,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from kshot.solvers.heads import LinearHead, checked_scores, class_rows
-from kshot.solvers.products import lengths, product
+from kshot.solvers.products import SHORTEST, Array, in_stages, lengths
 
 _CHUNK_BYTES = 4 << 20  # of features that are worked on at once: what was just written is still in the cache
-_SHORTEST = 1e-12  # features are divided by this at least, so that those of zeros stay zero
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,19 +20,19 @@ class UnitLengthHead:
     """A linear head for features of unit length, and what is done to features (B, T, D) before that."""
 
     head: LinearHead
-    transform: Callable[[Tensor], Tensor] | None = None
+    transform: Callable[[Array], Array] | None = None
 
     def scores(self, features: Tensor) -> Tensor:
         """Scores (B, T, N) of features (B, T, D), as the backbone gives them."""
-        at_once = tasks_at_once(features)
-        parts = zip(self.head.weight.split(at_once), self.head.bias.split(at_once), features.split(at_once))
-        return checked_scores(torch.cat([self._scores(*part) for part in parts]), features)
+        weight, bias = self.head.weight, self.head.bias.unsqueeze(2)
+        (scores,) = in_stages(self._scores, weight, bias, features, vectors=weight.shape[1])
+        return checked_scores(scores.mT.contiguous(), features)
 
-    def _scores(self, weight: Tensor, bias: Tensor, features: Tensor) -> Tensor:
+    def _scores(self, weight: Array, bias: Array, features: Array) -> tuple[Array]:
         if self.transform is not None:
             features = self.transform(features)
         # scores are divided by the length, of which there are fewer than values
-        return product(features, weight.mT) / lengths_of(features) + bias.unsqueeze(1)
+        return (weight @ features.swapaxes(1, 2) / lengths(features).clip(SHORTEST).swapaxes(1, 2) + bias,)
 
 
 def unit_length(features: Tensor) -> Tensor:
@@ -43,14 +42,21 @@ def unit_length(features: Tensor) -> Tensor:
 
 def lengths_of(features: Tensor) -> Tensor:
     """What features (B, M, D) are divided by to be of unit length, (B, M, 1)."""
-    return lengths(features).clamp(min=_SHORTEST)
+    return lengths(features).clamp(min=SHORTEST)
 
 
-def unit_class_means(features: Tensor, labels: Tensor, ways: int) -> Tensor:
-    """The mean (B, N, D), of each class, of features (B, S, D) of unit length, which are not written down."""
+def unit_class_means(
+    features: Tensor, labels: Tensor, ways: int, *, transform: Callable[[Array], Array] | None = None
+) -> Tensor:
+    """The mean (B, N, D), of each class, of features (B, S, D) that are transformed and brought to unit length."""
+
+    def means(shares: Array, features: Array) -> tuple[Array]:
+        if transform is not None:
+            features = transform(features)
+        return (shares / lengths(features).clip(SHORTEST).swapaxes(1, 2) @ features,)
+
     members = class_rows(labels, ways, features.dtype)
-    shares = members / members.sum(2, keepdim=True)
-    return product(shares / lengths_of(features).mT, features)
+    return in_stages(means, members / members.sum(2, keepdim=True), features, vectors=ways)[0]
 
 
 def joined_at_unit_length(support: Tensor, query: Tensor, *, places: int = 0) -> Tensor:

@@ -27,9 +27,9 @@ def check_adaptation(cls: type[Adaptation], **options: Any) -> None:
     support sets; they follow a permutation of the labels (unless the class says otherwise), do not depend on other
     tasks or, unless the class is `transductive`, on other query images, and are close in float32 and float64; features
     that are all equal, a single query image and classes without any give finite scores, or an error that says so;
-    images that are not finite numbers are refused if no gradient is recorded, and their task named; the learner stays as
-    it was; support sets that lack a class and tasks of one class are refused; ``description`` can
-    name a file; gradients of a head are those of finite differences, or none if the class says so
+    images that are not finite numbers are refused, if no gradient is recorded, and their task is named; the learner
+    stays as it was; support sets that lack a class and tasks of one class are refused; ``description`` can name a file;
+    gradients of a head are those of finite differences, or none if the class says so
     (`HeadAdaptation.passes_gradients`); and a head that needs the mean of the training images says so if it lacks it.
 
     Parameters
@@ -194,15 +194,21 @@ def _check_not_finite(adaptation: Adaptation, learner: _LinearLearner, episodes:
         for part in ("support", "query"):
             images = {"support": episodes.support.clone(), "query": episodes.query.clone()}
             images[part][_TASKS - 1, 0] = value
-            what = f"{part} images of {value}"
-            try:
-                adaptation.scores(learner, episodes.with_images(images["support"], images["query"]))
-            except DivergenceError as error:
-                assert error.task == _TASKS - 1, f"{what} are refused, but not as those of the task that has them"
-                continue
-            raise AssertionError(
-                f"{what} are not refused by DivergenceError; call check_support, and checked_scores of kshot.solvers.heads"
+            task = _refused_task(adaptation, learner, episodes.with_images(images["support"], images["query"]))
+            assert task is not None, (
+                f"{part} images of {value} are not refused by DivergenceError, which names the task; call "
+                "check_support and checked_scores of kshot.solvers.heads"
             )
+            assert task == _TASKS - 1, f"{part} images of {value} are refused as those of another task, {task}"
+
+
+def _refused_task(adaptation: Adaptation, learner: _LinearLearner, episodes: Episodes) -> int | None:
+    """The task that a DivergenceError names; None if there is no such error."""
+    try:
+        adaptation.scores(learner, episodes)
+    except DivergenceError as error:
+        return error.task
+    return None
 
 
 def _told_the_mean(adaptation: HeadAdaptation, learner: _LinearLearner, episodes: Episodes) -> HeadAdaptation:
