@@ -157,10 +157,11 @@ class KshotTraining:
         return steps * shape["meta_batch"] * shape["ways"] * (shape["shots"] + shape["queries"])
 
 
-def accuracy(body: nn.Module, data: kshot.Dataset, tasks: int) -> float:
-    """Of 5-way 5-shot tasks of the test classes, learnt as MTL learns them."""
+def accuracy(body: nn.Module, data: kshot.Dataset, tasks: int) -> dict[str, float]:
+    """Of 5-way 5-shot tasks of the test classes, learnt as MTL learns them, with its interval."""
     learner = MultiTask(body, num_classes=data.train.num_classes)
-    return kshot.evaluate(learner, data.test, ways=5, shots=5, tasks=tasks, seed=0).mean
+    result = kshot.evaluate(learner, data.test, ways=5, shots=5, tasks=tasks, seed=0)
+    return {"accuracy": result.mean, "ci95": result.ci95}
 
 
 def processor_seconds() -> float:
@@ -177,7 +178,7 @@ def report(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         print(
             f"{row['side']:6} {row['images']:8,} images, {row['wall'] / 60:6.1f} min, {row['processor']:7.0f} s of the "
-            f"processor: {100 * row['accuracy']:.2f} %"
+            f"processor: {100 * row['accuracy']:.2f} ± {100 * row['ci95']:.2f} %"
         )
     for target in TARGETS:
         first = {
@@ -223,7 +224,7 @@ def main() -> None:
                 if side == "plain"
                 else sides[side].run.load(checkpoint="last").backbone
             )
-            row = {"side": side, "images": sides[side].images, **total, "accuracy": accuracy(body, data, args.tasks)}
+            row = {"side": side, "images": sides[side].images, **total, **accuracy(body, data, args.tasks)}
             rows.append(row)
             file.write_text(json.dumps(rows, indent=1))
     report(rows)
