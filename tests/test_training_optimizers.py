@@ -6,8 +6,10 @@ import math
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from kshot.errors import ConfigError
@@ -72,7 +74,9 @@ def test_options_of_sgd() -> None:
     optimizer = make("sgd", [own], 0.1, weight_decay=5e-4, momentum=0.8, nesterov=True)
     expected = torch.optim.SGD([reference], lr=0.1, weight_decay=5e-4, momentum=0.8, nesterov=True)
     assert torch.equal(descend(optimizer, own), descend(expected, reference))
-    with pytest.raises(ConfigError, match="momentum and nesterov belong to sgd, sgdp, sgdw; leave them out for radam"):
+    with pytest.raises(
+        ConfigError, match="momentum and nesterov belong to sgd, sgdp, sgdw, muon; leave them out for radam"
+    ):
         make("radam", [own], 0.1, momentum=0.5)
 
 
@@ -111,3 +115,51 @@ def test_learning_rates_of_five_epochs(name: Any, options: dict[str, Any], expec
         optimizer.step()
         advance(schedule, accuracy)
     assert rates == pytest.approx([0.1 * part for part in expected])
+
+
+def orthogonal_by_hand(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What five steps of Muon's quintic make of the singular values."""
+    left, values, right = np.linalg.svd(matrix, full_matrices=False)
+    values = values / np.sqrt((values**2).sum())
+    for _ in range(5):
+        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+    assert values.min() > 0.6
+    assert values.max() < 1.3
+    return left @ np.diag(values) @ right
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_muon_turns_convolutions_and_is_sgd_elsewhere(nesterov: bool) -> None:
+    """Step by step as in its docstring, in float64; the quintic on singular values in the place of matrices."""
+    generator = np.random.default_rng(0)
+    shapes = [(5, 3, 2, 2), (12, 1, 3, 3), (4,), (2, 3)]
+    weights = [nn.Parameter(torch.from_numpy(generator.normal(size=shape))) for shape in shapes]
+    expected = [weight.detach().numpy().copy() for weight in weights]
+    averages = [np.zeros(shape) for shape in shapes]
+    optimizer = make("muon", weights, 0.1, momentum=0.8, nesterov=nesterov, weight_decay=0.01)
+    for _ in range(4):
+        for i, weight in enumerate(weights):
+            gradient = generator.normal(size=shapes[i])
+            weight.grad = torch.from_numpy(gradient)
+            decayed = gradient if weight.ndim == 4 else gradient + 0.01 * expected[i]
+            averages[i] = 0.8 * averages[i] + decayed
+            direction = decayed + 0.8 * averages[i] if nesterov else averages[i]
+            if weight.ndim == 4:
+                rows = direction.reshape(len(direction), -1)
+                length = np.sqrt((expected[i] ** 2).sum())
+                turn = orthogonal_by_hand(rows).reshape(shapes[i])
+                expected[i] = expected[i] * np.sqrt(len(rows)) / length - 0.05 * turn
+            else:
+                expected[i] = expected[i] - 0.1 * direction
+        optimizer.step()
+    for weight, by_hand in zip(weights, expected):
+        np.testing.assert_allclose(weight.detach().numpy(), by_hand, rtol=0, atol=1e-6)
+
+
+def test_muon_leaves_alone_what_has_no_gradient_and_takes_no_closure() -> None:
+    weight = nn.Parameter(torch.ones(2, 2, 1, 1))
+    optimizer = make("muon", [weight], 0.1)
+    optimizer.step()
+    assert torch.equal(weight.detach(), torch.ones(2, 2, 1, 1))
+    with pytest.raises(ValueError, match="Muon takes no closure"):
+        optimizer.step(lambda: 0.0)

@@ -12,13 +12,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from kshot.errors import ConfigError
+from kshot.training.muon import Muon
 from kshot.training.options import OptimizerName, ResolvedOptions, TrainingOptions
 
 Schedule = LRScheduler | ReduceLROnPlateau
 
 _FROM_TORCH = {"radam": "RAdam", "sgd": "SGD", "adam": "Adam", "adamw": "AdamW", "adamax": "Adamax"}
 _FROM_EXTRA = {"sgdp": "SGDP", "sgdw": "SGDW", "adabound": "AdaBound", "adamp": "AdamP"}
-_WITH_MOMENTUM = ("sgd", "sgdp", "sgdw")
+_WITH_MOMENTUM = ("sgd", "sgdp", "sgdw", "muon")
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], options: TrainingOptions) -> Optimizer:
@@ -57,6 +58,8 @@ def make_optimizer(parameters: Iterable[nn.Parameter], options: TrainingOptions)
 
 
 def _optimizer_class(name: OptimizerName) -> type[Optimizer]:
+    if name == "muon":
+        return Muon
     if name in _FROM_TORCH:
         return getattr(torch.optim, _FROM_TORCH[name])
     try:

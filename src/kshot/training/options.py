@@ -19,7 +19,7 @@ from kshot.errors import ConfigError, did_you_mean
 from kshot.learners.base import Learner
 from kshot.training.option_types import check_option_types
 
-OptimizerName = Literal["radam", "sgd", "adam", "adamw", "adamax", "sgdp", "sgdw", "adabound", "adamp"]
+OptimizerName = Literal["radam", "sgd", "adam", "adamw", "adamax", "sgdp", "sgdw", "adabound", "adamp", "muon"]
 ScheduleName = Literal["plateau", "step", "cosine", "linear", "constant"]
 LoggerName = Literal["tensorboard", "wandb"]
 Precision = Literal["float32", "bf16"]
@@ -83,14 +83,15 @@ class TrainingOptions:
         Epochs without a better validation accuracy after which training stops; 0 never stops early.
     optimizer
         Name of the optimiser; sgdp, sgdw, adabound and adamp need an extra package: ``pip install kshot[optimizers]``.
+        muon makes the momentum of convolutions orthogonal, and is sgd for the rest; it asks for a rate as sgd does.
     learning_rate
         Learning rate of the first epoch; adamax runs at twice this rate, as in the release of W21.
     weight_decay
         Weight decay; None for 0.01 with adamw and 0 with all others (W21).
     momentum
-        Momentum of sgd, sgdp and sgdw; the Adam family keeps its betas of 0.9 and 0.999.
+        Momentum of sgd, sgdp, sgdw and muon; the Adam family keeps its betas of 0.9 and 0.999.
     nesterov
-        Nesterov momentum, for sgd, sgdp and sgdw.
+        Nesterov momentum, for sgd, sgdp, sgdw and muon.
     clip_gradient_value
         Cut each entry of the gradient to [-value, value], as MAML's release does at 10; None cuts nothing.
     clip_gradient_norm
