@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +124,30 @@ def test_a_killed_cell_goes_on_to_the_bit(undisturbed, tmp_path, tiny_root, monk
     assert "again    mtl-seed0: it was ended by signal 9; out of memory, if nobody ended it" in lines
     result = study.cell_folder(study.cells[0]).result()
     assert (result["sittings"], result["seconds"]) == (2, None)
+    check_equal(study, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGKILL])
+def test_cells_end_with_a_study_that_is_killed(by, undisturbed, tmp_path, tiny_root, monkeypatch):
+    """They save themselves, so that the same command goes on at once."""
+    study = study_of(tmp_path, tiny_root, monkeypatch)
+    folder = study.cell_folder(study.cells[0])
+    words = [sys.executable, "-m", "kshot", "study", "run", study.typed, "--out", str(study.folder), "--workers", "1"]
+    runner = subprocess.Popen([*words, "--root", str(tiny_root)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while not (folder.run_path / "checkpoints" / "last.pt").exists():
+            assert runner.poll() is None
+            time.sleep(0.02)
+    finally:
+        runner.send_signal(by)
+        runner.wait()
+    until = time.monotonic() + 60
+    while folder.progress().state == "running" and time.monotonic() < until:
+        time.sleep(0.05)
+    assert folder.progress().state == "begun"
+    study.run(options=EngineOptions(workers=2), say=lambda line: None)
     check_equal(study, undisturbed)
 
 

@@ -11,7 +11,7 @@ import pytest
 PARENT = """
 import signal, subprocess, sys
 from functools import partial
-from kshot.studies.engines.process import end_with_parent
+from kshot.studies.engines.local import end_with_parent
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"],
                          preexec_fn=partial(end_with_parent, signal.{by}))
 print(child.pid, flush=True)

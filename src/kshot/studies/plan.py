@@ -22,8 +22,7 @@ from kshot.errors import ConfigError, DataError
 from kshot.files import read_json, write_text
 from kshot.studies.budget import Budget, Costs, length_of, shortened
 from kshot.studies.cells import Cell
-from kshot.studies.engines.local import environment
-from kshot.studies.engines.process import end_with_parent
+from kshot.studies.engines.local import end_with_parent, environment
 
 Trial = Mapping[str, Any]
 

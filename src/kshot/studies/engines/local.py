@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from kshot.errors import ConfigError
 from kshot.studies.cell_folder import CellFolder
 from kshot.studies.engines.base import Ended, Engine, EngineOptions, Job
 
+_PARENT_DEATH_SIGNAL = 1  # of prctl
 _PATIENCE = 600.0  # seconds that a process may take to end its step and to save
 
 
@@ -30,6 +32,12 @@ def command(folder: CellFolder | Path, *, root: Path | str | None, version: str 
     path = folder.path if isinstance(folder, CellFolder) else folder
     words = [sys.executable, "-m", "kshot.studies", str(path), *([] if version is None else ["--expect", version])]
     return words + ([] if root is None else ["--root", str(root)])
+
+
+def end_with_parent(by: signal.Signals = signal.SIGTERM) -> None:
+    """Let the kernel end this process when its parent dies, as the job of a lost machine does."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, by)
 
 
 def last_words(log: Path) -> str:
@@ -69,6 +77,7 @@ class Local(Engine):
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C reaches the study alone, which then stops its cells one by one
+                preexec_fn=end_with_parent,
             )
         self._running[job.folder.name] = (free[0], job.folder, process)
         return True

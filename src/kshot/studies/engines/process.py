@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from kshot.studies.engines.local import command, environment, last_words
+from kshot.studies.engines.local import command, end_with_parent, environment, last_words
 
-_PARENT_DEATH_SIGNAL = 1  # of prctl
 _WAIT = 0.2  # seconds between looks
-
-
-def end_with_parent(by: signal.Signals = signal.SIGTERM) -> None:
-    """Let the kernel end this process when its parent dies, as the job of a lost machine does."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, by)
 
 
 def run_process(
