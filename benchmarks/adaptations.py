@@ -1,6 +1,6 @@
 """All adaptations on the bodies of all learners: rapid learning, or feature reuse? (W21 eqs. 6-9 and section 5).
 
-    python benchmarks/adaptations.py runs/mtl runs/anil runs/maml --shots 5 --tasks 600 --out adaptations.csv
+    python benchmarks/adaptations.py runs/mtl runs/anil runs/maml --shots 5 --out adaptations.csv --picture adaptations.png
 
 Each run is measured by its own way to learn a task and by every registered adaptation, on the same tasks; learners that
 adapt weights lend the body of their initialisation, before any task. A dash stands for an adaptation that does not fit
@@ -12,6 +12,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import matplotlib.pyplot as plt
+import numpy as np
 from common import describe_machine
 from tabulate import tabulate
 
@@ -51,6 +53,25 @@ def text_of(result: Evaluation | None, own: Evaluation | None) -> str:
     return f"{cell} ({result.measure.text(difference.mean, difference.ci95, signed=True)})"
 
 
+def draw(columns: dict[str, dict[str, Evaluation | None]], path: Path) -> None:
+    """The accuracy of each way to learn a task on each body, coloured by its distance from the best of that body."""
+    names = list(next(iter(columns.values())))
+    shown = np.full((len(names), len(columns)), np.nan)
+    for column, results in enumerate(columns.values()):
+        shown[:, column] = [np.nan if result is None else 100 * result.mean for result in results.values()]
+    figure, axes = plt.subplots(figsize=(2.2 + 0.75 * len(columns), 1.2 + 0.3 * len(names)))
+    picture = axes.imshow(shown - np.nanmax(shown, axis=0), cmap="Blues_r", vmin=-25, vmax=10, aspect="auto")
+    for (row, column), value in np.ndenumerate(shown):
+        text = "-" if np.isnan(value) else f"{value:.1f}"
+        dark = picture.norm(value - np.nanmax(shown[:, column])) < 0.5
+        axes.text(column, row, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
+    axes.set_xticks(range(len(columns)), list(columns), rotation=40, ha="right", fontsize=8)
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set_title("Accuracy in percent; the darker, the further below the best of the column", fontsize=9)
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path)
@@ -62,24 +83,34 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=600)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=None, help="a CSV file, one line per learner and adaptation")
+    parser.add_argument("--picture", type=Path, default=None, help="an image of the table")
     arguments = parser.parse_args()
 
     options = {name: getattr(arguments, name) for name in ("shots", "queries", "tasks", "seed")}
-    columns, records = {}, []
+    columns: dict[str, list[str]] = {}
+    measurements: dict[str, dict[str, Evaluation | None]] = {}
+    records = []
     for folder in arguments.runs:
         run = kshot.Run(folder, root=arguments.root)
         results = measured(run, arguments.adaptations, arguments.split, **options)
-        columns[run.name] = [text_of(result, results[OWN]) for result in results.values()]
+        measurements[run.name] = results
+        own = results[OWN]
+        assert own is not None, "a learner has a way of its own"
+        columns[run.name] = [text_of(result, own) for result in results.values()]
         for name, result in results.items():
             if result is not None:
                 record = {"run": run.name, "learner": result.learner, "adaptation": name, "accuracy": result.mean}
-                records.append(record | {"ci95": result.ci95, "protocol": str(result.protocol)})
+                paired = compare(result, own)
+                record |= {"ci95": result.ci95, "minus_own": paired.mean, "minus_own_ci95": paired.ci95}
+                records.append(record | {"protocol": str(result.protocol)})
     print(describe_machine())
     print(tabulate({"": [OWN, *arguments.adaptations]} | columns, headers="keys", tablefmt="github"))
     print("\n".join(sorted({record["protocol"] for record in records})))
     if arguments.out is not None:
         write_csv(arguments.out, records)
         print(f"wrote {arguments.out}")
+    if arguments.picture is not None:
+        draw(measurements, arguments.picture)
 
 
 if __name__ == "__main__":

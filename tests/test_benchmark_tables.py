@@ -30,7 +30,16 @@ def script(monkeypatch, capsys, tiny_root):
 
 def test_each_adaptation_is_measured_on_the_same_tasks_as_evaluate(script, runs, tiny_root, tmp_path):
     words = ["--adaptations", "logistic", "tune-all", "--shots", 2, "--queries", 3, "--tasks", 8]
-    out = script("adaptations.py", runs / "mtl-0", runs / "proto", *words, "--out", tmp_path / "table.csv")
+    out = script(
+        "adaptations.py",
+        runs / "mtl-0",
+        runs / "proto",
+        *words,
+        "--out",
+        tmp_path / "table.csv",
+        "--picture",
+        tmp_path / "table.png",
+    )
     rows = list(csv.DictReader((tmp_path / "table.csv").open()))
     run = kshot.Run(runs / "proto", root=tiny_root)
     for name in ("own", "logistic", "tune-all"):

@@ -36,7 +36,7 @@ measure: {ways: 5, queries: 2, tasks: 12}
 STATED = {
     "00-head": "3.11.7 2.13.0",
     "01-cifar-fs-conv4-64": "72.0 2.8 0.8 0.8 0.1 5e-4 0.01",
-    "02-merged-labels": "0.4 0.02 0.1",
+    "02-merged-labels": "0.4 0.02 0.1 0.01",
     "05-cifar-fs-every-learner": "3.162",
     "07-cost": "23 50.4 23 2.2 60 65 60",
     "11-sinusoids": "0.1 0.01 0.01",
