@@ -1,6 +1,6 @@
 """All adaptations on the bodies of all learners: rapid learning, or feature reuse? (W21 eqs. 6-9 and section 5).
 
-    python benchmarks/adaptations.py runs/mtl runs/anil runs/maml --shots 5 --out adaptations.csv --picture adaptations.png
+    python benchmarks/adaptations.py runs/mtl runs/anil runs/maml --out adaptations.csv --picture adaptations.png
 
 Each run is measured by its own way to learn a task and by every registered adaptation, on the same tasks; learners that
 adapt weights lend the body of their initialisation, before any task. A dash stands for an adaptation that does not fit

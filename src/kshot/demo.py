@@ -36,8 +36,8 @@ TRAINING: dict[str, dict[str, Any]] = {
     "supervised": {"meta_batch": 100, "tasks_per_epoch": 10_000},
     "protonet": {"ways": 20, "shots": 5, "queries": 5, "meta_batch": 1, "tasks_per_epoch": 50},
 }
-# chosen on the validation scripts: the paper's initial matrix is too large for 1,483 classes to be learnt fast, and scores
-# between -1 and 1 are too small
+# chosen on the validation scripts: the paper's initial matrix is too large for 1,483 classes to be learnt fast, and its
+# scores, between -1 and 1 times the rows' lengths, are too small
 LEARNERS: dict[str, dict[str, Any]] = {"mtl": {"initial_scale": 0.1, "scale": 10.0}}
 SHARED: dict[str, Any] = {
     "learning_rate": 0.01,
