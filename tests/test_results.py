@@ -38,6 +38,7 @@ STATED = {
     "01-cifar-fs-conv4-64": "72.0 2.8 0.8 0.8 0.1 5e-4 0.01",
     "02-merged-labels": "0.4 0.02 0.1 0.01",
     "05-cifar-fs-every-learner": "3.162",
+    "07-w21-figure2-conv4": "0.1",
     "07-cost": "23 50.4 23 2.2 60 65 60",
     "11-sinusoids": "0.1 0.01 0.01",
     "12-speed": "1.05 1e-12 75",
