@@ -162,7 +162,18 @@ class Study(StudyFolder):
         )
 
     def simulate(self, plan: Plan, *, engine: str = "local", options: EngineOptions | None = None) -> Simulation:
-        """The schedule of the cells of `plan` on ``options.workers``, each as fast as this machine; see `simulate`."""
+        """The schedule of the cells of `plan` on many workers, each as fast as this machine.
+
+        Parameters
+        ----------
+        plan
+            What `plan` returned.
+        engine
+            "local"; "ray", of which it says what copies of checkpoints amount to; or "slurm", of which it says how many
+            jobs reach their time limit.
+        options
+            `workers`, None for one; `seconds_between_copies` of Ray, and `hours` of SLURM.
+        """
         return simulate(plan, engine=engine, options=options)
 
     def run(
