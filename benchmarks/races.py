@@ -157,8 +157,12 @@ RACES = {
             "as the paper": Variant(training=MTL_TASKS),
             "matrix x 0.1": Variant(learner={"initial_scale": 0.1}, training=MTL_TASKS),
             "matrix x 0.1, 100 ways": Variant(learner={"initial_scale": 0.1}, training={**MTL_TASKS, "ways": 100}),
+            "matrix x 0.1, scale 10": Variant(learner={"initial_scale": 0.1, "scale": 10.0}, training=MTL_TASKS),
             "matrix x 0.1, scale 10, 100 ways": Variant(
                 learner={"initial_scale": 0.1, "scale": 10.0}, training={**MTL_TASKS, "ways": 100}
+            ),
+            "matrix x 0.1, scale 10, 200 ways": Variant(
+                learner={"initial_scale": 0.1, "scale": 10.0}, training={**MTL_TASKS, "ways": 200}
             ),
         },
     ),
