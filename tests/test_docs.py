@@ -39,9 +39,9 @@ NOTEBOOKS = sorted((REPOSITORY / "examples").glob("*.ipynb"))
 
 @pytest.fixture(scope="session")
 def docs_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tiny prepared datasets under the names that the pages use: 60 + 24 + 24 classes of 20 images in two domains."""
+    """Tiny prepared datasets under the names that the pages use: 100 + 24 + 24 classes of 20 images in two domains."""
     root = tmp_path_factory.mktemp("docs-root")
-    parts = ["train"] * 60 + ["val"] * 24 + ["test"] * 24
+    parts = ["train"] * 100 + ["val"] * 24 + ["test"] * 24
     classes = [
         ClassInfo(f"class-{number}", "ab"[number % 2], split=part, count=20) for number, part in enumerate(parts)
     ]
