@@ -1,4 +1,4 @@
-"""Ideas for MTL's training that kshot has no option for, as learners, optimisers and schedules of `races.py`.
+"""Ideas for MTL's training that kshot has no option for, as learners and schedules of `races.py`.
 
 What a race shows to pay becomes an option of the library; the rest stays here, so that its numbers can be repeated.
 """
@@ -181,69 +181,6 @@ class DistilledMultiTask(MultiTask):
         return loss, accuracy(scores.detach(), labels)
 
 
-class MuonOfConvolutions(Optimizer):
-    """Muon (Jordan et al. 2024) for the convolutions, each as a matrix (outputs, inputs * 9), and SGD for the rest.
-
-    ::
-
-        m = momentum * m + g;  d = g + momentum * m
-        O = the nearest matrix to d with orthonormal rows (five Newton-Schulz steps)
-        W = W * sqrt(rows) / |W| - rate * O
-
-    BatchNorm follows each convolution, so that only the direction of its weights matters; with the length of W held at
-    that of O, `rate` is by how much a step turns W. ``torch.optim.Muon`` refuses weights that are no matrix.
-    """
-
-    def __init__(self, parameters: Any, *, lr: float, turn: float, momentum: float, weight_decay: float) -> None:
-        convolutions = [parameter for parameter in parameters if parameter.ndim == 4]
-        others = [parameter for parameter in parameters if parameter.ndim != 4]
-        groups = [{"params": others, "lr": lr}, {"params": convolutions, "lr": turn}]
-        super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
-        """Update all weights."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                gradient = parameter.grad
-                if parameter.ndim != 4:
-                    gradient = gradient + group["weight_decay"] * parameter
-                state = self.state[parameter]
-                if "average" not in state:
-                    state["average"] = torch.zeros_like(parameter)
-                average = state["average"].mul_(group["momentum"]).add_(gradient)
-                direction = gradient + group["momentum"] * average
-                if parameter.ndim == 4:
-                    direction = orthogonal(direction.flatten(1)).view(parameter.shape)
-                    parameter.mul_(math.sqrt(len(parameter)) / parameter.norm())
-                parameter.sub_(direction, alpha=group["lr"])
-
-
-def orthogonal(matrix: Tensor) -> Tensor:
-    """A matrix near the nearest one with orthonormal rows or columns, by Jordan's quintic of Newton-Schulz."""
-    wide = matrix / (matrix.norm() + 1e-7)
-    tall = len(wide) > wide.shape[1]
-    wide = wide.mT if tall else wide
-    for _ in range(5):
-        gram = wide @ wide.mT
-        wide = 3.4445 * wide + (-4.7750 * gram + 2.0315 * gram @ gram) @ wide
-    return wide.mT if tall else wide
-
-
-@contextlib.contextmanager
-def muon(turn: float, momentum: float = 0.9) -> Iterator[None]:
-    """Trainings within this context use `MuonOfConvolutions`; the rate of the rest stays as it is."""
-
-    def make(parameters: Any, options: Any) -> Optimizer:
-        trained = [parameter for parameter in parameters if parameter.requires_grad]
-        return MuonOfConvolutions(
-            trained, lr=options.learning_rate, turn=turn, momentum=momentum, weight_decay=options.decay
-        )
-
-    with _in_place_of("make_optimizer", make):
-        yield
-
-
 @contextlib.contextmanager
 def schedule_of(rate: Callable[[float], float]) -> Iterator[None]:
     """Trainings within this context multiply their rate by rate(t) in each epoch, t in 0..1 the share of training."""
@@ -251,20 +188,14 @@ def schedule_of(rate: Callable[[float], float]) -> Iterator[None]:
     def make(optimizer: Optimizer, options: Any) -> LambdaLR:
         return LambdaLR(optimizer, lambda epoch: rate((epoch + 0.5) / options.max_epochs))
 
-    with _in_place_of("make_schedule", make):
+    before = loop.make_schedule
+    loop.make_schedule = make  # type: ignore[assignment]
+    try:
         yield
+    finally:
+        loop.make_schedule = before
 
 
 def one_cycle(share: float) -> Callable[[float], float]:
     """A rate that rises in a straight line for this share of training, and falls along a cosine from there."""
     return lambda t: t / share if t < share else (1 + math.cos(math.pi * (t - share) / (1 - share))) / 2
-
-
-@contextlib.contextmanager
-def _in_place_of(name: str, function: Callable[..., Any]) -> Iterator[None]:
-    before = getattr(loop, name)
-    setattr(loop, name, function)
-    try:
-        yield
-    finally:
-        setattr(loop, name, before)

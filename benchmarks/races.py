@@ -117,7 +117,7 @@ RACES = {
         training={"ways": 64, "shots": 1, "queries": 1, "meta_batch": 1, **SGD, "precision": "bf16"},
         variants={
             "baseline": Variant(learner={"scale": 10.0}),
-            "Muon, turns of 0.05": Variant(learner={"scale": 10.0}, within=lambda: ideas.muon(0.05)),
+            "Muon": Variant(learner={"scale": 10.0}, training={"optimizer": "muon"}),
             "one cycle to 0.3": Variant(
                 learner={"scale": 10.0},
                 training={"learning_rate": 0.3},
@@ -135,8 +135,8 @@ RACES = {
             "rotation": Variant("mtl-rotation", images=2 / 3),  # the other third is rotated copies
             "self-distillation": Variant("mtl-distilled", learner={"teacher": "baseline"}),
             "twice the images": Variant(learner={"scale": 10.0}, images=2),
-            "Muon, turns of 0.02": Variant(learner={"scale": 10.0}, within=lambda: ideas.muon(0.02)),
-            "Muon, turns of 0.1": Variant(learner={"scale": 10.0}, within=lambda: ideas.muon(0.1)),
+            "Muon, rate 0.04": Variant(learner={"scale": 10.0}, training={"optimizer": "muon", "learning_rate": 0.04}),
+            "Muon, rate 0.2": Variant(learner={"scale": 10.0}, training={"optimizer": "muon", "learning_rate": 0.2}),
             "one cycle to 0.1": Variant(
                 learner={"scale": 10.0}, within=lambda: ideas.schedule_of(ideas.one_cycle(0.25))
             ),

@@ -35,6 +35,7 @@ examples:
 `kshot study run --help` (plan, status, report) explains the options.
 """
 _SECONDS_BETWEEN_LOOKS = 5.0
+_NOT_SIMULATED = {"workers", "gpus", "address", "partition", "slurm_local"}
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -101,25 +102,17 @@ def _plan(arguments: Sequence[str]) -> None:
         default=4.0,
         text="how long each trial trains, about; 0 for no trials but those of before",
     )
-    options.add("--threads", int, default=1, text="threads of each cell")
     options.add("--simulate", bool, default=False, text="say what a schedule on the workers would take")
     options.add("--workers", int, default=1, text="for the simulation: cells at once")
     options.add("--engine", str, default="local", text="for the simulation: local, ray or slurm")
-    options.add("--hours", float, default=24.0, text="for the simulation of SLURM: the time limit of a job")
-    options.add(
-        "--seconds-between-copies",
-        float,
-        default=30.0,
-        text="for the simulation of Ray: how often a checkpoint of a cell is brought back from its node, at most",
-    )
+    options.add_signature(EngineOptions, "simulation, and the threads of a trial", skip=_NOT_SIMULATED)
     given = options.parse(arguments)
     study = _study(given)
     plan = study.plan(cells=given.cells, trial_seconds=given.trial_seconds, threads=given.threads, say=_to_errors)
     print(plan)
     if given.simulate:
-        engine_options = EngineOptions(
-            workers=given.workers, hours=given.hours, seconds_between_copies=given.seconds_between_copies
-        )
+        simulated = EngineOptions.__dataclass_fields__.keys() - _NOT_SIMULATED
+        engine_options = EngineOptions(workers=given.workers, **{name: given[name] for name in simulated})
         print(f"\n{study.simulate(plan, engine=given.engine, options=engine_options)}")
 
 

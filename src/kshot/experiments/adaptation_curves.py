@@ -107,7 +107,7 @@ def adaptation_steps(
                 "difference": accuracies[step] - first[0][step],
             }
             row: Record = {"run": name, "steps": step}
-            rows.append(row | _means(numbers) | _columns(protocol))
+            rows.append(row | means_of(numbers) | columns_of(protocol))
     return Findings(
         rows, _steps_verdict(rows, steps, protocol), lambda figure: _draw_steps(figure, rows, protocol), (9, 4)
     )
@@ -218,8 +218,8 @@ def accuracy_by_groups(
         )  # fmt: skip
         first = result.accuracies if first is None else first
         row: Record = {"run": name, "learner": result.learner, "groups": groups}
-        means = _means({"accuracy": result.accuracies, "difference": result.accuracies - first})
-        rows.append(row | means | _columns(result.protocol))
+        means = means_of({"accuracy": result.accuracies, "difference": result.accuracies - first})
+        rows.append(row | means | columns_of(result.protocol))
         protocol = result.protocol
     reference = next(iter(learners))
     rows.sort(key=lambda row: row["groups"])
@@ -235,8 +235,8 @@ def accuracy_by_groups(
     return Findings(rows, verdict, lambda figure: _draw_groups(figure, rows, protocol, reference), (10, 4))
 
 
-def _means(numbers: Mapping[str, NDArray[np.float64]]) -> Record:
-    """Mean of each and the half-width of its 95% interval."""
+def means_of(numbers: Mapping[str, NDArray[np.float64]]) -> Record:
+    """The mean over tasks of each of `numbers`, (tasks,) each, and the half-width of its 95% interval."""
     return {
         column: value
         for name, values in numbers.items()
@@ -244,7 +244,7 @@ def _means(numbers: Mapping[str, NDArray[np.float64]]) -> Record:
     }
 
 
-def _columns(protocol: Protocol) -> Record:
+def columns_of(protocol: Protocol) -> Record:
     """The protocol as columns of the table."""
     return {name: "" if value is None else value for name, value in asdict(protocol).items()}
 

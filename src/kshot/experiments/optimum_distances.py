@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,10 +20,10 @@ from kshot.errors import ConfigError, check_positive
 from kshot.evaluation.plan import EvaluationPlan, plan_evaluation
 from kshot.evaluation.results import Protocol
 from kshot.evaluation.task_loop import for_tasks
-from kshot.experiments.adaptation_curves import Record, curves_over_steps, with_steps_of_maml
+from kshot.experiments.adaptation_curves import Record, columns_of, curves_over_steps, means_of, with_steps_of_maml
 from kshot.experiments.findings import Findings
 from kshot.experiments.plots import STYLES, curve, finish
-from kshot.intervals import mean_interval, with_interval
+from kshot.intervals import with_interval
 from kshot.learners import MAML, Learner
 from kshot.learners.initialization import as_vectors
 from kshot.measures import Statistics
@@ -144,6 +144,7 @@ def _optima(
         sampler=plan.sampler,
         numbers=np.arange(plan.protocol.tasks),
         normalization=normalization,
+        statistics=plan.protocol.statistics,
         progress=bar,
     )
     starts, optima, losses = zip(*(chunk for piece in pieces for chunk in piece))
@@ -152,7 +153,6 @@ def _optima(
 
 def _rows(measured: Mapping[str, _Measured], protocol: Protocol, optimum_steps: int) -> list[Record]:
     first = next(iter(measured.values()))
-    told: Record = {name: "" if value is None else value for name, value in asdict(protocol).items()}
     rows: list[Record] = []
     for name, of_run in measured.items():
         for step, accuracies in enumerate(of_run.accuracies):
@@ -166,12 +166,11 @@ def _rows(measured: Mapping[str, _Measured], protocol: Protocol, optimum_steps: 
                 "optimum_loss": of_run.losses,
             }
             row: Record = {"run": name, "steps": step, "optimum_steps": optimum_steps}
-            for column, numbers in values.items():
-                mean, half_width = mean_interval(numbers)
-                row |= {column: mean, f"{column}_ci95": half_width}
+            row |= means_of(values)
             nearer, better = first.own - of_run.own, accuracies - first.accuracies[step]
             correlation, low, high = rank_correlation(nearer, better)
-            rows.append(row | {"correlation": correlation, "correlation_low95": low, "correlation_high95": high} | told)
+            row |= {"correlation": correlation, "correlation_low95": low, "correlation_high95": high}
+            rows.append(row | columns_of(protocol))
     return rows
 
 
