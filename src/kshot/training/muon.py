@@ -36,13 +36,24 @@ class Muon(Optimizer):
         The rate.
     momentum, nesterov, weight_decay
         As for ``torch.optim.SGD``.
+    bf16
+        Whether the Newton-Schulz steps are in bfloat16, as those of Jordan et al.; otherwise in the type of the weights.
+        Weights and momentum keep their type.
     """
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], *, lr: float, momentum: float, nesterov: bool, weight_decay: float
+        self,
+        parameters: Iterable[nn.Parameter],
+        *,
+        lr: float,
+        momentum: float,
+        nesterov: bool,
+        weight_decay: float,
+        bf16: bool = False,
     ) -> None:
         defaults = {"lr": lr, "momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay}
         super().__init__(parameters, defaults)
+        self._bf16 = bf16
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
@@ -66,7 +77,8 @@ class Muon(Optimizer):
         if not is_convolution:
             weight.sub_(direction, alpha=group["lr"])
             return
-        turn = _orthogonal(direction.flatten(1)).view(weight.shape)
+        rows = direction.flatten(1)
+        turn = _orthogonal(rows.bfloat16() if self._bf16 else rows).to(weight.dtype).view(weight.shape)
         weight.mul_(math.sqrt(len(weight)) / weight.norm()).sub_(turn, alpha=_TURN * group["lr"])
 
 

@@ -42,6 +42,8 @@ def make_optimizer(parameters: Iterable[nn.Parameter], options: TrainingOptions)
     settings["weight_decay"] = options.decay
     if name in _WITH_MOMENTUM:
         settings |= {"momentum": options.momentum, "nesterov": options.nesterov}
+        if name == "muon":
+            settings["bf16"] = options.precision == "bf16"
     elif options.nesterov or options.momentum != TrainingOptions.momentum:
         raise ConfigError(f"momentum and nesterov belong to {', '.join(_WITH_MOMENTUM)}; leave them out for {name}")
     trained = [parameter for parameter in parameters if parameter.requires_grad]
