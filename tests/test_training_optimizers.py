@@ -156,6 +156,20 @@ def test_muon_turns_convolutions_and_is_sgd_elsewhere(nesterov: bool) -> None:
         np.testing.assert_allclose(weight.detach().numpy(), by_hand, rtol=0, atol=1e-6)
 
 
+def test_muon_is_orthogonal_in_bfloat16_when_training_is() -> None:
+    """Within the rounding of bfloat16 of the steps in float32, and not equal to them; weights stay float32."""
+    start, gradient = torch.randn(2, 12, 5, 3, 3, generator=torch.Generator().manual_seed(0))
+    turned = {}
+    for precision in ("float32", "bf16"):
+        weight = nn.Parameter(start.clone())
+        weight.grad = gradient.clone()
+        make("muon", [weight], 0.2, precision=precision).step()
+        assert weight.dtype == torch.float32
+        turned[precision] = weight.detach()
+    error = (turned["bf16"] - turned["float32"]).norm() / (0.1 * 12**0.5)  # of a turn whose singular values are near 1
+    assert 1e-4 < error < 0.05
+
+
 def test_muon_leaves_alone_what_has_no_gradient_and_takes_no_closure() -> None:
     weight = nn.Parameter(torch.ones(2, 2, 1, 1))
     optimizer = make("muon", [weight], 0.1)

@@ -37,8 +37,8 @@ class Muon(Optimizer):
     momentum, nesterov, weight_decay
         As for ``torch.optim.SGD``.
     bf16
-        Whether the Newton-Schulz steps are in bfloat16, as those of Jordan et al.; otherwise in the type of the weights.
-        Weights and momentum keep their type.
+        Whether the Newton-Schulz steps are in bfloat16, as those of Jordan et al.; otherwise in the type of the
+        weights. Weights and momentum keep their type.
     """
 
     def __init__(
