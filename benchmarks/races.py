@@ -74,6 +74,16 @@ class Race:
 MTL_TASKS = {"ways": 50, "shots": 1, "queries": 1, "meta_batch": 1}
 SGD = {"optimizer": "sgd", "learning_rate": 0.1, "nesterov": True, "weight_decay": 5e-4}
 RADAM = {"optimizer": "radam", "learning_rate": 0.02, "nesterov": False, "weight_decay": 0}
+EARLY = {"initial_scale": 0.1, "scale": 10.0}
+STARTS = {
+    "supervised": Variant("supervised", training={"meta_batch": 100}),
+    "as the paper": Variant(training=MTL_TASKS),
+    "matrix x 0.1": Variant(learner={"initial_scale": 0.1}, training=MTL_TASKS),
+    "matrix x 0.1, 100 ways": Variant(learner={"initial_scale": 0.1}, training={**MTL_TASKS, "ways": 100}),
+    "matrix x 0.1, scale 10": Variant(learner=EARLY, training=MTL_TASKS),
+    "matrix x 0.1, scale 10, 100 ways": Variant(learner=EARLY, training={**MTL_TASKS, "ways": 100}),
+    "matrix x 0.1, scale 10, 200 ways": Variant(learner=EARLY, training={**MTL_TASKS, "ways": 200}),
+}  # what MTL's first minutes depend on
 RACES = {
     "mtl-glyphs": Race(
         data="glyphs",
@@ -152,27 +162,15 @@ RACES = {
         images=80_000,
         epochs=8,
         training={"learning_rate": 0.01, "schedule": "plateau"},
-        variants={
-            "supervised": Variant("supervised", training={"meta_batch": 100}),
-            "as the paper": Variant(training=MTL_TASKS),
-            "matrix x 0.1": Variant(learner={"initial_scale": 0.1}, training=MTL_TASKS),
-            "matrix x 0.1, 100 ways": Variant(learner={"initial_scale": 0.1}, training={**MTL_TASKS, "ways": 100}),
-            "matrix x 0.1, scale 10": Variant(learner={"initial_scale": 0.1, "scale": 10.0}, training=MTL_TASKS),
-            "matrix x 0.1, scale 10, 100 ways": Variant(
-                learner={"initial_scale": 0.1, "scale": 10.0}, training={**MTL_TASKS, "ways": 100}
-            ),
-            "matrix x 0.1, scale 10, 200 ways": Variant(
-                learner={"initial_scale": 0.1, "scale": 10.0}, training={**MTL_TASKS, "ways": 200}
-            ),
-        },
+        variants=STARTS,
     ),
     "omniglot": Race(
         data="omniglot-background",
         learner="mtl",
         images=80_000,
         epochs=8,
-        training={**MTL_TASKS, "learning_rate": 0.01},
-        variants={"as the paper": Variant(), "matrix x 0.1": Variant(learner={"initial_scale": 0.1})},
+        training={"learning_rate": 0.01},
+        variants=STARTS,
     ),
     "matching-net-glyphs": Race(
         data="glyphs",
