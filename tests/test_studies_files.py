@@ -99,7 +99,18 @@ def test_a_budget_becomes_a_number_of_tasks():
     assert costs.training(short) == pytest.approx(600, abs=1)
     assert shortened(options, costs, Budget.parse("9000h-per-cell")) == options
     with pytest.raises(ConfigError, match="too short"):
-        shortened(options, costs, Budget.parse("20s-per-cell"))
+        shortened(options, costs, Budget.parse("2s-per-cell"))
+
+
+@pytest.mark.parametrize(("validation", "tasks"), [(0.02, 50), (0.08, 15), (0.3, 10), (0.0, 50)])
+def test_validation_takes_a_fifth_of_a_budget_at_most(validation: float, tasks: int) -> None:
+    """A minute, ten validations of 50 tasks: 12 s are 150 tasks of 0.08 s; ten tasks each time there must be."""
+    cell = cells_of(study_file.load("all-learners"), seeds=[0], data=["glyphs"])
+    options = next(each for each in cell if each.options["learner"]["name"] == "reptile").options
+    costs = Costs(**COSTS | {"validation": validation})
+    short = shortened(options, costs, Budget.parse("1min-per-cell"))
+    assert short["training"]["validation_tasks"] == tasks
+    assert costs.training(short) == pytest.approx(60, abs=1.5)
 
 
 def test_numbers_and_their_published_values():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ from kshot.errors import ConfigError
 Options = Mapping[str, Mapping[str, Any]]
 
 EPOCHS = 10  # of a shortened training, with a validation after each
+_SHARE_OF_VALIDATION = 0.2  # of the budget, at most
+_FEWEST_VALIDATION_TASKS = 10
 _FORM = re.compile(r"(\d+(?:\.\d+)?) ?(s|min|h)-per-cell")
 _SECONDS = {"s": 1, "min": 60, "h": 3600}
 
@@ -101,25 +104,30 @@ def shortened(options: Options, costs: Costs, budget: Budget) -> dict[str, dict[
     """The options of a training that takes the budget, or those of the recipe if the recipe takes less.
 
     The rate falls along a cosine over the shorter training. Options of learner and backbone that count training tasks
-    (``ramp_tasks``, ``cotraining_tasks``) shrink in proportion.
+    (``ramp_tasks``, ``cotraining_tasks``) shrink in proportion. Validation has fewer tasks if it would take more than a
+    fifth of the budget, but no fewer than ten.
 
     Raises
     ------
     ConfigError
-        If a validation alone takes the whole budget.
+        If validation alone takes the whole budget.
     """
     shorter: dict[str, dict[str, Any]] = copy.deepcopy({section: dict(part) for section, part in options.items()})
     if budget.seconds is None or costs.training(options) <= budget.seconds:
         return shorter
-    validation = options["training"].get("validation_tasks", 400) * costs.validation
-    left = budget.seconds - costs.start - EPOCHS * validation
-    tasks = int(left / costs.task)
+    per_validation = _SHARE_OF_VALIDATION * budget.seconds / EPOCHS
+    affordable = int(per_validation / costs.validation) if costs.validation > 0 else sys.maxsize
+    wanted = options["training"].get("validation_tasks", 400)
+    validation_tasks = min(wanted, max(affordable, _FEWEST_VALIDATION_TASKS))
+    before = costs.start + EPOCHS * validation_tasks * costs.validation
+    tasks = int((budget.seconds - before) / costs.task)
     if tasks < EPOCHS:
         raise ConfigError(
-            f"a budget of {budget.seconds:g} s is too short: start and {EPOCHS} validations alone take "
-            f"{costs.start + EPOCHS * validation:.0f} s; give a longer one, or fewer validation_tasks"
+            f"a budget of {budget.seconds:g} s is too short: start and {EPOCHS} validations of {validation_tasks} "
+            f"tasks alone take {before:.0f} s; give a longer one"
         )
     training = shorter["training"] | {"schedule": "cosine", "patience": 0, "milestones": None}
+    training["validation_tasks"] = validation_tasks
     if isinstance(training.get("factor"), list):
         training["factor"] = 0.1  # which the cosine does not use, and one number is what it takes
     if "stages" in shorter:  # half of the time for MAML
