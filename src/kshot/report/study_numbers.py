@@ -99,6 +99,8 @@ class Pair:
         Mean over tasks of first minus second, and the half-width of its interval.
     p, corrected
         Of a paired t-test over tasks, as it is and after Holm's correction for all pairs of the column.
+    measure
+        What the values are.
     """
 
     column: Column
@@ -108,6 +110,12 @@ class Pair:
     ci95: float
     p: float
     corrected: float
+    measure: Measure = ACCURACY
+
+    @property
+    def text(self) -> str:
+        """The difference with its interval."""
+        return self.measure.text(self.difference, self.ci95, signed=True)
 
     @property
     def significant(self) -> bool:
@@ -128,7 +136,7 @@ def pairs_of(column: Column, numbers: Mapping[str, Number]) -> list[Pair]:
         found.append((first, second, difference, 1.0 if np.isnan(p) else p))  # nan if all tasks agree
     corrected = holm([p for *_, p in found])
     return [
-        Pair(column, first, second, *difference, p=p, corrected=float(after))
+        Pair(column, first, second, *difference, p=p, corrected=float(after), measure=numbers[first].measure)
         for (first, second, difference, p), after in zip(found, corrected)
     ]
 

@@ -130,7 +130,7 @@ def _pairs_table(pairs: Sequence[Pair]) -> dict[str, list[str]]:
         "tasks": [pair.column.title for pair in pairs],
         "first": [pair.first for pair in pairs],
         "second": [pair.second for pair in pairs],
-        "first minus second": [f"{100 * pair.difference:+.2f} ± {100 * pair.ci95:.2f}" for pair in pairs],
+        "first minus second": [pair.text for pair in pairs],
         "p": [f"{pair.p:.2g}" for pair in pairs],
         "p, Holm": [f"{pair.corrected:.2g}{' *' if pair.significant else ''}" for pair in pairs],
     }

@@ -145,7 +145,7 @@ def _result(folder: CellFolder, cell: Cell, run: Run, results: Sequence[Evaluati
         "tasks": tasks,
         "images": tasks * each,
         "weights": run.weights,
-        "measured": [_measured(result) for result in results],
+        "measured": [describe_evaluation(result) for result in results],
     }
 
 
@@ -157,7 +157,7 @@ def _tasks(options: Mapping[str, Mapping[str, Any]], epochs: int) -> int:
     return (before + epochs) * each + (stages["solutions"] if stages else 0)
 
 
-def _measured(result: Evaluation) -> dict[str, Any]:
+def describe_evaluation(result: Evaluation) -> dict[str, Any]:
     """A measurement without its values per task, which the run keeps."""
     domains = result.by_domain()
     shown = {name: mean_interval(part.values)._asdict() for name, part in domains.items() if len(domains) <= 10}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,10 +12,12 @@ import numpy as np
 import yaml
 
 from kshot import recipes
+from kshot.data.regression import FAMILIES
 from kshot.errors import DataError, KshotError
+from kshot.evaluation.results import Evaluation
 from kshot.files import write_text
 from kshot.learners import learners
-from kshot.measures import Statistics
+from kshot.measures import ACCURACY, MEASURES, Statistics
 from kshot.recipes import Published
 from kshot.report import study_page
 from kshot.report.study_numbers import Column, Number
@@ -22,6 +25,7 @@ from kshot.report.study_page import Curve, StudyContent
 from kshot.runs.measurement import Measurement
 from kshot.runs.run import Run
 from kshot.studies.budget import length_of
+from kshot.studies.cell import describe_evaluation
 from kshot.studies.cell_folder import CellFolder
 from kshot.studies.cells import Cell
 from kshot.studies.plan import duration
@@ -95,42 +99,57 @@ def entries_of(cells: Sequence[Cell]) -> Iterator[list[Cell]]:
 def rows_of_entry(cell: Cell, done: Sequence[Done], tables: Collection[str]) -> dict[str, dict[Column, Number]]:
     """The rows of an entry, one for each kind of statistics, whether it was measured or not."""
     measurement, _ = Measurement.of(dict(cell.measure))  # type: ignore[arg-type]
-    kinds: Sequence[Statistics] = measurement.statistics or learners[cell.options["learner"]["name"]].statistics_offered
+    offered = learners[cell.options["learner"]["name"]].statistics_offered
+    regression = cell.dataset in FAMILIES  # whose networks normalise nothing, so that the kinds are one
+    kinds: Sequence[Statistics] = measurement.statistics or (offered[:1] if regression else offered)
     rows: dict[str, dict[Column, Number]] = {}
     for kind in kinds:
-        name = cell.row if kind == "running" else f"{cell.row}, {kind}"
+        name = cell.row if kind == "running" or regression else f"{cell.row}, {kind}"
         for shots in measurement.shots:
-            values, domains, data, ways = _values(done, shots, kind, measurement)
-            ways = ways or measurement.ways or 5
+            values, domains, first = _values(done, shots, kind)
+            ways = first.protocol.ways if first else 1 if regression else measurement.ways or 5
+            data, measure = (_tasks_of(first), first.measure) if first else ("", ACCURACY)
             known = _published(cell, ways, shots, kind, tables)
             for domain in sorted({*known, *domains, ""}):
                 column = Column(cell.dataset, ways, shots, domain)
                 of_domain = domains.get(domain, {}) if domain else values
                 if of_domain or domain in known or not domain:
-                    rows.setdefault(name, {})[column] = Number(of_domain, data, known.get(domain))
+                    rows.setdefault(name, {})[column] = Number(of_domain, data, known.get(domain), measure)
     return rows
 
 
 def _values(
-    done: Sequence[Done], shots: int, kind: Statistics, measurement: Measurement
-) -> tuple[dict[int, Any], dict[str, dict[int, Any]], str, int | None]:
-    """The values per task by seed, those by domain and seed, what identifies the tasks, and their ways."""
+    done: Sequence[Done], shots: int, kind: Statistics
+) -> tuple[dict[int, Any], dict[str, dict[int, Any]], Evaluation | None]:
+    """The values per task by seed, those by domain and seed, and the evaluation of the first seed."""
     values: dict[int, Any] = {}
     domains: dict[str, dict[int, Any]] = {}
-    data, ways = "", None
+    first = None
     for each in done:
         for result in each.run.evaluations:
             at = result.protocol
-            wanted = (measurement.queries, measurement.tasks, measurement.seed, measurement.split, shots, kind)
-            if (at.queries, at.tasks, at.seed, at.split, at.shots, at.statistics) != wanted:
+            # a run is like any other, and may have been measured in other ways, too
+            if (at.shots, at.statistics) != (shots, kind) or not _is_of_cell(result, each):
                 continue
             values[each.cell.seed] = result.values
-            data, ways = f"{result.data} {at.dataset} {at.drawn}", at.ways
+            first = first or result
             parts = result.by_domain()
             if 1 < len(parts) <= _MOST_DOMAINS:
                 for domain, part in parts.items():
                     domains.setdefault(domain, {})[each.cell.seed] = part.values
-    return values, domains, data, ways
+    return values, domains, first
+
+
+def _is_of_cell(result: Evaluation, done: Done) -> bool:
+    """Whether an evaluation in the run of a cell is one that the study asked for."""
+    described = describe_evaluation(result)
+    described.pop("seconds")
+    return any(described.items() <= ours.items() for ours in done.result["measured"])
+
+
+def _tasks_of(result: Evaluation) -> str:
+    """What identifies the tasks, whatever the learner that was measured on them."""
+    return f"{result.data} {replace(result.protocol, statistics='running')}"
 
 
 def _published(cell: Cell, ways: int, shots: int, kind: Statistics, tables: Collection[str]) -> dict[str, Published]:
@@ -240,19 +259,20 @@ def _short(version: str) -> str:
 
 
 def _notes(done: Sequence[Done]) -> list[str]:
+    measured = [at for each in done for at in each.result["measured"]]
     protocols = {
-        f"{at['ways']}-way {at['shots']}-shot: {at['tasks']} tasks of {at['dataset']}/{at['split']}, {at['queries']} "
-        f"queries per class, task seed {at['seed']}"
-        for each in done
-        for at in each.result["measured"]
+        f"{Column('', at['ways'], at['shots']).title}: {at['tasks']} tasks of {at['dataset']}/{at['split']}, "
+        f"{at['queries']} {'queries per class' if at['ways'] > 1 else 'query points'}, task seed {at['seed']}"
+        for at in measured
     }
+    titles = sorted({MEASURES[at["measure"]].title for at in measured})
     machines = {
         f"{hardware['gpu'] or hardware['cpu']}, {hardware['cores']} cores, torch {hardware['torch']}"
         for hardware in (each.result["hardware"] for each in done)
     }
     return [
-        "Accuracy in percent: mean ± 95 % interval over tasks, and in brackets the interval over training seeds, if "
-        "there are several. Measured and published intervals meet if they have a point in common; the wider of the "
+        f"{' or '.join(titles)}: mean ± 95 % interval over tasks, and in brackets the interval over training seeds, "
+        "if there are several. Measured and published intervals meet if they have a point in common; the wider of the "
         "two measured ones counts.",
         "Differences between rows are paired over the same tasks, with the mean over seeds for each task. * marks a "
         "paired t-test over tasks that is below 0.05 after Holm's correction for all pairs of the column; it does not "

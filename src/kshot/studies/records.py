@@ -25,6 +25,7 @@ from tabulate import tabulate
 
 from kshot.errors import ConfigError, DataError
 from kshot.files import read_json, read_text, write_json, write_text
+from kshot.measures import ACCURACY, MEASURES
 from kshot.report.study_numbers import Column, Number
 from kshot.studies.pages import Done, done_cells, entries_of, rows_of_entry
 from kshot.studies.record_values import value_text
@@ -141,6 +142,7 @@ def _measured(row: str, column: Column, number: Number) -> dict[str, Any]:
         "shots": column.shots,
         "domain": column.domain or None,
         "tasks": len(number.per_task),
+        "measure": number.measure.name,
         "mean": over_tasks.mean,
         "ci95_over_tasks": over_tasks.ci95,
         "ci95_over_seeds": over_seeds.ci95 if len(number.values) > 1 else None,
@@ -231,8 +233,9 @@ def _study_table(section: Path) -> str:
             )
             title = Column(measured["dataset"], measured["ways"], measured["shots"], measured["domain"] or "").title
             seeds = measured["ci95_over_seeds"]
-            line[title] = f"{100 * measured['mean']:.2f} ± {100 * measured['ci95_over_tasks']:.2f}"
-            line[title] += f" (± {100 * seeds:.2f})" if seeds is not None else ""
+            measure = MEASURES[measured.get("measure", ACCURACY.name)]
+            line[title] = measure.text(measured["mean"], measured["ci95_over_tasks"])
+            line[title] += f" (± {measure.scale * seeds:.{measure.digits}f})" if seeds is not None else ""
             if measured["published"] is not None:
                 line[f"{title}, published"] = f"{measured['published']:g}"
     parts = []
