@@ -37,6 +37,7 @@ from kshot.studies.cells import cells_of
         (("title: A tiny study", "budget: 10 minutes"), "write full for what the recipes say, or a time"),
         (("  protonet: {recipe: protonet", "  other: {recipe: mtl"), "mtl-seed0 and other-seed0 collide"),
         (("  protonet:", "  mtl/x:"), "letters, digits"),
+        (("options: {ways: 5}}\n  p", "row: protonet}\n  p"), "mtl and protonet collide: both are the row 'protonet'"),
     ],
 )
 def test_a_study_that_makes_no_sense_is_refused_with_the_place(change, message):
@@ -78,10 +79,17 @@ def test_shipped_studies_are_complete(name):
             if f"{row['paper']} {'text' if row['table'] == 'text' else 'table ' + row['table']}" in study.tables
         }
         shown = {
-            (cell.dataset, *cell.row.split(", "), str(cell.measure["ways"]), str(cell.measure["shots"][0]))
+            (cell.dataset, *cell.row.split(", ")[:2], str(cell.measure["ways"]), str(cell.measure["shots"][0]))
             for cell in cells
         }
         assert wanted == shown
+
+
+def test_variants_of_a_recipe_have_rows_of_their_own():
+    rows = {cell.entry: cell.row for cell in cells_of(study_file.load("w21-table3"), seeds=[0], data=["cifar-fs"])}
+    assert rows["maml-cifar-fs-5way-1shot"] == "maml, conv4-32"
+    assert rows["maml-cifar-fs-flatten-5way-1shot"] == "maml, conv4-32, flatten"
+    assert rows["mtl-cifar-fs-5shot-cpu"] == "mtl, resnet12, cpu"
 
 
 def test_a_budget_becomes_a_number_of_tasks():

@@ -18,6 +18,7 @@ from kshot.errors import ConfigError, KshotError, did_you_mean
 from kshot.learners import TSAMAML, learners
 from kshot.learners.create import FROM_DATA
 from kshot.recipes import Recipe, learner_in_papers
+from kshot.runs.measurement import Measurement
 from kshot.studies.study_file import Entry, StudyFile
 from kshot.training.options import TrainingOptions
 from kshot.tsa.stages import Stages
@@ -120,13 +121,25 @@ def _entries(study: StudyFile) -> dict[str, Entry]:
     for table in study.tables:
         for recipe in shipped:
             if _is_in(table, recipe):
-                entries[recipe.name] = Entry(recipe=recipe.name, row=", ".join(_names_in_papers(recipe)))
+                entries[recipe.name] = Entry(recipe=recipe.name, row=_row(recipe, shipped))
     if study.every_learner is not None:
         for learner in learners:
             nearest = _recipe_of(learner, shipped, study.every_learner)
             named = {"learner.name": learner, "backbone.name": "conv4", "data.name": study.every_learner}
             entries[learner] = Entry(recipe=nearest) if nearest else Entry(options=named)
     return entries | dict(study.cells)
+
+
+def _row(recipe: Recipe, shipped: Sequence[Recipe]) -> str:
+    """Learner and backbone of a recipe, and of several for the same cell of a table what tells the later ones apart."""
+    row, words = ", ".join(_names_in_papers(recipe)), recipe.name.split("-")
+    first = next(each for each in shipped if _place_in_tables(each) == _place_in_tables(recipe))
+    return ", ".join([row, *(word for word in words if word not in first.name.split("-"))])
+
+
+def _place_in_tables(recipe: Recipe) -> tuple[Any, ...]:
+    """What the papers' tables tell apart."""
+    return (recipe.options["data"]["name"], *_names_in_papers(recipe), _shape(recipe.options))
 
 
 def _is_in(table: str, recipe: Recipe) -> bool:
@@ -238,9 +251,10 @@ def check_options(options: Options) -> None:
 
 
 def _refuse_collisions(study: StudyFile, cells: Sequence[Cell]) -> None:
-    """ConfigError if two cells would write one folder, or are the same training."""
+    """ConfigError if two cells would write one folder, are the same training, or would share a place of the table."""
     names: set[str] = set()
     trainings: dict[tuple[int, str], str] = {}
+    places: dict[tuple[Any, ...], str] = {}
     for cell in cells:
         if cell.name in names:
             raise ConfigError(f"study {study.name}: two cells are called {cell.name}; rename one of them")
@@ -252,3 +266,16 @@ def _refuse_collisions(study: StudyFile, cells: Sequence[Cell]) -> None:
                 "leave one of them out"
             )
         trainings[key] = cell.name
+        for place in _places(cell):
+            if places.setdefault(place, cell.entry) != cell.entry:
+                raise ConfigError(
+                    f"study {study.name}: the cells {places[place]} and {cell.entry} collide: both are the row "
+                    f"{cell.row!r} of the table of {cell.dataset}; give one of them another row"
+                )
+
+
+def _places(cell: Cell) -> Iterator[tuple[Any, ...]]:
+    """Where the numbers of a cell stand: dataset, row and kind of tasks."""
+    measurement, _ = Measurement.of(dict(cell.measure))  # type: ignore[arg-type]
+    for shots in measurement.shots:
+        yield cell.dataset, cell.row, measurement.ways, shots
