@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+import math
+import operator
+from collections.abc import Iterator
 from dataclasses import replace
+from datetime import date
+from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from study_toys import COSTS, TINY
 
 import kshot
@@ -28,8 +36,16 @@ from kshot.studies.cells import cells_of
         (("{ways: 5}}\n  p", "{seed: 5}}\n  p"), "cell mtl: .*'seed'"),
         (("{ways: 5}}\n  p", "{learner.temper: 5}}\n  p"), "cell mtl: mtl has no option 'temper'"),
         (("{ways: 5}}\n  p", "{lerner.name: mtl}}\n  p"), "no section 'lerner'"),
-        (("seeds: [0, 1]", "seeds: [0, 0]"), "give each of them once"),
+        (("seeds: [0, 1]", "seeds: [0, 0]"), "each of them once"),
         (("seeds: [0, 1]", "seeds: [a]"), "list of whole numbers"),
+        (("tasks: 12", "tasks: 12, shots: []"), r"measure\.shots is \[\]"),
+        (("shots: [1, 5]", "shots: [0, 5]"), r"measure\.shots is \[0, 5\]"),
+        (("shots: [1, 5]", "shots: true"), r"measure\.shots is True"),
+        (
+            ("title: A tiny study", "reference: mtll"),
+            r"reference is 'mtll', .*\(did you mean 'mtl'\?\); its rows: mtl; p",
+        ),
+        (("backbone.width: 8", "backbone.width: 2020-01-01"), r"backbone\.width is datetime"),
         (("tasks: 12", "tusks: 12"), "measure has no entry 'tusks'"),
         (("tasks: 12", "tasks: 0"), r"measure\.tasks is 0"),
         (("title: A tiny study", "title: [1"), "is not YAML"),
@@ -44,6 +60,60 @@ def test_a_study_that_makes_no_sense_is_refused_with_the_place(change, message):
     assert change[0] in TINY
     with pytest.raises(ConfigError, match=message):
         cells_of(study_file.parse("tiny", TINY.replace(*change)))
+
+
+WRONG: list[Any] = [
+    0,
+    -1,
+    3.5,
+    True,
+    "",
+    "x",
+    [],
+    [None],
+    [[1]],
+    {},
+    {"x": 1},
+    {1: 2},
+    math.nan,
+    date(2020, 1, 1),
+    2**70,
+]
+
+
+def places_in(node: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    for key, value in node.items() if isinstance(node, dict) else ():
+        yield (*at, key)
+        yield from places_in(value, (*at, key))
+
+
+def test_whatever_stands_in_a_file_is_taken_or_refused():
+    """Every entry with every kind of value: nothing but ConfigError, and no mapping is replaced by another nothing."""
+    whole = yaml.safe_load(TINY) | {"reference": "mtl", "description": "", "unknown": "", "budget": "full"}
+    whole["cells"]["mtl"] |= {"grid": {"shots": [1, 5]}, "measure": {"tasks": 12}, "row": "mtl"}
+    for place in places_in(whole):
+        for wrong in WRONG:
+            content = copy.deepcopy(whole)
+            parent = functools.reduce(operator.getitem, place[:-1], content)
+            mapping = isinstance(parent[place[-1]], dict)
+            parent[place[-1]] = wrong
+            try:
+                cells_of(study_file.parse("tiny", yaml.safe_dump(content)))
+            except ConfigError:
+                continue
+            assert not mapping or wrong == {}, (place, wrong)
+
+
+def test_a_reference_is_a_row_or_what_stands_before_its_comma():
+    text = TINY.replace("options: {ways: 5}}\n  p", "grid: {ways: [3, 5]}}\n  p")
+    for reference in ("mtl", "mtl, ways 5", "protonet"):
+        assert cells_of(study_file.parse("tiny", f"{text}reference: {reference}"))
+
+
+def test_seeds_are_given_once():
+    for seeds in ([], [1, 1]):
+        with pytest.raises(ConfigError, match="give at least one, and each of them once"):
+            cells_of(study_file.parse("tiny", TINY), seeds=seeds)
 
 
 def test_an_unknown_study_is_answered_by_the_nearest():

@@ -7,7 +7,7 @@ import hashlib
 import inspect
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -94,13 +94,17 @@ def cells_of(study: StudyFile, *, seeds: Sequence[int] | None = None, data: Sequ
     ConfigError
         For an unknown recipe, option or value, and for cells that collide; the message names the cell.
     """
+    seeds = study.seeds if seeds is None else seeds
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ConfigError(f"study {study.name}: seeds are {list(seeds)}; give at least one, and each of them once")
     cells: list[Cell] = []
     for name, entry in _entries(study).items():
         try:
             for variant in _variants(name, entry, study):
-                cells += [replace(variant, seed=seed) for seed in (study.seeds if seeds is None else seeds)]
+                cells += [replace(variant, seed=seed) for seed in seeds]
         except KshotError as error:
             raise ConfigError(f"study {study.name}: cell {name}: {error}") from error
+    _check_reference(study, {cell.row for cell in cells})
     if data is not None:
         present = {cell.dataset for cell in cells}
         for dataset in data:
@@ -208,6 +212,10 @@ def _put(options: Options, key: str, value: Any) -> None:
     section = section or "training"
     if section not in _SECTIONS:
         raise ConfigError(f"there is no section {section!r} of {key!r}{did_you_mean(section, _SECTIONS)}")
+    try:
+        json.dumps(value)
+    except TypeError as error:  # a date, for instance, which YAML has and no option
+        raise ConfigError(f"{key} is {value!r:.40}, but must be a number, text, true, false, null or a list") from error
     if name == "name" and section in ("backbone", "learner") and options[section].get("name") != value:
         options[section] = {}
     options.setdefault(section, {})[name] = value
@@ -248,6 +256,19 @@ def check_options(options: Options) -> None:
                     f"{', '.join(sorted(known[section]))}"
                 )
     TrainingOptions.of(options["training"])
+
+
+def is_reference(row: str, reference: str) -> bool:
+    """Whether a row is meant by the `reference` of a study: its name, with or without what comes behind a comma."""
+    return row == reference or row.startswith(f"{reference}, ")
+
+
+def _check_reference(study: StudyFile, rows: Collection[str]) -> None:
+    if study.reference is not None and not any(is_reference(row, study.reference) for row in rows):
+        raise ConfigError(
+            f"study {study.name}: reference is {study.reference!r}, but no row is called so"
+            f"{did_you_mean(study.reference, rows)}; its rows: {'; '.join(sorted(rows))}"
+        )
 
 
 def _refuse_collisions(study: StudyFile, cells: Sequence[Cell]) -> None:

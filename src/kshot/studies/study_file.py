@@ -135,14 +135,15 @@ def parse(name: str, text: str) -> StudyFile:
     known = [each.name for each in fields(StudyFile) if each.name != "name"]
     _check_known(content, known, f"study {name}")
     given: dict[str, Any] = {"title": name} | content
-    for key in ("title", "description", "unknown", "budget"):
+    given = {key: value for key, value in given.items() if value is not None or key != "reference"}
+    for key in ("title", "description", "unknown", "budget", "reference"):
         if not isinstance(given.get(key, ""), str):
             raise ConfigError(f"study {name}: {key} is {given[key]!r:.40}, but must be text")
     for key, kind in (("tables", str), ("data", str), ("seeds", int)):
         if key in given:
             given[key] = _list(given[key], kind, f"study {name}: {key}")
     for key in ("common", "measure", "cells"):
-        given[key] = _mapping(given.get(key) or {}, f"study {name}: {key}")
+        given[key] = _part(given, key, f"study {name}")
     given["cells"] = {
         _entry_name(cell, name): _entry(entry, f"study {name}: cell {cell}") for cell, entry in given["cells"].items()
     }
@@ -163,6 +164,13 @@ def parse(name: str, text: str) -> StudyFile:
 def check_measure(measure: Mapping[str, Any], place: str) -> None:
     """ConfigError unless a mapping has nothing but fields of `Measurement`, of the kinds that these have."""
     _check_known(measure, [each.name for each in fields(Measurement)], f"{place}: measure")
+    shots = measure.get("shots", 5)
+    counts = shots if isinstance(shots, list) else [shots]
+    if not counts or any(type(count) is not int or count < 1 or counts.count(count) > 1 for count in counts):
+        raise ConfigError(
+            f"{place}: measure.shots is {shots!r:.40}, but must be a whole number of at least 1, or a list of "
+            "different ones"
+        )
     Measurement.of(dict(measure))  # type: ignore[arg-type]
     for key in ("ways", "queries", "tasks"):
         value = measure.get(key)
@@ -176,13 +184,14 @@ def _entry(content: Any, place: str) -> Entry:
     recipe = content.get("recipe")
     if recipe is not None and not isinstance(recipe, str):
         raise ConfigError(f"{place}: recipe is {recipe!r:.40}, but must be a name; kshot recipes lists them all")
-    for key in ("options", "grid", "measure"):
-        _mapping(content.get(key) or {}, f"{place}: {key}")
-    for option, values in (content.get("grid") or {}).items():
+    if not isinstance(content.get("row", ""), (str, type(None))):
+        raise ConfigError(f"{place}: row is {content['row']!r:.40}, but must be text")
+    parts = {key: _part(content, key, place) for key in ("options", "grid", "measure")}
+    for option, values in parts["grid"].items():
         if not isinstance(values, list) or not values:
             raise ConfigError(f"{place}: grid.{option} is {values!r:.40}, but must be a list of values")
-    check_measure(content.get("measure") or {}, place)
-    return Entry(**{key: value for key, value in content.items() if value is not None})
+    check_measure(parts["measure"], place)
+    return Entry(recipe=recipe, row=content.get("row"), **parts)
 
 
 def _entry_name(name: Any, study: str) -> str:
@@ -196,6 +205,12 @@ def _mapping(value: Any, place: str) -> Mapping[str, Any]:
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise ConfigError(f"{place} is {value!r:.40}, but must be a mapping of names to values")
     return value
+
+
+def _part(content: Mapping[str, Any], key: str, place: str) -> Mapping[str, Any]:
+    """An entry that is a mapping; an empty one if it is left out, or has nothing behind its colon."""
+    value = content.get(key)
+    return {} if value is None else _mapping(value, f"{place}: {key}")
 
 
 def _list(value: Any, kind: type, place: str) -> tuple[Any, ...]:
