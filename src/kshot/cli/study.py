@@ -12,8 +12,10 @@ from tabulate import tabulate
 
 from kshot.cli.dispatch import dispatch
 from kshot.cli.options import ROOT_TEXT, Options
+from kshot.errors import check_choice
 from kshot.studies import EngineOptions, Status, Study, study_file
 from kshot.studies.cells import cells_of
+from kshot.studies.engines import ENGINES
 
 _HELP = """usage: kshot study list|plan|run|status|report [NAME] [options]
 
@@ -108,11 +110,13 @@ def _plan(arguments: Sequence[str]) -> None:
     options.add_signature(EngineOptions, "simulation, and the threads of a trial", skip=_NOT_SIMULATED)
     given = options.parse(arguments)
     study = _study(given)
+    # before the trials, which take a while
+    check_choice("engine", given.engine, tuple(ENGINES))
+    simulated = EngineOptions.__dataclass_fields__.keys() - _NOT_SIMULATED
+    engine_options = EngineOptions(workers=given.workers, **{name: given[name] for name in simulated})
     plan = study.plan(cells=given.cells, trial_seconds=given.trial_seconds, threads=given.threads, say=_to_errors)
     print(plan)
     if given.simulate:
-        simulated = EngineOptions.__dataclass_fields__.keys() - _NOT_SIMULATED
-        engine_options = EngineOptions(workers=given.workers, **{name: given[name] for name in simulated})
         print(f"\n{study.simulate(plan, engine=given.engine, options=engine_options)}")
 
 
@@ -140,20 +144,23 @@ def _run(arguments: Sequence[str]) -> None:
     given = options.parse(arguments)
     study = _study(given)
     engine_options = EngineOptions(**{name: given[name] for name in EngineOptions.__dataclass_fields__})
-    outcome = study.run(
-        cells=given.cells,
-        engine=given.engine,
-        options=engine_options,
-        retries=given.retries,
-        retry_failed=given.retry_failed,
-        trial_seconds=given.trial_seconds,
-        say=_say,
-        tick=_progress_line() if sys.stderr.isatty() else None,
-    )
+    try:
+        outcome = study.run(
+            cells=given.cells,
+            engine=given.engine,
+            options=engine_options,
+            retries=given.retries,
+            retry_failed=given.retry_failed,
+            trial_seconds=given.trial_seconds,
+            say=_say,
+            tick=_progress_line() if sys.stderr.isatty() else None,
+        )
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(f"{study.status().summary}; the same command goes on") from stop
     print(f"\n{study.status().summary}")
     for place, why in outcome.refused.items():
         print(f"refused  {place}: {why}")
-    print(f"next     kshot study report {given.study}{f' --out {given.out}' if given.out else ''}")
+    print(f"next     {study.command('report')}")
 
 
 def _status(arguments: Sequence[str]) -> None:

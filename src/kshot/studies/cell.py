@@ -135,7 +135,6 @@ def _result(folder: CellFolder, cell: Cell, run: Run, results: Sequence[Evaluati
     return {
         "cell": cell.plain(),
         "version": sorted({f"{one['kshot']}@{one['git_commit']}" for one in sittings}),
-        "command": f"kshot study run --cells {cell.name}",
         "hardware": hardware | {"torch": last["torch"], "python": last["python"]},
         # of a cell that was killed they are not known, and a lower bound would mislead
         "seconds": sum(one["seconds"] for one in sittings) if known else None,

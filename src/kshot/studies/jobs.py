@@ -97,7 +97,7 @@ def _plan_each(
         folder = study.cell_folder(planned.cell)
         if planned.costs is None:
             folder.path.mkdir(parents=True, exist_ok=True)
-            folder.fail(planned.problem, lasting=True, place="its trial")
+            folder.fail(planned.problem, lasting=False, place="its trial")  # another trial costs little
             say(f"failed   {planned.cell.name}: {planned.problem}")
             continue
         folder.write(planned.cell)

@@ -27,7 +27,7 @@ from kshot.runs.run import Run
 from kshot.studies.budget import length_of
 from kshot.studies.cell import describe_evaluation
 from kshot.studies.cell_folder import CellFolder
-from kshot.studies.cells import Cell
+from kshot.studies.cells import Cell, is_reference
 from kshot.studies.plan import duration
 from kshot.studies.study_folder import StudyFolder
 
@@ -46,7 +46,7 @@ def write_pages(study: StudyFolder, summary: str) -> Path:
     """Write all pages of a study; returns the path of the HTML page. DataError if no cell is done."""
     done = done_cells(study)
     if not done:
-        raise DataError(f"no cell of {study.name} is done ({summary}); run: kshot study run {study.typed}")
+        raise DataError(f"no cell of {study.name} is done ({summary}); run: {study.command('run')}")
     content = _content(study, done, summary)
     page = study.folder / "report.html"
     write_text(page, study_page.page(content))
@@ -173,14 +173,13 @@ def _published(cell: Cell, ways: int, shots: int, kind: Statistics, tables: Coll
 
 def _reference(study: StudyFolder, rows: Mapping[str, object]) -> str:
     wanted = study.file.reference
-    near = [name for name in rows if wanted is not None and name.split(", ")[0] == wanted]
-    return near[0] if near else next(iter(rows))
+    return next((name for name in rows if wanted is not None and is_reference(name, wanted)), next(iter(rows)))
 
 
 def _remarks(study: StudyFolder, done: int, summary: str) -> list[str]:
     remarks = [study.file.unknown] if study.file.unknown else []
     if done < len(study.cells):
-        remarks.insert(0, f"This study is unfinished: {summary}. kshot study run {study.typed} goes on.")
+        remarks.insert(0, f"This study is unfinished: {summary}. {study.command('run')} goes on.")
     for cell in study.cells:
         failure = study.cell_folder(cell).failure()
         if failure is not None and not study.cell_folder(cell).result_path.exists():

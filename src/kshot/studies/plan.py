@@ -18,11 +18,11 @@ from kshot import data as datasets
 from kshot.data import store
 from kshot.data.regression import FAMILIES
 from kshot.data.sources import SOURCES
-from kshot.errors import ConfigError, DataError
+from kshot.errors import ConfigError, DataError, check_positive
 from kshot.files import read_json, write_text
 from kshot.studies.budget import Budget, Costs, length_of, shortened
 from kshot.studies.cells import Cell
-from kshot.studies.engines.local import end_with_parent, environment
+from kshot.studies.engines.local import end_with_parent, environment, last_words
 
 Trial = Mapping[str, Any]
 
@@ -79,12 +79,18 @@ class Plan:
 
     def __str__(self) -> str:
         rows, by_entry = [], dict[str, list[PlannedCell]]()
+        problems: dict[str, list[str]] = {}
         for cell in self.cells:
             by_entry.setdefault(cell.cell.entry, []).append(cell)
         for entry, members in by_entry.items():
             first, costs = members[0], members[0].costs
             epochs, tasks, extra = length_of(first.cell.options) if costs is not None else (0, 0, 0)
-            each = duration(first.seconds) if first.seconds is not None else first.problem or "not tried"
+            each = duration(first.seconds) if first.seconds is not None else "not tried"
+            if costs is None and first.cell.dataset in self.missing:
+                each = "not prepared"
+            elif costs is None and first.problem:
+                each = "see below"
+                problems.setdefault(first.problem, []).append(entry)
             rows.append(
                 [
                     entry,
@@ -104,6 +110,7 @@ class Plan:
         text = f"{len(self.cells)} cells, {duration(self.seconds)} of {kinds or 'processor'} time on this machine"
         unknown = len(self.cells) - len(known)
         lines.append(text + (f", and {unknown} cells whose cost is not known" if unknown else ""))
+        lines += [f"{', '.join(entries)}: {problem}" for problem, entries in problems.items()]
         for dataset, where in self.missing.items():
             lines.append(f"not prepared: {dataset}. {where}")
         return "\n".join(lines)
@@ -155,8 +162,9 @@ def make_plan(
     Raises
     ------
     ConfigError
-        If trials are to take less than no time, or more than an hour.
+        If trials are to take less than no time or more than an hour, or there are no threads.
     """
+    check_positive(threads=threads)
     if not 0 <= trial_seconds <= _LONGEST_TRIAL:
         raise ConfigError(
             f"trials of {trial_seconds:g} seconds; choose 0 to {_LONGEST_TRIAL}, of which a few are enough"
@@ -234,6 +242,7 @@ def _tried(
         )
     if not out.exists():
         code = ended.returncode
-        reason = "was killed, as happens if there is not enough memory" if code < 0 else f"ended with exit code {code}"
+        error = last_words(place.with_suffix(".log"))
+        reason = "was killed, as happens if there is not enough memory" if code < 0 else f"failed ({error})"
         return {"error": f"the trial {reason}; see {place.with_suffix('.log')}"}
     return read_json(out)

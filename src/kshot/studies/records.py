@@ -84,7 +84,7 @@ def add(study: StudyFolder, repository: Path) -> list[Path]:
     """
     done = done_cells(study)
     if not done:
-        raise DataError(f"no cell of {study.name} is done; run: kshot study run {study.typed}")
+        raise DataError(f"no cell of {study.name} is done; run: {study.command('run')}")
     results = repository / "results"
     numbered = sorted(results.glob(f"*-{study.name}"))
     numbers = [int(path.name.split("-")[0]) for path in results.glob("[0-9]*-*")]
@@ -113,7 +113,7 @@ def _record(study: StudyFolder, done: Sequence[Done]) -> dict[str, Any]:
         "entry": first.cell.entry,
         "recipe": first.cell.recipe,
         "options": first.cell.options,
-        "command": f"kshot study run {study.name} --cells {first.cell.entry}",
+        "command": _command(study, first.cell.entry),
         "versions": sorted({version for result in by_seed.values() for version in result["version"]}),
         "hardware": first.result["hardware"],
         "seeds": [each.cell.seed for each in done],
@@ -129,6 +129,12 @@ def _record(study: StudyFolder, done: Sequence[Done]) -> dict[str, Any]:
         ],
         "protocol": dict(first.cell.measure),
     }
+
+
+def _command(study: StudyFolder, entry: str) -> str:
+    """What measures an entry again, on any machine."""
+    budget = f" --budget {study.budget_begun}" if study.budget_begun != study.file.budget else ""
+    return f"kshot study run {Path(study.typed).name} --cells {entry}{budget}"
 
 
 def _measured(row: str, column: Column, number: Number) -> dict[str, Any]:

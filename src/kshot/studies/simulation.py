@@ -6,7 +6,7 @@ import heapq
 import math
 from dataclasses import dataclass
 
-from kshot.errors import ConfigError, check_choice, check_positive
+from kshot.errors import ConfigError, check_choice
 from kshot.studies.engines import ENGINES, EngineOptions
 from kshot.studies.plan import Plan, duration
 
@@ -71,12 +71,11 @@ def simulate(plan: Plan, *, engine: str = "local", options: EngineOptions | None
     Raises
     ------
     ConfigError
-        If the plan has no costs, there are no workers, or there is no such engine.
+        If the plan has no costs, or there is no such engine.
     """
     check_choice("engine", engine, tuple(ENGINES))
     options = options or EngineOptions()
     workers = 1 if options.workers is None else options.workers
-    check_positive(workers=workers, hours=options.hours, seconds_between_copies=options.seconds_between_copies)
     costs = {cell.cell.name: cell.seconds for cell in plan.cells if cell.seconds is not None}
     if not costs:
         raise ConfigError(f"no cost of {plan.name} is known; plan it with trials")

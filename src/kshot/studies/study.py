@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import yaml
 from tabulate import tabulate
 
-from kshot.errors import ConfigError, check_positive
-from kshot.files import read_text, write_text
+from kshot.errors import check_not_negative, check_positive
 from kshot.studies import study_file
 from kshot.studies.budget import Budget
 from kshot.studies.cell import version
@@ -119,8 +116,9 @@ class Study(StudyFolder):
             cells_of(file, seeds=seeds, data=data),
             folder=Path("studies") / file.name if folder is None else Path(folder),
             root=Path(root).absolute() if root is not None else None,
+            budget=file.budget if budget is None else budget,
+            given={"out": folder and [folder], "data": data, "seeds": seeds, "root": root and [root]},
         )
-        self.budget_text = budget or file.budget
         self.budget = Budget.parse(self.budget_text)
 
     def __repr__(self) -> str:
@@ -225,12 +223,11 @@ class Study(StudyFolder):
         """
         options = options or EngineOptions()
         check_positive(trial_seconds=trial_seconds)
+        check_not_negative(retries=retries)
         chosen = self.matching(cells)
-        self._take_into_use()
-        here = version()
         # before the trials, which take a while
-        made = create_engine(engine, options, root=self.root, version=here)
-        with made:
+        with create_engine(engine, options, root=self.root, version=version()) as made:
+            self.take_into_use()
             wanted = wanted_cells(self, chosen, retry_failed=retry_failed, say=say)
             jobs = planned_jobs(
                 self, wanted, budget=self.budget, trial_seconds=trial_seconds, threads=options.threads, say=say
@@ -250,24 +247,3 @@ class Study(StudyFolder):
 
     def _ticker(self, tick: Callable[[Status], None] | None) -> Callable[[], None]:
         return (lambda: None) if tick is None else (lambda: tick(self.status()))
-
-    def _take_into_use(self) -> None:
-        """Say what the folder holds; ConfigError if that is another study."""
-        place = self.folder / "study.yaml"
-        content = asdict(self.file) | {"budget": self.budget_text, "tables": list(self.file.tables)}
-        text = yaml.safe_dump(_plain(content), sort_keys=False)
-        if not place.exists():
-            write_text(place, text)
-        elif (before := read_text(place)) != text:
-            saved, given = yaml.safe_load(before), yaml.safe_load(text)
-            differing = [key for key in given if saved.get(key) != given[key]]
-            raise ConfigError(
-                f"{self.folder} holds a study {saved.get('name')} with other {', '.join(differing)}; run it as it was "
-                "begun, or choose another folder"
-            )
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items() if part is not None}
-    return [_plain(part) for part in value] if isinstance(value, (list, tuple)) else value

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kshot.errors import check_not_negative, check_positive
 from kshot.studies.cell_folder import CellFolder
 
 
@@ -41,6 +42,12 @@ class EngineOptions:
     hours: float = 24.0
     slurm_local: bool = False
     seconds_between_copies: float = 30.0
+
+    def __post_init__(self) -> None:
+        check_positive(threads=self.threads, hours=self.hours, seconds_between_copies=self.seconds_between_copies)
+        check_not_negative(gpus=self.gpus)
+        if self.workers is not None:
+            check_positive(workers=self.workers)
 
 
 @dataclass(frozen=True)
