@@ -15,6 +15,7 @@ from kshot.files import write_text
 from kshot.studies import EngineOptions
 from kshot.studies import plan as plans
 from kshot.studies.engines import ENGINES, create_engine
+from kshot.studies.scheduler import Outcome
 
 
 @pytest.fixture
@@ -100,6 +101,18 @@ def test_a_trial_that_failed_is_tried_again(make, monkeypatch):
     for _ in range(2):
         make().run(say=lines.append)
     assert lines == [f"failed   {cell.name}: too short" for cell in make().cells] * 2
+
+
+def test_the_exit_status_says_whether_a_cell_failed(make, say, monkeypatch):
+    """Of those that were asked for: a script that runs the others must not stop because of an earlier failure."""
+    study = make(seeds=[0])
+    words = ["study", "run", study.typed, "--out", str(study.folder), "--root", str(study.root), "--seeds", "0"]
+    monkeypatch.setattr("kshot.studies.study.run_jobs", lambda *args, **options: Outcome())
+    assert say(*words)[0] == 0
+    study.cell_folder(study.cells[0]).fail("diverged", lasting=True, place="here")
+    code, output, _ = say(*words)
+    assert (code, "1 failed" in output) == (1, True)
+    assert say(*words, "--cells", study.cells[1].name)[0] == 0
 
 
 def test_the_command_that_goes_on_has_all_that_was_chosen(make):

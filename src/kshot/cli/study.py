@@ -122,7 +122,8 @@ def _plan(arguments: Sequence[str]) -> None:
 
 def _run(arguments: Sequence[str]) -> None:
     """Run what is not done yet. What was begun goes on where it stopped, bit for bit; Ctrl-C leaves everything so
-    that the same command goes on. Several runners may share a study: each cell has one at a time.
+    that the same command goes on. Several runners may share a study: each cell has one at a time. The exit status is 1
+    if a cell has failed.
 
     Examples
     --------
@@ -157,10 +158,13 @@ def _run(arguments: Sequence[str]) -> None:
         )
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(f"{study.status().summary}; the same command goes on") from stop
-    print(f"\n{study.status().summary}")
+    status = study.status()
+    print(f"\n{status.summary}")
     for place, why in outcome.refused.items():
         print(f"refused  {place}: {why}")
     print(f"next     {study.command('report')}")
+    if any(status.cells[cell.name].state == "failed" for cell in study.matching(given.cells)):
+        raise SystemExit(1)
 
 
 def _status(arguments: Sequence[str]) -> None:

@@ -51,7 +51,8 @@ class Status:
     def summary(self) -> str:
         """One line: how many cells are done, running, failed."""
         counted = [(self.count(state), state) for state in ("done", "running", "failed", "begun", "waiting")]
-        return f"{len(self.cells)} cells: " + ", ".join(f"{count} {state}" for count, state in counted if count)
+        cells = "1 cell" if len(self.cells) == 1 else f"{len(self.cells)} cells"
+        return f"{cells}: " + ", ".join(f"{count} {state}" for count, state in counted if count)
 
     def __str__(self) -> str:
         rows = []

@@ -32,18 +32,25 @@ def pack(folder: Path) -> bytes:
 
 
 def unpack(content: bytes, folder: Path) -> None:
-    """Write the files of `pack` into a folder, each in one go; DataError for a name that leads out of it."""
-    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
-        members = [member for member in tar.getmembers() if member.isfile()]
-        for member in sorted(members, key=lambda member: Path(member.name).name in _LAST):
-            target = folder / member.name
-            if not target.resolve().is_relative_to(folder.resolve()):
-                raise DataError(f"{member.name} leads out of {folder}; the copy of the cell is damaged")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(f".{target.name}.unpacked")
-            file = tar.extractfile(member)
-            temporary.write_bytes(file.read() if file is not None else b"")
-            os.replace(temporary, target)
+    """Write the files of `pack` into a folder, each in one go; DataError if damaged, or if a name leads out of it."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+            _write_members(tar, folder)
+    except tarfile.TarError as error:
+        raise DataError(f"the copy of the cell for {folder} is damaged: {error}") from error
+
+
+def _write_members(tar: tarfile.TarFile, folder: Path) -> None:
+    members = [member for member in tar.getmembers() if member.isfile()]
+    for member in sorted(members, key=lambda member: Path(member.name).name in _LAST):
+        target = folder / member.name
+        if not target.resolve().is_relative_to(folder.resolve()):
+            raise DataError(f"{member.name} leads out of {folder}; the copy of the cell is damaged")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.unpacked")
+        file = tar.extractfile(member)
+        temporary.write_bytes(file.read() if file is not None else b"")
+        os.replace(temporary, target)
 
 
 def last_change(folder: Path) -> float:
