@@ -116,7 +116,8 @@ def test_a_cell_that_fails_is_recorded_and_the_others_go_on(tiny, monkeypatch):
     assert tiny.cell_folder(tiny.cells[0]).failure() | {"place": ""} == {
         "message": "the loss is nan", "lasting": True, "attempts": 1, "place": "",
     }  # fmt: skip
-    assert "mtl-seed0 failed: the loss is nan" in tiny.report().read_text()
+    assert "mtl-seed0 failed: the loss is nan (--retry-failed true tries again)" in tiny.report().read_text()
+    assert "nan" not in (tiny.folder / "table.csv").read_text()
     monkeypatch.setattr("kshot.studies.cell.train_cell", train)
     assert run_here(tiny, monkeypatch).done == []
     assert run_here(tiny, monkeypatch, retry_failed=True).done == ["mtl-seed0", "mtl-seed1"]

@@ -181,7 +181,7 @@ def _in_markdown(cell: str) -> str:
 
 
 def numbers_csv(content: StudyContent) -> str:
-    """One line per number."""
+    """One line per number; what is not known, such as the interval over seeds of one, is left empty."""
     lines: list[dict[str, Any]] = []
     for dataset, rows in content.rows.items():
         for name, numbers in rows.items():
@@ -195,7 +195,7 @@ def numbers_csv(content: StudyContent) -> str:
                     line |= {"tasks": len(number.per_task), "mean": number.over_tasks.mean}
                     line |= {"ci95_tasks": number.over_tasks.ci95, "ci95_seeds": number.over_seeds.ci95}
                     line |= {"difference": number.difference, "intervals_meet": number.meets}
-                lines.append(line)
+                lines.append({key: None if value != value else value for key, value in line.items()})  # nan
     return csv_text(lines)
 
 

@@ -183,7 +183,8 @@ def _remarks(study: StudyFolder, done: int, summary: str) -> list[str]:
     for cell in study.cells:
         failure = study.cell_folder(cell).failure()
         if failure is not None and not study.cell_folder(cell).result_path.exists():
-            remarks.append(f"{cell.name} failed: {failure['message']}")
+            again = " (--retry-failed true tries again)" if failure["lasting"] else ""
+            remarks.append(f"{cell.name} failed: {failure['message']}{again}")
     return remarks
 
 
