@@ -21,14 +21,14 @@ COMMANDS = {
     "train": "train a learner, from a recipe or from options",
     "evaluate": "measure runs on the tasks of a split, with 95% intervals",
     "compare": "measure runs on the same tasks, with paired differences",
-    "report": "one self-contained HTML page about runs",
-    "study": "a paper's table by one command: plan, run, status, report",
-    "results": "the measured numbers of the repository as data, and the pages built from them",
+    "report": "write one self-contained HTML page about runs",
+    "study": "run all trainings of a paper's table: list, plan, run, status, report",
+    "results": "for contributors: build the repository's pages of results from the measured numbers",
     "classify": "recognise your own classes from a few photographs of each",
     "classifier": "keep classifiers of photographs: fit, predict, evaluate, show, export",
-    "app": "a page in the browser that learns from photographs",
-    "tsa": "train TSA-MAML in its stages, and see what its groups of tasks are and gain",
-    "regression": "measure and draw what gradient steps make of functions, as of sinusoids",
+    "app": "open a page in the browser that learns from photographs",
+    "tsa": "train TSA-MAML in its stages, and see what its groups of tasks are and what they gain",
+    "regression": "measure and draw how learners fit functions such as sinusoids, before and after gradient steps",
     "theory": "put the theory of multi-task and meta-learning to the test: kernels, predictors, bounds",
 }
 
@@ -52,7 +52,7 @@ examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, 2 after an error that the user can act on, 130 after Ctrl-C."""
+    """Run one command; returns the exit code: 0, 1 if cells of a study failed, 2 after an error, 130 after Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     format_of_python, warnings.formatwarning = warnings.formatwarning, _format_warning
     # of Pillow; kshot has a limit of its own

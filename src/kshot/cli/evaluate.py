@@ -58,7 +58,7 @@ def evaluation_options(arguments: Sequence[str], command: str, function: Callabl
     options.add("--data", str | None, text="the dataset to measure on; null for the one that each run was trained on")
     options.add("--split", SplitName, default="test", text="the classes that tasks are drawn from")
     checkpoint_text = (
-        "which weights: best, of the best validation accuracy, or last, as of a run whose best.pt is damaged"
+        "which weights: best, those of the best validation accuracy, or last, for instance if best.pt is damaged"
     )
     options.add("--checkpoint", Checkpoint, default="best", text=checkpoint_text)
     options.add("--style", Style, default="text", text="of the table; csv has one line per number")

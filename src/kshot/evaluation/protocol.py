@@ -63,7 +63,7 @@ def evaluate(
     tasks
         Number of tasks, at least 2; the interval shrinks with its square root.
     tasks_per_domain
-        This many tasks of EACH domain, its first ones, in the place of `tasks` in all; at least 2. For tasks whose
+        This many tasks of EACH domain, its first ones, instead of `tasks` in all; at least 2. For tasks whose
         classes come from one domain, such as those of a mixture (Z21 measures 600 per dataset).
     seed
         Names the set of tasks.
