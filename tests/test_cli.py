@@ -33,19 +33,28 @@ def test_help_teaches(say, words):
     assert f"  kshot {' '.join(words)}".rstrip() in out.split("examples:")[1]
 
 
+PARTS_WITH_OPTIONS = [
+    *learners.values(),
+    *backbones.values(),
+    *adaptations.values(),
+    *SOURCES.values(),
+    TrainingOptions,
+    evaluate,
+    prepare,
+]
+
+
 def test_every_option_of_every_part_has_a_text():
-    parts = [
-        *learners.values(),
-        *backbones.values(),
-        *adaptations.values(),
-        *SOURCES.values(),
-        TrainingOptions,
-        evaluate,
-        prepare,
-    ]
     skipped = {"learner", "data", "split"}
-    silent = [f"{part.__name__}.{name}" for part in parts for name, _, _, text in parameters(part) if not text.strip()]
-    assert [name for name in silent if name.split(".")[1] not in skipped] == []
+    texts = [(f"{part.__name__}.{name}", text) for part in PARTS_WITH_OPTIONS for name, _, _, text in parameters(part)]
+    assert [name for name, text in texts if not text.strip() and name.split(".")[1] not in skipped] == []
+
+
+@pytest.mark.parametrize("part", PARTS_WITH_OPTIONS, ids=lambda part: part.__name__)
+def test_every_option_of_a_part_has_a_text_of_its_own(part):
+    """One that two share, such as "steps in training and in evaluation", does not say which of them is which."""
+    texts = [text for _, _, _, text in parameters(part) if text.strip()]
+    assert sorted(texts) == sorted(set(texts))
 
 
 COMMANDS_WITH_OPTIONS = [

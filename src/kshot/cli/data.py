@@ -85,7 +85,7 @@ def _prepare(arguments: Sequence[str]) -> None:
         _prepare,
         positional="NAME" if dataset is None else "",
     )
-    options.add_signature(data.prepare, "options", positional=["dataset"])
+    options.add_signature(data.prepare, "source and place", positional=["dataset"])
     if dataset is not None:
         options.add_signature(source_named(dataset), f"options of {dataset}")
     given = options.parse(arguments).as_dict()

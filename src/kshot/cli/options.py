@@ -108,7 +108,7 @@ class Options:
             if name not in positional:
                 options["required"] = required
             option = name if name in positional else f"--{prefix}{name}".replace("_", "-")
-            self._add(group, option, hint, text, options)
+            self._add(self.parser if name in positional else group, option, hint, text, options)
 
     def _add(self, target: Any, option: str, hint: Any, text: str, settings: dict[str, Any], **more: Any) -> None:
         element, count = _elements(hint)

@@ -66,8 +66,10 @@ class InitializationLearner(Learner):
         Images (M, C, H, W) -> features (M, D), with attribute ``feature_size`` = D.
     ways
         N, the rows of the head; tasks of another number of classes are refused.
-    inner_steps, test_inner_steps
-        Steps per task in training and in evaluation.
+    inner_steps
+        Steps per task in training.
+    test_inner_steps
+        Steps per task in evaluation.
     tasks_at_once
         Tasks whose weights are held at the same time, which bounds the memory. None for the fastest: one on each thread
         of a CPU for images, otherwise all of a batch. It changes rounding only; a network that drops values takes one

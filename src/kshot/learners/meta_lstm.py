@@ -49,8 +49,10 @@ class MetaLSTM(InitializationLearner):
         Units of the first layer.
     inner_rate
         Where the input gate starts, as a step size on the MEAN loss.
-    inner_steps, test_inner_steps
-        Steps per task in training and in evaluation; the gates are learnt for the former.
+    inner_steps
+        Steps per task in training, for which the gates are learnt.
+    test_inner_steps
+        Steps per task in evaluation.
     """
 
     meta_batch = 1

@@ -48,8 +48,10 @@ class R2D2(FeatureLearner):
     ----------
     l2
         Where the learnt penalty starts, for each support image.
-    scale, bias
-        Where the learnt scale and bias of the scores start.
+    scale
+        Where the learnt scale of the scores starts.
+    bias
+        Where the learnt bias of the scores starts.
     random_shots
         Draw the shots of each training task, up to those that are sampled.
     fewest_ways

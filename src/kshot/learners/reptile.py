@@ -38,9 +38,10 @@ class Reptile(InitializationLearner):
     ----------
     inner_rate
         Of the inner optimiser, for the MEAN cross-entropy.
-    inner_batch, test_inner_batch
-        Images per step in training and in evaluation, drawn without replacement, epoch after epoch; at most the whole
-        support set.
+    inner_batch
+        Images per step in training, drawn without replacement, epoch after epoch; at most the whole support set.
+    test_inner_batch
+        The same in evaluation.
     inner_optimizer
         "adam" without momentum (beta1 = 0), its moments from zero in every task, as in the paper's experiments; or
         "sgd".

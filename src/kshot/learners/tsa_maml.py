@@ -66,9 +66,10 @@ class TSAMAML(MAML):
         Of the labels, for "shifts": from 1, which changes nothing, to the number of ways; None for the number of ways.
         With a single step all shifts together cost one pass, and groups agree with domains as well as after 20 steps
         (docs/tsa-maml.md): the best agreement per cost, together with ``assignment="initial"``.
-    cluster_norms, cluster_head
-        Count scale and shift of BatchNorm, or the head, among the weights whose distance is taken; the release leaves
-        out BatchNorm.
+    cluster_norms
+        Count scale and shift of BatchNorm among the weights whose distance is taken; the release leaves them out.
+    cluster_head
+        Count the head among the weights whose distance is taken.
     cluster_components
         k, to take distances along the k leading principal axes of the tasks' vectors alone, in units of their standard
         deviation along each; 0 for Euclidean distances (Z21), in which a few axes along which all tasks differ outweigh

@@ -33,10 +33,14 @@ class AlphaTIM(TransductiveAdaptation):
         Above 1; at 1, H_alpha would be Shannon's entropy. The release has 2 for one shot and 7 from five shots on.
     temperature
         Scale of the scores; 15 in the release.
-    marginal_weight, conditional_weight
-        Of the two entropies, relative to the cross-entropy.
-    learning_rate, steps
-        Of Adam.
+    marginal_weight
+        Of the entropy of the mean answer, relative to the cross-entropy.
+    conditional_weight
+        Of the mean entropy of the answers, relative to the cross-entropy.
+    learning_rate
+        The rate of Adam.
+    steps
+        The steps of Adam.
     """
 
     magnifies_rounding: ClassVar[bool] = True

@@ -34,8 +34,10 @@ class BaselinePlusPlus(HeadAdaptation):
     ----------
     scale
         What cosines are multiplied by; the release has 2 for up to 200 classes.
-    learning_rate, weight_decay
-        Of stochastic gradient descent.
+    learning_rate
+        The rate of stochastic gradient descent.
+    weight_decay
+        The weight decay of stochastic gradient descent.
     epochs
         Passes over the support images.
     seed

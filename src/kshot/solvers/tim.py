@@ -38,8 +38,10 @@ class TIM(TransductiveAdaptation):
         longer.
     temperature
         tau; the paper has 15.
-    cross_entropy_weight, conditional_weight
-        lambda and alpha; the paper has 0.1 for both.
+    cross_entropy_weight
+        lambda; the paper has 0.1.
+    conditional_weight
+        alpha; the paper has 0.1.
     marginal_weight
         1 in the paper. Veilleux et al. (2021) have 1 for all three weights if classes are unbalanced.
     learning_rate
