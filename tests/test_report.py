@@ -145,6 +145,13 @@ def test_variants_of_learners_like_maml_have_no_published_value(learner, value):
     assert str(published_for(config, result(0, statistics="transductive"))) == value
 
 
+@pytest.mark.parametrize(("options", "value"), [({}, "42.68 ± 0.96"), ({"scale": 10.0}, "None")])
+def test_a_learnt_scale_of_matching_net_has_no_published_value(options, value):
+    learner = {"name": "matching-net", **options}
+    config = {"data": {"name": "cifar-fs"}, "backbone": {"name": "conv4", "width": 32}, "learner": learner}
+    assert str(published_for(config, result(0, statistics="inductive"))) == value
+
+
 def test_published_values_of_domains_stand_beside_the_accuracy_on_their_tasks():
     config = {"data": {"name": "group-car-bird-fungi"}, "backbone": {"name": "conv4", "width": 32}}
     config["learner"] = {"name": "maml"}

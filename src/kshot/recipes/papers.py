@@ -129,6 +129,8 @@ def learner_in_papers(section: Mapping[str, Any], dataset: str) -> str | None:
     name = section["name"]
     if name == "metaoptnet" and section.get("head", "svm") != _QUOTED_HEADS.get(dataset, "svm"):
         return None
+    if name == "matching-net" and section.get("scale") is not None:
+        return None
     if section.get("layers", "all") != "all" or section.get("learn_rates", False):
         return None
     if section.get("first_order", False):
