@@ -8,7 +8,7 @@ After each turn, outside the clock, both are measured on the same 5-way 5-shot t
 regression on unit features. The clock counts what the side does in its turn, kshot's start and validation included:
 seconds on the wall, and of the processor, workers included. A side that has reached the last target begins no longer
 training; its time to an accuracy is that of its training that was there first. What was measured is kept in --out; a
-second call goes on.
+second call goes on, but an interrupted turn of kshot's is not counted: repeat such a comparison from the start.
 
 Accuracies are those of the test classes, which 70, 75 and 77 % refer to; no setting is chosen by them here.
 """
@@ -136,7 +136,7 @@ class KshotTraining:
 
     def train_for(self, seconds: float) -> None:
         """Train for so much longer than until now."""
-        so_far = self.run.result.seconds if self.folder.is_dir() and self.run.result else 0.0
+        so_far = self.counters()["seconds"] if self.folder.is_dir() else 0.0
         training = {**self.options["training"], "validation_tasks": 2, "progress": False}
         self.run = kshot.train(
             self.learner(),
@@ -159,12 +159,16 @@ class KshotTraining:
             **options,
         )
 
+    def counters(self) -> dict[str, Any]:
+        """How far training is, by its last checkpoint."""
+        return torch.load(self.folder / "checkpoints/last.pt", weights_only=True)["counters"]
+
     @property
     def images(self) -> int:
         """How many images training has seen."""
         shape = self.options["training"]
-        state = torch.load(self.folder / "checkpoints/last.pt", weights_only=True)["counters"]
-        steps = state["epoch"] * shape["tasks_per_epoch"] // shape["meta_batch"] + state["step"]
+        counters = self.counters()
+        steps = counters["epoch"] * shape["tasks_per_epoch"] // shape["meta_batch"] + counters["step"]
         return steps * shape["meta_batch"] * self.per_task
 
     def body(self) -> nn.Module:

@@ -129,7 +129,7 @@ def learner_in_papers(section: Mapping[str, Any], dataset: str) -> str | None:
     name = section["name"]
     if name == "metaoptnet" and section.get("head", "svm") != _QUOTED_HEADS.get(dataset, "svm"):
         return None
-    if name == "matching-net" and section.get("scale") is not None:
+    if name == "matching-net" and section.get("scale") is not None:  # that of mtl is in recipes for the paper's table
         return None
     if section.get("layers", "all") != "all" or section.get("learn_rates", False):
         return None
