@@ -123,6 +123,11 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
+def without_nan(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with None in the place of nan, which JSON does not have and a table leaves empty."""
+    return {name: None if value != value else value for name, value in values.items()}
+
+
 def csv_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:
     """Rows as CSV with a line of titles; floats keep all their digits, None becomes an empty cell.
 

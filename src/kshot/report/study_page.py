@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from tabulate import tabulate
 
-from kshot.files import csv_text
+from kshot.files import csv_text, without_nan
 from kshot.report.curves import progress_picture
 from kshot.report.names import printable
 from kshot.report.study_numbers import Column, Number, Pair, columns_of, pairs_of, text_of, verdict_of
@@ -195,7 +195,7 @@ def numbers_csv(content: StudyContent) -> str:
                     line |= {"tasks": len(number.per_task), "mean": number.over_tasks.mean}
                     line |= {"ci95_tasks": number.over_tasks.ci95, "ci95_seeds": number.over_seeds.ci95}
                     line |= {"difference": number.difference, "intervals_meet": number.meets}
-                lines.append({key: None if value != value else value for key, value in line.items()})  # nan
+                lines.append(without_nan(line))
     return csv_text(lines)
 
 

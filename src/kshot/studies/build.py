@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +58,3 @@ def images_per_task(options: Options, learner: Learner, data: AnyDataset) -> int
     resolved = training.resolved(learner, split)
     sampler = learner.sampler(split, resolved.shape, seed=resolved.seed, within_domain=resolved.within_domain)
     return int(sampler.episodes(np.zeros(1, np.int64)).images().shape[1])
-
-
-def plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values as JSON holds them, and null for nan."""
-    return {name: None if value != value else value for name, value in values.items()}

@@ -23,14 +23,14 @@ from typing import Any
 
 from kshot.errors import NO_MEMORY, ConfigError, DivergenceError, KshotError
 from kshot.evaluation.results import Evaluation
-from kshot.files import write_json
+from kshot.files import without_nan, write_json
 from kshot.intervals import mean_interval
 from kshot.runs import lock
 from kshot.runs.environment import describe_environment
 from kshot.runs.measurement import Measurement
 from kshot.runs.run import Run
 from kshot.studies.budget import length_of
-from kshot.studies.build import build_learner, images_per_task, plain, train_cell
+from kshot.studies.build import build_learner, images_per_task, train_cell
 from kshot.studies.cell_folder import CellFolder
 from kshot.studies.cells import Cell
 
@@ -161,7 +161,7 @@ def describe_evaluation(result: Evaluation) -> dict[str, Any]:
     domains = result.by_domain()
     shown = {name: mean_interval(part.values)._asdict() for name, part in domains.items() if len(domains) <= 10}
     at = result.protocol
-    return plain(
+    return without_nan(
         {
             "dataset": at.dataset,
             "split": at.split,
@@ -176,6 +176,6 @@ def describe_evaluation(result: Evaluation) -> dict[str, Any]:
             "mean": result.mean,
             "ci95": result.ci95,
             "seconds": result.seconds,
-            "domains": {name: plain(part) for name, part in shown.items()} if len(shown) > 1 else {},
+            "domains": {name: without_nan(part) for name, part in shown.items()} if len(shown) > 1 else {},
         }
     )
